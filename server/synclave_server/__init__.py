@@ -1,0 +1,1 @@
+"""What the coordinator runs: rounds, the ledger notary, sampling of synthetic patients and evaluation."""

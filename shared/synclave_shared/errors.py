@@ -1,0 +1,150 @@
+"""Every error a user can meet, on one page.
+
+::
+
+    SynclaveError                what was expected, what was found, what to do
+    ├── ConfigurationError       settings, plan or schema files that cannot be used
+    │   ├── PlanError
+    │   └── SchemaError
+    ├── DataError                patient data that does not fit its schema
+    ├── SnapshotError            a stored model that is missing, damaged or of another plan
+    ├── LedgerError              a ledger that cannot be read, extended or trusted
+    ├── JournalError             a site's journal that cannot be read or written
+    ├── ProtocolError            a message that is malformed, oversized or out of order
+    ├── FederationError          processes, ports and rounds that did not come about
+    └── PolicyRefusal            the site said no; only its closed code leaves the site
+        └── BudgetExceeded
+
+``code`` is the only part of an error that may cross from a site to the coordinator: it is a constant of the class or
+one of :data:`REFUSAL_CODES`, never text that was computed from data.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+__all__ = [
+    "REFUSAL_CODES",
+    "BudgetExceeded",
+    "ConfigurationError",
+    "DataError",
+    "FederationError",
+    "JournalError",
+    "LedgerError",
+    "PlanError",
+    "PolicyRefusal",
+    "ProtocolError",
+    "SchemaError",
+    "SnapshotError",
+    "SynclaveError",
+]
+
+REFUSAL_CODES: Final = {
+    "budget-exceeded": "the plan would spend more than this site's privacy budget for the data set",
+    "modality-not-allowed": "the site's policy does not allow this kind of data",
+    "noise-below-floor": "the plan's noise multiplier is below the site's floor",
+    "trust-mode-not-allowed": "the site's policy does not allow this trust mode",
+    "schema-mismatch": "the plan names another schema than the one installed at the site",
+    "not-in-roster": "the plan does not name this site with this site's key",
+    "coordinator-unknown": "the plan is not signed by the coordinator whose key the site pinned",
+    "plan-not-accepted": "a round was requested for a plan that this site has not accepted",
+    "round-out-of-order": "the requested round does not follow the last one this site took part in",
+    "ledger-inconsistent": "the presented ledger does not extend the one this site saw before, or omits its entries",
+    "paused": "the data steward has paused this site",
+}
+"""Closed vocabulary of refusals: code -> what it means, the same text at site, coordinator and auditor."""
+
+
+class SynclaveError(Exception):
+    """An error that answers: what was expected, what was found, what to do.
+
+    Args:
+        expected: what would have been right.
+        found: what is there instead. At a site this may contain local detail; it is never sent.
+        remedy: what the person reading it should do next.
+    """
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, *, expected: str, found: str, remedy: str) -> None:
+        self.expected = expected
+        self.found = found
+        self.remedy = remedy
+        super().__init__(f"expected {expected}; found {found}. {remedy}")
+
+
+class ConfigurationError(SynclaveError):
+    """Settings that cannot be used."""
+
+    code = "configuration"
+
+
+class PlanError(ConfigurationError):
+    """A training plan that cannot be used."""
+
+    code = "plan"
+
+
+class SchemaError(ConfigurationError):
+    """A schema file that cannot be used."""
+
+    code = "schema"
+
+
+class DataError(SynclaveError):
+    """Patient data that does not fit its schema."""
+
+    code = "data"
+
+
+class SnapshotError(SynclaveError):
+    """A stored model that is missing, damaged or belongs to another plan."""
+
+    code = "snapshot"
+
+
+class LedgerError(SynclaveError):
+    """A ledger that cannot be read, extended or trusted."""
+
+    code = "ledger"
+
+
+class JournalError(SynclaveError):
+    """A site's journal that cannot be read or written."""
+
+    code = "journal"
+
+
+class ProtocolError(SynclaveError):
+    """A message that is malformed, oversized or out of order."""
+
+    code = "protocol"
+
+
+class FederationError(SynclaveError):
+    """Processes, ports or rounds that did not come about."""
+
+    code = "federation"
+
+
+class PolicyRefusal(SynclaveError):
+    """The site refuses. ``refusal`` is one of :data:`REFUSAL_CODES` and is all that leaves the site.
+
+    Raises:
+        ValueError: if ``refusal`` is not in the closed vocabulary (a programming error).
+    """
+
+    code = "refused"
+
+    def __init__(self, refusal: str, *, found: str, remedy: str) -> None:
+        if refusal not in REFUSAL_CODES:
+            raise ValueError(f"unknown refusal code {refusal!r}")
+        self.refusal = refusal
+        super().__init__(expected=f"a plan this site may accept ({refusal})", found=found, remedy=remedy)
+
+
+class BudgetExceeded(PolicyRefusal):
+    """The cumulative composed spend would exceed the budget."""
+
+    def __init__(self, *, found: str, remedy: str) -> None:
+        super().__init__("budget-exceeded", found=found, remedy=remedy)

@@ -1,0 +1,294 @@
+"""The signed agreement of a training: what every site will do, written before any data is touched.
+
+A person writes a short TOML file; :func:`compile_plan` resolves it, together with the sites' public keys and the
+schema's digest, into a :class:`TrainPlan`, whose canonical JSON the coordinator signs. Every number that privacy
+depends on is in it, and nothing that a round's message says can change one of them.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from synclave_shared.canonical import ExactDecimal, FrozenModel, canonical_bytes, sha256_hex
+from synclave_shared.errors import PlanError
+from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian, PositiveDecimal, Probability
+
+__all__ = [
+    "MARGINALS_ROUND",
+    "Federation",
+    "Marginals",
+    "ModelSpec",
+    "Optimiser",
+    "Privacy",
+    "SiteEntry",
+    "TrainPlan",
+    "read_plan_toml",
+]
+
+MARGINALS_ROUND = 0
+"""Round 0 is the one-shot release of noisy marginals; rounds 1 to ``federation.rounds`` train."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PublicKeyText = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+"""A raw Ed25519 public key, base64."""
+
+
+class ModelSpec(FrozenModel):
+    """The code denoiser: a residual MLP that predicts Bernoulli posteriors at a noise level (EDM conventions).
+
+    Attributes:
+        hidden: width of the residual blocks.
+        blocks: number of residual blocks.
+        noise_features: width of the noise-level embedding.
+        noise_levels: noise levels per patient and step, averaged *before* clipping.
+        label_dropout: share of patients whose label is hidden in a step (classifier-free guidance).
+        sigma_min, sigma_max: range of noise levels of the samplers, in units of the data.
+        sigma_data: standard deviation the preconditioning assumes of the data.
+        log_sigma_mean, log_sigma_std: training draws ln(sigma) from this normal law.
+        init_seed: seed of the initial parameters; public, no data is involved.
+    """
+
+    hidden: Annotated[int, Field(ge=8, le=8192)] = 256
+    blocks: Annotated[int, Field(ge=1, le=32)] = 2
+    noise_features: Annotated[int, Field(ge=4, le=1024)] = 64
+    noise_levels: Annotated[int, Field(ge=1, le=64)] = 8
+    label_dropout: Annotated[ExactDecimal, Field(ge=0, lt=1)] = Decimal("0.1")
+    sigma_min: PositiveDecimal = Decimal("0.02")
+    sigma_max: PositiveDecimal = Decimal("20")
+    sigma_data: PositiveDecimal = Decimal("0.2")
+    log_sigma_mean: ExactDecimal = Decimal("-0.6")
+    log_sigma_std: PositiveDecimal = Decimal("1.2")
+    init_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class Optimiser(FrozenModel):
+    """The site's optimiser within a round. Its state lives for one round and sees privatised gradients only.
+
+    Attributes:
+        name: ``sgd`` or ``adam``.
+        learning_rate: step size.
+    """
+
+    name: Literal["sgd", "adam"] = "adam"
+    learning_rate: PositiveDecimal = Decimal("0.002")
+
+
+class Marginals(FrozenModel):
+    """The one-shot release of per-label column sums that anchors the denoiser's output.
+
+    Attributes:
+        noise_multiplier: noise standard deviation / clip_norm.
+        clip_norm: L2 bound of one patient's row; public, about the root of the number of codes of a busy patient.
+    """
+
+    noise_multiplier: PositiveDecimal
+    clip_norm: PositiveDecimal = Decimal(5)
+
+
+class Privacy(FrozenModel):
+    """What is promised and what it takes; all of it public.
+
+    Attributes:
+        delta: the delta at which every epsilon of this plan is stated.
+        noise_multiplier: noise standard deviation / clip_norm of a training step.
+        clip_norm: L2 bound of one patient's gradient in one step.
+        selection_rate: Poisson selection probability of a patient in a step.
+        marginals: the marginals release, or None to train without an anchor.
+        unit, adjacency: fixed; written out because an auditor reads this.
+    """
+
+    delta: Annotated[ExactDecimal, Field(gt=0, lt=1)] = Decimal("0.00001")
+    noise_multiplier: PositiveDecimal
+    clip_norm: PositiveDecimal = Decimal(1)
+    selection_rate: Probability
+    marginals: Marginals | None = None
+    unit: Literal["patient"] = "patient"
+    adjacency: Literal["add-or-remove-one"] = "add-or-remove-one"
+
+
+class Federation(FrozenModel):
+    """How rounds are run.
+
+    Attributes:
+        rounds: training rounds.
+        steps_per_round: DP-SGD steps each site makes in a round.
+        minimum_sites: fewest valid replies with which a round counts.
+        round_timeout_s: longest wait for the replies of a round, seconds.
+        aggregator: ``fedavg``, or an adaptive server optimiser on the averaged update (Reddi et al. 2021).
+        server_learning_rate: factor (fedavg) or step size (adaptive) applied to the averaged update.
+        update_norm: L2 bound to which a site scales its update down before release, so that no site can dominate.
+    """
+
+    rounds: Annotated[int, Field(ge=1, le=10_000)]
+    steps_per_round: Annotated[int, Field(ge=1, le=100_000)]
+    minimum_sites: Annotated[int, Field(ge=1, le=10_000)] = 1
+    round_timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 600
+    aggregator: Literal["fedavg", "fedadam", "fedyogi", "fedadagrad"] = "fedavg"
+    server_learning_rate: PositiveDecimal = Decimal(1)
+    update_norm: PositiveDecimal = Decimal(100)
+
+
+class SiteEntry(FrozenModel):
+    """One hospital in the plan's roster.
+
+    Attributes:
+        name: the site's name in ledger and reports.
+        public_key: the key with which the site signs what it does (Ed25519, base64).
+        nominal_patients: a *public, rounded* number (say, from the annual report), never counted from the data. Together
+            with the selection rate it fixes the expected batch size by which gradients are divided.
+        weight: the site's share in the average; None means proportional to ``nominal_patients``.
+    """
+
+    name: Name
+    public_key: PublicKeyText
+    nominal_patients: Annotated[int, Field(ge=1, le=100_000_000)]
+    weight: PositiveDecimal | None = None
+
+
+class TrainPlan(FrozenModel):
+    """The whole agreement. Its digest names the run everywhere: ledger, journal, snapshots."""
+
+    version: Literal[1] = 1
+    name: Name
+    coordinator_key: PublicKeyText
+    modality: Literal["codes"] = "codes"
+    trust_mode: Literal["local"] = "local"
+    schema_name: str
+    schema_digest: Digest
+    model: ModelSpec = ModelSpec()
+    optimiser: Optimiser = Optimiser()
+    privacy: Privacy
+    federation: Federation
+    sites: Annotated[tuple[SiteEntry, ...], Field(min_length=1, max_length=10_000)]
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        for what, values in (
+            ("site name", [site.name for site in self.sites]),
+            ("site key", [site.public_key for site in self.sites]),
+        ):
+            if len(set(values)) != len(values):
+                raise ValueError(f"a {what} occurs twice in the roster")
+        if self.federation.minimum_sites > len(self.sites):
+            raise ValueError("minimum_sites is larger than the roster")
+        weighted = {site.weight is None for site in self.sites}
+        if len(weighted) > 1:
+            raise ValueError("give a weight to every site or to none")
+        if self.model.sigma_min >= self.model.sigma_max:
+            raise ValueError("sigma_min must be below sigma_max")
+        return self
+
+    def to_bytes(self) -> bytes:
+        """The canonical JSON that is signed."""
+        return canonical_bytes(self)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, hex."""
+        return sha256_hex(self.to_bytes())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read a plan back; only the canonical form is accepted, so that a digest has one meaning.
+
+        Raises:
+            PlanError: if the bytes are not a plan, or not in canonical form.
+        """
+        try:
+            plan = cls.model_validate_json(data)
+        except ValidationError as error:
+            raise PlanError(
+                expected="the canonical JSON of a training plan",
+                found=explain_validation(error),
+                remedy="Ask the coordinator for the plan again.",
+            ) from None
+        if plan.to_bytes() != data:
+            raise PlanError(
+                expected="the canonical JSON of a training plan (RFC 8785)",
+                found="the same plan in another form",
+                remedy="Ask the coordinator for the plan again.",
+            )
+        return plan
+
+    def site(self, name: str) -> SiteEntry:
+        """The roster entry of ``name``.
+
+        Raises:
+            PlanError: if the site is not in the roster.
+        """
+        for entry in self.sites:
+            if entry.name == name:
+                return entry
+        raise PlanError(
+            expected=f"a site of the plan: {', '.join(site.name for site in self.sites)}",
+            found=name,
+            remedy="Use a name from the plan, or add the site to it.",
+        )
+
+    def weights(self) -> dict[str, float]:
+        """Each site's public share in the average; the shares sum to 1 over the whole roster."""
+        raw = {site.name: float(site.weight or site.nominal_patients) for site in self.sites}
+        total = sum(raw.values())
+        return {name: weight / total for name, weight in raw.items()}
+
+    def expected_batch_size(self, site: str) -> float:
+        """Public expected number of patients in a step at ``site``: selection rate times nominal patients."""
+        return float(self.privacy.selection_rate) * self.site(site).nominal_patients
+
+    def first_round(self) -> int:
+        """The first round's number: the marginals round if there is one, else 1."""
+        return MARGINALS_ROUND if self.privacy.marginals else 1
+
+    def mechanism(self, round_number: int) -> PoissonGaussian | GaussianSum:
+        """The one mechanism that a site runs in ``round_number``.
+
+        Raises:
+            PlanError: if the plan has no such round.
+        """
+        if round_number == MARGINALS_ROUND and self.privacy.marginals:
+            return GaussianSum(
+                noise_multiplier=self.privacy.marginals.noise_multiplier, clip_norm=self.privacy.marginals.clip_norm
+            )
+        if 1 <= round_number <= self.federation.rounds:
+            return PoissonGaussian(
+                noise_multiplier=self.privacy.noise_multiplier,
+                clip_norm=self.privacy.clip_norm,
+                selection_rate=self.privacy.selection_rate,
+                steps=self.federation.steps_per_round,
+            )
+        raise PlanError(
+            expected=f"a round from {self.first_round()} to {self.federation.rounds}",
+            found=str(round_number),
+            remedy="Check that the coordinator runs the plan it signed.",
+        )
+
+    def mechanisms(self) -> list[PoissonGaussian | GaussianSum]:
+        """Every mechanism of the plan in order: its worst-case spend at each site."""
+        return [self.mechanism(number) for number in range(self.first_round(), self.federation.rounds + 1)]
+
+
+def explain_validation(error: ValidationError) -> str:
+    """One line that names each faulty field of a pydantic error and what is wrong with it."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in fault['loc']) or 'the whole'}: {fault['msg']}" for fault in error.errors()
+    )
+
+
+def read_plan_toml(path: Path) -> dict[str, Any]:
+    """Read a plan's TOML with exact decimals.
+
+    Raises:
+        PlanError: if the file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+    except FileNotFoundError:
+        raise PlanError(expected="a plan file", found=f"nothing at {path}", remedy="Check the path.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise PlanError(expected="a TOML file", found=f"{path}: {error}", remedy="Correct the file.") from None

@@ -1,0 +1,263 @@
+"""The closed protocol between coordinator and vault: four requests, one reply each, every field bounded.
+
+A message is an :class:`Envelope`: a JSON header of one of the types below and an optional binary payload (a flat
+vector). The gateway and Flower carry envelopes without reading them; see docs/architecture.md for the sequence.
+
+Payloads: a model goes out as little-endian float32; an update or a marginals sum comes back as little-endian int64
+fixed point (:mod:`synclave_shared.fixed_point`). The header holds the payload's SHA-256.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, ValidationError
+
+from synclave_shared.canonical import FrozenModel, canonical_bytes, sha256_hex
+from synclave_shared.errors import ProtocolError
+from synclave_shared.plan import Digest, Name, PublicKeyText, explain_validation
+
+__all__ = [
+    "EMPTY_DIGEST",
+    "MAX_HEADER_BYTES",
+    "MAX_PAYLOAD_BYTES",
+    "CheckpointPresentation",
+    "CloseRequest",
+    "Envelope",
+    "HelloRequest",
+    "InclusionPresentation",
+    "ProposeRequest",
+    "Reply",
+    "Request",
+    "RoundRequest",
+    "decode_model",
+    "decode_update",
+    "encode_model",
+    "encode_update",
+    "failed",
+    "parse_reply",
+    "parse_request",
+]
+
+MAX_HEADER_BYTES: Final = 4 * 2**20
+"""A plan with a roster of 10,000 sites is about 2 MB; proofs and entries are smaller."""
+
+MAX_PAYLOAD_BYTES: Final = 2**31 - 2**20
+"""Below Flower's and gRPC's 2 GiB: 260 million int64 coordinates, twice the largest model of the project."""
+
+EMPTY_DIGEST: Final = sha256_hex(b"")
+
+ProofNode = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Proof = Annotated[tuple[ProofNode, ...], Field(max_length=64)]
+
+
+class InclusionPresentation(FrozenModel):
+    """Proof that one of the site's entries is in the ledger."""
+
+    index: Annotated[int, Field(ge=0)]
+    leaf_hash: ProofNode
+    proof: Proof
+
+
+class CheckpointPresentation(FrozenModel):
+    """The ledger as the coordinator shows it to one site.
+
+    Attributes:
+        note: the signed checkpoint (C2SP signed note).
+        previous_size: size of the ledger that the site saw last; 0 if none.
+        consistency: RFC 9162 consistency proof from ``previous_size`` to the checkpoint.
+        inclusions: proofs for every entry which that site signed and sent since.
+    """
+
+    note: Annotated[str, Field(max_length=262_144)]
+    previous_size: Annotated[int, Field(ge=0)]
+    consistency: Proof
+    inclusions: Annotated[tuple[InclusionPresentation, ...], Field(max_length=1024)]
+
+
+class HelloRequest(FrozenModel):
+    """Who are you? Answered with the site's signed ``key-registered`` entry."""
+
+    kind: Literal["hello"] = "hello"
+
+
+class ProposeRequest(FrozenModel):
+    """Will you take part? Answered with a signed ``plan-accepted`` or ``plan-refused`` entry.
+
+    Attributes:
+        plan: canonical JSON of the plan.
+        signature: Ed25519 over that JSON by the coordinator, base64.
+    """
+
+    kind: Literal["propose"] = "propose"
+    plan: Annotated[str, Field(max_length=MAX_HEADER_BYTES)]
+    signature: Annotated[str, Field(max_length=128)]
+    checkpoint: CheckpointPresentation
+
+
+class RoundRequest(FrozenModel):
+    """Train a round (payload: the global model) or release marginals (no payload).
+
+    Nothing here can change the noise, the clip norm or the selection rate: the site takes them from the plan it accepted.
+    """
+
+    kind: Literal["round"] = "round"
+    plan_digest: Digest
+    round: Annotated[int, Field(ge=0, le=10_000)]
+    payload_digest: Digest
+    checkpoint: CheckpointPresentation
+
+
+class CloseRequest(FrozenModel):
+    """The training is over: see the final ledger, co-sign it, keep the receipts."""
+
+    kind: Literal["close"] = "close"
+    plan_digest: Digest
+    checkpoint: CheckpointPresentation
+
+
+Request = Annotated[HelloRequest | ProposeRequest | RoundRequest | CloseRequest, Field(discriminator="kind")]
+_REQUEST: TypeAdapter[HelloRequest | ProposeRequest | RoundRequest | CloseRequest] = TypeAdapter(Request)
+
+
+class Reply(FrozenModel):
+    """What a vault answers.
+
+    Attributes:
+        status: ``ok``; ``refused`` by policy; ``failed`` for everything else that went wrong at the site.
+        code: with ``refused`` one of :data:`synclave_shared.errors.REFUSAL_CODES`; with ``failed`` the closed code of
+            the error's class. Never a text computed at the site.
+        site: the site's name.
+        public_key: the site's key.
+        seen_size: size of the newest ledger checkpoint that the site has verified.
+        cosignature: the site's witness line for that checkpoint, or empty.
+        entries: signed ledger entries (canonical JSON) that the coordinator must append.
+        payload_digest: SHA-256 of the payload that follows.
+    """
+
+    status: Literal["ok", "refused", "failed"]
+    code: Annotated[str, Field(pattern=r"^[a-z-]{0,40}$")] = ""
+    site: Name | None = None
+    public_key: PublicKeyText | None = None
+    seen_size: Annotated[int, Field(ge=0)] = 0
+    cosignature: Annotated[str, Field(max_length=4096)] = ""
+    entries: Annotated[tuple[Annotated[str, Field(max_length=MAX_HEADER_BYTES)], ...], Field(max_length=64)] = ()
+    payload_digest: Digest = EMPTY_DIGEST
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A header (canonical JSON) and its payload, as they travel."""
+
+    header: bytes
+    payload: bytes = b""
+
+    @classmethod
+    def of(cls, message: HelloRequest | ProposeRequest | RoundRequest | CloseRequest | Reply, payload: bytes = b"") -> Envelope:
+        """Wrap a message; the payload must be the one whose digest the message states."""
+        return cls(header=canonical_bytes(message), payload=payload)
+
+
+def failed(code: str) -> Envelope:
+    """The reply to send when anything went wrong: a closed code and nothing else."""
+    return Envelope.of(Reply(status="failed", code=code))
+
+
+def _check(envelope: Envelope) -> None:
+    if len(envelope.header) > MAX_HEADER_BYTES or len(envelope.payload) > MAX_PAYLOAD_BYTES:
+        raise ProtocolError(
+            expected=f"at most {MAX_HEADER_BYTES} header and {MAX_PAYLOAD_BYTES} payload bytes",
+            found=f"{len(envelope.header)} and {len(envelope.payload)}",
+            remedy="The message was dropped.",
+        )
+
+
+def _check_payload(message: Any, envelope: Envelope) -> None:
+    if sha256_hex(envelope.payload) != getattr(message, "payload_digest", EMPTY_DIGEST):
+        raise ProtocolError(
+            expected="a payload with the digest that the header states",
+            found=f"{len(envelope.payload)} bytes with another digest",
+            remedy="The message was dropped; send it again.",
+        )
+
+
+def parse_request(envelope: Envelope) -> HelloRequest | ProposeRequest | RoundRequest | CloseRequest:
+    """Validate what a coordinator sent.
+
+    Raises:
+        ProtocolError: if it is oversized, malformed, of an unknown kind, or its payload does not match.
+    """
+    _check(envelope)
+    try:
+        message = _REQUEST.validate_json(envelope.header)
+    except ValidationError as error:
+        raise ProtocolError(
+            expected="a hello, propose, round or close request",
+            found=explain_validation(error),
+            remedy="The message was dropped.",
+        ) from None
+    _check_payload(message, envelope)
+    return message
+
+
+def parse_reply(envelope: Envelope) -> Reply:
+    """Validate what a site sent.
+
+    Raises:
+        ProtocolError: if it is oversized, malformed, or its payload does not match.
+    """
+    _check(envelope)
+    try:
+        message = Reply.model_validate_json(envelope.header)
+    except ValidationError as error:
+        raise ProtocolError(
+            expected="a reply", found=explain_validation(error), remedy="The reply was dropped."
+        ) from None
+    _check_payload(message, envelope)
+    return message
+
+
+def encode_model(values: NDArray[np.float32]) -> bytes:
+    """A flat model vector as it travels to the sites."""
+    return np.ascontiguousarray(values, dtype="<f4").tobytes()
+
+
+def decode_model(payload: bytes, size: int) -> NDArray[np.float32]:
+    """Read a model vector of ``size`` coordinates.
+
+    Raises:
+        ProtocolError: if the size differs or a value is not finite.
+    """
+    if len(payload) != 4 * size:
+        raise ProtocolError(
+            expected=f"a model of {size} coordinates ({4 * size} bytes)",
+            found=f"{len(payload)} bytes",
+            remedy="Check that coordinator and site run the same version of Synclave.",
+        )
+    values = np.frombuffer(payload, dtype="<f4").astype(np.float32)
+    if not np.all(np.isfinite(values)):
+        raise ProtocolError(expected="finite model values", found="NaN or infinity", remedy="The model was dropped.")
+    return values
+
+
+def encode_update(values: NDArray[np.int64]) -> bytes:
+    """A fixed-point vector as it travels to the coordinator."""
+    return np.ascontiguousarray(values, dtype="<i8").tobytes()
+
+
+def decode_update(payload: bytes, size: int) -> NDArray[np.int64]:
+    """Read a fixed-point vector of ``size`` coordinates.
+
+    Raises:
+        ProtocolError: if the size differs.
+    """
+    if len(payload) != 8 * size:
+        raise ProtocolError(
+            expected=f"an update of {size} coordinates ({8 * size} bytes)",
+            found=f"{len(payload)} bytes",
+            remedy="The reply was dropped; check that the site runs the same version of Synclave.",
+        )
+    return np.frombuffer(payload, dtype="<i8").astype(np.int64)
