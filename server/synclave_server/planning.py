@@ -1,0 +1,168 @@
+"""From a person's plan file to the signed agreement.
+
+A plan file (TOML) names a schema and says either how much privacy may be spent (``epsilon``) or how much noise is added
+(``noise_multiplier``); everything else has a default. :func:`compile_plan` joins it with the sites' public keys. The
+format is documented in docs/plan.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from synclave_shared.canonical import ExactDecimal, FrozenModel
+from synclave_shared.data.schema import Schema
+from synclave_shared.errors import PlanError
+from synclave_shared.plan import (
+    Federation,
+    Marginals,
+    ModelSpec,
+    Name,
+    Optimiser,
+    Privacy,
+    SiteEntry,
+    TrainPlan,
+    explain_validation,
+)
+from synclave_shared.privacy.calibrate import noise_multiplier_for
+from synclave_shared.privacy.mechanism import GaussianSum, Mechanism, PoissonGaussian, PositiveDecimal, Probability
+
+__all__ = ["PlanFile", "compile_plan", "parse_plan_file"]
+
+
+class PrivacyTarget(FrozenModel):
+    """The ``[privacy]`` table: as :class:`synclave_shared.plan.Privacy`, with ``epsilon`` instead of the noise if wanted."""
+
+    epsilon: PositiveDecimal | None = None
+    noise_multiplier: PositiveDecimal | None = None
+    delta: Annotated[ExactDecimal, Field(gt=0, lt=1)] = Decimal("0.00001")
+    clip_norm: PositiveDecimal = Decimal(1)
+    selection_rate: Probability
+    marginals: Marginals | None = None
+
+
+class SiteTarget(FrozenModel):
+    """One ``[sites.NAME]`` table, or ``[site_defaults]`` for sites without their own."""
+
+    nominal_patients: Annotated[int, Field(ge=1, le=100_000_000)]
+    weight: PositiveDecimal | None = None
+
+
+class PlanFile(FrozenModel):
+    """What a person writes; see docs/plan.md for every key."""
+
+    name: Name
+    schema_file: Annotated[str, Field(alias="schema", min_length=1)]
+    model: ModelSpec = ModelSpec()
+    optimiser: Optimiser = Optimiser()
+    privacy: PrivacyTarget
+    federation: Federation
+    site_defaults: SiteTarget | None = None
+    sites: dict[Name, SiteTarget] = Field(default_factory=dict)
+
+
+def parse_plan_file(raw: Mapping[str, Any]) -> PlanFile:
+    """Validate the content of a plan file.
+
+    Raises:
+        PlanError: naming every faulty key.
+    """
+    try:
+        plan_file = PlanFile.model_validate(dict(raw))
+    except ValidationError as error:
+        raise PlanError(
+            expected="a plan file as described in docs/plan.md",
+            found=explain_validation(error),
+            remedy="Correct the keys named.",
+        ) from None
+    if (plan_file.privacy.epsilon is None) == (plan_file.privacy.noise_multiplier is None):
+        raise PlanError(
+            expected="either epsilon or noise_multiplier under [privacy]",
+            found="both" if plan_file.privacy.epsilon is not None else "neither",
+            remedy="Write one of them: epsilon lets Synclave find the noise, noise_multiplier fixes it.",
+        )
+    return plan_file
+
+
+def _calibrated(target: PrivacyTarget, federation: Federation) -> Decimal:
+    """The noise multiplier of the plan: given, or the smallest that keeps the whole plan within ``epsilon``."""
+    if target.noise_multiplier is not None:
+        return target.noise_multiplier
+    assert target.epsilon is not None  # noqa: S101 - parse_plan_file made sure that one of the two is given
+
+    def mechanisms(noise_multiplier: Decimal) -> list[Mechanism]:
+        training: list[Mechanism] = [
+            PoissonGaussian(
+                noise_multiplier=noise_multiplier,
+                clip_norm=target.clip_norm,
+                selection_rate=target.selection_rate,
+                steps=federation.rounds * federation.steps_per_round,
+            )
+        ]
+        if target.marginals is None:
+            return training
+        marginals = GaussianSum(
+            noise_multiplier=target.marginals.noise_multiplier, clip_norm=target.marginals.clip_norm
+        )
+        return [marginals, *training]
+
+    return noise_multiplier_for(float(target.epsilon), float(target.delta), mechanisms)
+
+
+def compile_plan(
+    plan_file: PlanFile, *, schema: Schema, coordinator_key: str, site_keys: Mapping[str, str]
+) -> TrainPlan:
+    """Resolve a plan file into the agreement that is signed.
+
+    Args:
+        plan_file: the validated file.
+        schema: the schema that the file names.
+        coordinator_key: the coordinator's public key (Ed25519, base64).
+        site_keys: public key of every site that shall take part, by name.
+
+    Raises:
+        PlanError: if a site has no nominal size, a planned site has no key, or the whole is incoherent.
+    """
+    without_key = sorted(set(plan_file.sites) - set(site_keys))
+    without_size = sorted(set(site_keys) - set(plan_file.sites)) if plan_file.site_defaults is None else []
+    if without_key or without_size:
+        raise PlanError(
+            expected="a key and a [sites.NAME] table (or [site_defaults]) for every site",
+            found=f"no key for {without_key or 'none'}, no size for {without_size or 'none'}",
+            remedy="Give the same site names to the plan file and on the command line.",
+        )
+    targets = {name: plan_file.sites.get(name, plan_file.site_defaults) for name in sorted(site_keys)}
+    try:
+        return TrainPlan(
+            name=plan_file.name,
+            coordinator_key=coordinator_key,
+            schema_name=schema.name,
+            schema_digest=schema.digest,
+            model=plan_file.model,
+            optimiser=plan_file.optimiser,
+            privacy=Privacy(
+                delta=plan_file.privacy.delta,
+                noise_multiplier=_calibrated(plan_file.privacy, plan_file.federation),
+                clip_norm=plan_file.privacy.clip_norm,
+                selection_rate=plan_file.privacy.selection_rate,
+                marginals=plan_file.privacy.marginals,
+            ),
+            federation=plan_file.federation,
+            sites=tuple(
+                SiteEntry(
+                    name=name,
+                    public_key=site_keys[name],
+                    nominal_patients=target.nominal_patients,
+                    weight=target.weight,
+                )
+                for name, target in targets.items()
+                if target is not None
+            ),
+        )
+    except ValidationError as error:
+        raise PlanError(
+            expected="a coherent plan", found=explain_validation(error), remedy="Correct the plan file."
+        ) from None
