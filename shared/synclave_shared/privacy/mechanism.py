@@ -6,12 +6,14 @@ The ledger carries these values; :mod:`synclave_shared.privacy.accountant` turns
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from dp_accounting import dp_event
 from pydantic import Field, TypeAdapter
 
 from synclave_shared.canonical import ExactDecimal, FrozenModel
+
+if TYPE_CHECKING:
+    from dp_accounting import dp_event
 
 __all__ = ["MECHANISM", "GaussianSum", "Mechanism", "PoissonGaussian", "to_event"]
 
@@ -61,6 +63,9 @@ MECHANISM: TypeAdapter[PoissonGaussian | GaussianSum] = TypeAdapter(Mechanism)
 
 def to_event(mechanism: PoissonGaussian | GaussianSum) -> dp_event.DpEvent:
     """Map a mechanism to the ``dp_accounting`` event that describes it (adjacency: add or remove one patient)."""
+    # Imported here: it takes most of a second, and the gateway reads messages without ever composing anything.
+    from dp_accounting import dp_event
+
     gaussian = dp_event.GaussianDpEvent(float(mechanism.noise_multiplier))
     match mechanism:
         case GaussianSum():
