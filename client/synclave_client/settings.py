@@ -1,0 +1,156 @@
+"""What the data steward writes down once: ``site.toml``.
+
+It holds no secret. The key and the journal are in ``state_folder``, which only the vault may read.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from synclave_shared.canonical import ExactDecimal, FrozenModel, decimal_text
+from synclave_shared.errors import ConfigurationError
+from synclave_shared.plan import Name, PublicKeyText, explain_validation
+from synclave_shared.privacy.budget import Budget
+
+__all__ = ["MAX_SOCKET_PATH_BYTES", "SitePolicy", "SiteSettings"]
+
+MAX_SOCKET_PATH_BYTES: Final = 107
+"""``sun_path`` of a Unix socket is 108 bytes with its final zero; a longer path fails with an obscure error."""
+
+
+class SitePolicy(FrozenModel):
+    """What the site takes part in, whatever a plan asks for.
+
+    Attributes:
+        modalities: kinds of data that may be used.
+        trust_modes: trust modes that are allowed.
+        minimum_noise_multiplier: floor for every noise multiplier of a plan (std / clip_norm, dimensionless).
+    """
+
+    modalities: Annotated[tuple[Literal["codes"], ...], Field(min_length=1)] = ("codes",)
+    trust_modes: Annotated[tuple[Literal["local"], ...], Field(min_length=1)] = ("local",)
+    minimum_noise_multiplier: Annotated[ExactDecimal, Field(ge=0, le=1000)] = Decimal("0.3")
+
+
+class SiteSettings(FrozenModel):
+    """One hospital's installation.
+
+    Relative paths in the file are taken from the folder that the file is in; in this object they are absolute.
+
+    Attributes:
+        name: the site's name in plans and ledgers.
+        coordinator_key: the only coordinator whose plans are considered (Ed25519, base64), pinned at installation.
+        dataset: name of the data set whose patients the budget protects. All spends on it are composed.
+        data_folder: the patients' tables; read by the vault only.
+        schema_file: the installed schema (TOML).
+        state_folder: key and journal of the vault.
+        socket_path: the Unix socket at which the vault answers the gateway.
+        gateway_group: group that may connect to the socket; None if gateway and vault run as the same user.
+        device: torch device of the training.
+        budget: what all trainings together may spend on ``dataset``.
+        policy: what else a plan must satisfy.
+    """
+
+    name: Name
+    coordinator_key: PublicKeyText
+    dataset: Name
+    data_folder: Path
+    schema_file: Path
+    state_folder: Path
+    socket_path: Path
+    gateway_group: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$|^[0-9]{1,10}$")] | None = None
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$")] = "cpu"
+    budget: Budget
+    policy: SitePolicy = SitePolicy()
+
+    @field_validator("socket_path")
+    @classmethod
+    def _short(cls, path: Path) -> Path:
+        if len(str(path).encode()) > MAX_SOCKET_PATH_BYTES:
+            raise ValueError(f"a Unix socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes; choose a shorter one")
+        return path
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        data, state = self.data_folder.resolve(), self.state_folder.resolve()
+        if data == state or data in state.parents or state in data.parents:
+            raise ValueError("data_folder and state_folder must lie apart: the one is read, the other written")
+        return self
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read ``site.toml``.
+
+        Raises:
+            ConfigurationError: if the file is missing, is not TOML, or a setting is missing, unknown or out of range.
+        """
+        remedy = "Correct the file, or write a new one with `synclave-site init`."
+        try:
+            raw = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+        except FileNotFoundError:
+            raise ConfigurationError(expected="a site's settings file", found=f"nothing at {path}", remedy=remedy) from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigurationError(expected="a TOML file", found=f"{path}: {error}", remedy=remedy) from None
+        base = path.resolve().parent
+        for setting in ("data_folder", "schema_file", "state_folder", "socket_path"):
+            if isinstance(raw.get(setting), str):
+                raw[setting] = str(base / raw[setting])
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            raise ConfigurationError(
+                expected="the settings of a site", found=f"{path}: {explain_validation(error)}", remedy=remedy
+            ) from None
+
+    def to_toml(self) -> str:
+        """The settings as a commented TOML file that :meth:`load` reads back to an equal object."""
+
+        def text(value: object) -> str:
+            return json.dumps(str(value), ensure_ascii=False)
+
+        def texts(values: tuple[str, ...]) -> str:
+            return "[" + ", ".join(text(value) for value in values) + "]"
+
+        group = "" if self.gateway_group is None else f"gateway_group = {text(self.gateway_group)}\n"
+        return (
+            "# Settings of a Synclave site. No secret is in here; the key and the journal are in state_folder.\n"
+            f"name = {text(self.name)}\n"
+            "# The only coordinator whose plans this site considers.\n"
+            f"coordinator_key = {text(self.coordinator_key)}\n"
+            f"dataset = {text(self.dataset)}\n"
+            f"data_folder = {text(self.data_folder)}\n"
+            f"schema_file = {text(self.schema_file)}\n"
+            f"state_folder = {text(self.state_folder)}\n"
+            f"socket_path = {text(self.socket_path)}\n"
+            f"{group}"
+            f"device = {text(self.device)}\n"
+            "\n# What all trainings together may ever spend on this data set.\n"
+            "[budget]\n"
+            f"epsilon = {text(decimal_text(self.budget.epsilon))}\n"
+            f"delta = {text(decimal_text(self.budget.delta))}\n"
+            "\n[policy]\n"
+            f"modalities = {texts(self.policy.modalities)}\n"
+            f"trust_modes = {texts(self.policy.trust_modes)}\n"
+            f"minimum_noise_multiplier = {text(decimal_text(self.policy.minimum_noise_multiplier))}\n"
+        )
+
+    @property
+    def key_file(self) -> Path:
+        """The site's Ed25519 signing key, mode 0600."""
+        return self.state_folder / "site.key"
+
+    @property
+    def journal_file(self) -> Path:
+        """The SQLite journal."""
+        return self.state_folder / "journal.sqlite"
+
+    @property
+    def pause_file(self) -> Path:
+        """While this file exists the vault refuses plans and rounds."""
+        return self.state_folder / "paused"

@@ -1,0 +1,108 @@
+"""Whether this site takes part in a plan: a pure function of plan, settings and what was spent before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from synclave_client.settings import SiteSettings
+from synclave_shared.errors import BudgetExceeded, PlanError, PolicyRefusal
+from synclave_shared.plan import TrainPlan
+from synclave_shared.privacy.budget import Verdict, check_budget
+from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
+
+__all__ = ["check_signer", "decide"]
+
+
+def check_signer(plan: TrainPlan, settings: SiteSettings, *, signature_valid: bool) -> None:
+    """Refuse a plan of anybody but the pinned coordinator. To be asked before anything else in the plan is believed.
+
+    Args:
+        plan: the plan as proposed.
+        settings: the site's settings.
+        signature_valid: whether the signature over the plan's bytes verifies under the *pinned* key.
+
+    Raises:
+        PolicyRefusal: ``coordinator-unknown``.
+    """
+    if plan.coordinator_key != settings.coordinator_key or not signature_valid:
+        raise PolicyRefusal(
+            "coordinator-unknown",
+            found=f"a plan that names coordinator {plan.coordinator_key}, signature valid: {signature_valid}",
+            remedy=f"This site pinned {settings.coordinator_key} in site.toml; ask your coordinator which is right.",
+        )
+
+
+def decide(
+    plan: TrainPlan,
+    settings: SiteSettings,
+    *,
+    schema_digest: str,
+    public_key: str,
+    committed: Sequence[PoissonGaussian | GaussianSum],
+) -> Verdict:
+    """Accept a plan, or refuse it with the first reason that applies; the cheap reasons come first.
+
+    Args:
+        plan: a plan signed by the pinned coordinator.
+        settings: the site's settings and policy.
+        schema_digest: digest of the schema installed at this site.
+        public_key: this site's own key.
+        committed: every mechanism ever reserved on ``settings.dataset`` under any plan, and for accepted plans that are
+            not finished their remaining rounds as well: the worst case of what was promised before.
+
+    Returns:
+        The budget before and after the whole plan, at the site's own delta.
+
+    Raises:
+        PolicyRefusal: ``not-in-roster``, ``schema-mismatch``, ``modality-not-allowed``, ``trust-mode-not-allowed``,
+            ``noise-below-floor``.
+        BudgetExceeded: ``budget-exceeded``.
+    """
+    _check_roster(plan, settings, public_key)
+    if plan.schema_digest != schema_digest:
+        raise PolicyRefusal(
+            "schema-mismatch",
+            found=f"plan {plan.name} wants schema {plan.schema_name} {plan.schema_digest[:16]}, here is {schema_digest[:16]}",
+            remedy="Install the schema that the coordinator published, check the data against it, restart the vault.",
+        )
+    policy = settings.policy
+    if plan.modality not in policy.modalities:
+        raise PolicyRefusal(
+            "modality-not-allowed",
+            found=plan.modality,
+            remedy=f"This site allows {', '.join(policy.modalities)}; the steward decides in site.toml.",
+        )
+    if plan.trust_mode not in policy.trust_modes:
+        raise PolicyRefusal(
+            "trust-mode-not-allowed",
+            found=plan.trust_mode,
+            remedy=f"This site allows {', '.join(policy.trust_modes)}; the steward decides in site.toml.",
+        )
+    planned = plan.mechanisms()
+    lowest = min(mechanism.noise_multiplier for mechanism in planned)
+    if lowest < policy.minimum_noise_multiplier:
+        raise PolicyRefusal(
+            "noise-below-floor",
+            found=f"a noise multiplier of {lowest}",
+            remedy=f"This site's floor is {policy.minimum_noise_multiplier}; plan more noise or ask the steward.",
+        )
+    verdict = check_budget(settings.budget, committed, planned)
+    if not verdict.allowed:
+        raise BudgetExceeded(
+            found=f"epsilon {verdict.after_epsilon:.4g} after the plan, {verdict.spent_epsilon:.4g} before it,"
+            f" {settings.budget.epsilon} allowed at delta {settings.budget.delta}",
+            remedy="Plan fewer steps or more noise, or let the steward raise the budget.",
+        )
+    return verdict
+
+
+def _check_roster(plan: TrainPlan, settings: SiteSettings, public_key: str) -> None:
+    remedy = "Give the coordinator this site's name and key (`synclave-site init` printed them) for a new plan."
+    try:
+        entry = plan.site(settings.name)
+    except PlanError as error:
+        raise PolicyRefusal("not-in-roster", found=error.found, remedy=remedy) from None
+    if entry.public_key != public_key:
+        raise PolicyRefusal(
+            "not-in-roster", found=f"{settings.name} with key {entry.public_key}, ours is {public_key}", remedy=remedy
+        )
