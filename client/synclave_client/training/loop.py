@@ -1,0 +1,191 @@
+"""A training round at a site: DP-SGD on the diffusion loss, from the coordinator's model to a released update.
+
+The plan fixes every number that privacy depends on. What leaves is the difference of two models, the second of which is
+a function of noised gradients only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from synclave_client.training.batch_selection import select_patients
+from synclave_client.training.marginals import release_marginals
+from synclave_client.training.noise import SecretRandomness
+from synclave_client.training.private import PatientGradients
+from synclave_client.training.release import fixed_point_update
+from synclave_shared.diffusion.losses import cross_entropy
+from synclave_shared.diffusion.preconditioning import posterior_logits, prior_logits
+from synclave_shared.errors import DataError
+from synclave_shared.models.codes import build_code_denoiser, load_parameter_vector
+from synclave_shared.models.layout import CodeLayout
+from synclave_shared.plan import ModelSpec, Optimiser, TrainPlan
+
+if TYPE_CHECKING:
+    from synclave_shared.data.patients import PatientDataset
+    from synclave_shared.data.schema import Schema
+
+__all__ = ["DiffusionBatch", "DiffusionLoss", "release_marginals", "train_round"]
+
+MICROBATCH_PATIENTS: Final = 256
+"""Patients whose activations are in memory at once. It changes cost only: noise is added once per step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffusionBatch:
+    """Some patients, each seen at K noise levels.
+
+    Attributes:
+        clean: [B, D], 0/1 rows.
+        labels: [B], label numbers; L where the label is hidden in this step.
+        sigma: [B, K], noise levels.
+        noise: [B, K, D], standard normal.
+    """
+
+    clean: Tensor
+    labels: Tensor
+    sigma: Tensor
+    noise: Tensor
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def select(self, chosen: Tensor) -> DiffusionBatch:
+        """The patients where ``chosen`` [B] is true."""
+        return DiffusionBatch(
+            clean=self.clean[chosen], labels=self.labels[chosen], sigma=self.sigma[chosen], noise=self.noise[chosen]
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffusionLoss:
+    """Mean cross-entropy over a patient's K noise levels: averaging before clipping costs no privacy."""
+
+    spec: ModelSpec
+    layout: CodeLayout
+    prior: Tensor
+
+    def __call__(self, network: nn.Module, batch: DiffusionBatch) -> Tensor:
+        """One loss per patient, [B], in nats."""
+        clean = batch.clean[:, None, :]
+        x = clean + batch.sigma[..., None] * batch.noise
+        logits = posterior_logits(network, x, batch.sigma, batch.labels, self.prior, self.spec, self.layout)
+        return cross_entropy(logits, clean.expand_as(logits), self.layout).mean(dim=1)
+
+    def draw(self, clean: Tensor, labels: Tensor, generator: torch.Generator) -> DiffusionBatch:
+        """Noise levels, noise and hidden labels for rows ``clean`` [B, D]."""
+        patients, width = clean.shape
+        levels = self.spec.noise_levels
+        device = clean.device
+        log_sigma = torch.randn(patients, levels, generator=generator, device=device)
+        sigma = torch.exp(float(self.spec.log_sigma_mean) + float(self.spec.log_sigma_std) * log_sigma)
+        sigma = sigma.clamp(float(self.spec.sigma_min), float(self.spec.sigma_max))
+        hidden = torch.rand(patients, generator=generator, device=device) < float(self.spec.label_dropout)
+        return DiffusionBatch(
+            clean=clean,
+            labels=torch.where(hidden, self.layout.label_values, labels),
+            sigma=sigma,
+            noise=torch.randn(patients, levels, width, generator=generator, device=device),
+        )
+
+
+def train_round(
+    plan: TrainPlan,
+    site_name: str,
+    schema: Schema,
+    dataset: PatientDataset,
+    model_vector: NDArray[np.float32],
+    anchor: NDArray[np.float32] | None,
+    device: torch.device | str,
+    randomness: SecretRandomness,
+) -> NDArray[np.int64]:
+    """Make the plan's DP-SGD steps of one round and return the update.
+
+    Each step: Poisson selection of patients, per-patient clipping to C, Gaussian noise of standard deviation
+    ``noise_multiplier * C`` on the sum, division by the *public* expected batch size. An empty selection makes a step
+    of noise alone. Mechanism: :meth:`TrainPlan.mechanism` of a training round.
+
+    Args:
+        plan: the accepted plan.
+        site_name: this site in the plan's roster.
+        schema: columns and label values.
+        dataset: the site's patients.
+        model_vector: [P], the global model.
+        anchor: [L, D] anchor logits, or None.
+        device: where to compute.
+        randomness: the site's secret randomness.
+
+    Returns:
+        [P], fixed point, of L2 norm at most ``plan.federation.update_norm`` (up to rounding).
+
+    Raises:
+        DataError: if the data does not have the schema's columns or labels.
+        ProtocolError: if the update is not finite.
+        SnapshotError: if the model vector has another length.
+    """
+    layout = CodeLayout.of(schema)
+    _check_dataset(dataset, layout)
+    network = build_code_denoiser(plan.model, layout).to(device)
+    load_parameter_vector(network, model_vector)
+    logits = np.zeros((layout.label_values, layout.width), np.float32) if anchor is None else anchor
+    prior = prior_logits(torch.from_numpy(np.array(logits, dtype=np.float32)), layout).to(device)
+    loss = DiffusionLoss(spec=plan.model, layout=layout, prior=prior)
+    clip_norm = float(plan.privacy.clip_norm)
+    gradients = PatientGradients(network, loss, clip_norm)
+    noise_std = float(plan.privacy.noise_multiplier) * clip_norm
+    batch_size = plan.expected_batch_size(site_name)
+
+    # The exact model is kept in float64, beside the float32 network that computes gradients.
+    exact = torch.from_numpy(model_vector.astype(np.float64)).requires_grad_()
+    optimiser = _optimiser(exact, plan.optimiser)
+    generator = torch.Generator(device=device).manual_seed(randomness.torch_seed())
+    for _ in range(plan.federation.steps_per_round):
+        chosen = select_patients(len(dataset), plan.privacy.selection_rate, randomness)
+        total = gradients.clipped_sum(_batches(dataset, chosen, loss, generator, device))
+        total += noise_std * randomness.normal(total.size)
+        exact.grad = torch.from_numpy(total / batch_size)
+        optimiser.step()
+        load_parameter_vector(network, exact.detach().numpy().astype(np.float32))
+    return fixed_point_update(model_vector, exact.detach().numpy(), float(plan.federation.update_norm))
+
+
+def _batches(
+    dataset: PatientDataset,
+    chosen: NDArray[np.int64],
+    loss: DiffusionLoss,
+    generator: torch.Generator,
+    device: torch.device | str,
+) -> Iterator[DiffusionBatch]:
+    for start in range(0, len(chosen), MICROBATCH_PATIENTS):
+        rows = chosen[start : start + MICROBATCH_PATIENTS]
+        clean = torch.from_numpy(dataset.features[rows]).to(device=device, dtype=torch.float32)
+        labels = torch.from_numpy(dataset.labels[rows]).to(device)
+        yield loss.draw(clean, labels, generator)
+
+
+def _optimiser(parameters: Tensor, settings: Optimiser) -> torch.optim.Optimizer:
+    rate = float(settings.learning_rate)
+    if settings.name == "sgd":
+        return torch.optim.SGD([parameters], lr=rate)
+    return torch.optim.Adam([parameters], lr=rate)
+
+
+def _check_dataset(dataset: PatientDataset, layout: CodeLayout) -> None:
+    if dataset.features.ndim != 2 or dataset.features.shape[1] != layout.width:
+        raise DataError(
+            expected=f"patients with {layout.width} columns",
+            found=f"shape {dataset.features.shape}",
+            remedy="Load the data with the schema of the plan.",
+        )
+    if len(dataset.labels) and (dataset.labels.min() < 0 or dataset.labels.max() >= layout.label_values):
+        raise DataError(
+            expected=f"label numbers from 0 to {layout.label_values - 1}",
+            found=f"{dataset.labels.min()} to {dataset.labels.max()}",
+            remedy="Load the data with the schema of the plan.",
+        )

@@ -1,0 +1,83 @@
+"""Round 0: one noisy sum that tells the coordinator how common each code is under each label value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synclave_client.training.noise import SecretRandomness
+from synclave_shared.errors import PlanError
+from synclave_shared.fixed_point import to_fixed
+from synclave_shared.plan import TrainPlan
+
+if TYPE_CHECKING:
+    from synclave_shared.data.patients import PatientDataset
+    from synclave_shared.data.schema import Schema
+
+__all__ = ["clipped_marginals", "release_marginals"]
+
+CHUNK_PATIENTS: Final = 4096
+"""Rows taken to float64 at once."""
+
+
+def clipped_marginals(
+    features: NDArray[np.uint8], labels: NDArray[np.int64], label_values: int, clip_norm: float
+) -> NDArray[np.float64]:
+    """Sum of the patients' marginal rows, each scaled down to ``clip_norm`` in L2.
+
+    A patient's row is its codes in the block of its label, and a 1 in the label counts: scaling both alike keeps their
+    ratio, the prevalence, unbiased by patients of equal length.
+
+    Args:
+        features: [N, D], 0/1.
+        labels: [N], label numbers.
+        label_values: L.
+        clip_norm: L2 bound of one patient's row.
+
+    Returns:
+        [L*D + L]: column sums per label value, then label counts.
+    """
+    width = features.shape[1]
+    sums = np.zeros((label_values, width))
+    counts = np.zeros(label_values)
+    for start in range(0, len(features), CHUNK_PATIENTS):
+        rows = features[start : start + CHUNK_PATIENTS].astype(np.float64)
+        chunk_labels = labels[start : start + CHUNK_PATIENTS]
+        norms = np.sqrt(np.square(rows).sum(axis=1) + 1.0)
+        scale = np.minimum(1.0, clip_norm / norms)
+        for label in range(label_values):
+            chosen = chunk_labels == label
+            sums[label] += scale[chosen] @ rows[chosen]
+            counts[label] += scale[chosen].sum()
+    return np.concatenate([sums.reshape(-1), counts])
+
+
+def release_marginals(
+    plan: TrainPlan, schema: Schema, dataset: PatientDataset, randomness: SecretRandomness
+) -> NDArray[np.int64]:
+    """The site's noisy marginals: one Gaussian release, :class:`synclave_shared.privacy.mechanism.GaussianSum`.
+
+    Args:
+        plan: the accepted plan; it fixes clip norm and noise.
+        schema: columns and label values.
+        dataset: the site's patients.
+        randomness: the site's secret randomness.
+
+    Returns:
+        [L*D + L], fixed point.
+
+    Raises:
+        PlanError: if the plan has no marginals release.
+    """
+    if plan.privacy.marginals is None:
+        raise PlanError(
+            expected="a plan with a marginals release",
+            found="none",
+            remedy="Start this plan with round 1.",
+        )
+    clip_norm = float(plan.privacy.marginals.clip_norm)
+    noise_std = float(plan.privacy.marginals.noise_multiplier) * clip_norm
+    sums = clipped_marginals(dataset.features, dataset.labels, len(schema.label.values), clip_norm)
+    return to_fixed(sums + noise_std * randomness.normal(sums.size))

@@ -1,0 +1,130 @@
+"""Posterior of a 0/1 patient row seen through Gaussian noise.
+
+For a column with prior probability ``p``, seen as ``x = x0 + sigma * n``, Bayes' rule gives the posterior logit
+
+    logit(p) + (x - 1/2) / sigma**2,
+
+and for a one-hot group with prior logits ``a`` the posterior ``softmax(a + x / sigma**2)``: the Gaussian likelihood's
+quadratic terms cancel. This is exact for independent columns and needs no parameter, so it takes the place that the skip
+connection has in EDM (Karras et al. 2022, section 5); the network only learns the correction that correlations make.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from synclave_shared.models.layout import CodeLayout
+from synclave_shared.plan import ModelSpec
+
+__all__ = ["LOGIT_BOUND", "Network", "label_one_hot", "noise_features", "posterior_logits", "posterior_mean", "prior_logits"]
+
+LOGIT_BOUND = 30.0
+"""Posterior logits are clamped to +-30: sigmoid(30) is 1 in float32, and the cross-entropy stays finite."""
+
+CORRECTION_BOUND = 8.0
+"""The network moves a logit by less than 8 (odds of 3,000), so that noise in its parameters cannot run away."""
+
+
+class Network(Protocol):
+    """What predicts corrections: :class:`synclave_shared.models.codes.CodeDenoiser`, wrapped or not."""
+
+    def __call__(self, evidence: Tensor, condition: Tensor) -> Tensor:
+        """Map evidence [B, K, D] and condition [B, K, C] to correction logits [B, K, D]."""
+        ...
+
+
+def _log_softmax_groups(logits: Tensor, layout: CodeLayout) -> Tensor:
+    """Logits [..., D] with every one-hot group normalised to log-probabilities; other columns unchanged."""
+    if not layout.categories:
+        return logits
+    pieces, position = [], 0
+    for start, stop in layout.categories:
+        if start > position:
+            pieces.append(logits[..., position:start])
+        pieces.append(torch.log_softmax(logits[..., start:stop], dim=-1))
+        position = stop
+    if position < layout.width:
+        pieces.append(logits[..., position:])
+    return torch.cat(pieces, dim=-1)
+
+
+def posterior_mean(logits: Tensor, layout: CodeLayout) -> Tensor:
+    """Probabilities [..., D] of logits [..., D]: sigmoid of codes, softmax of one-hot groups."""
+    pieces, position = [], 0
+    for start, stop in layout.categories:
+        if start > position:
+            pieces.append(torch.sigmoid(logits[..., position:start]))
+        pieces.append(torch.softmax(logits[..., start:stop], dim=-1))
+        position = stop
+    if position < layout.width:
+        pieces.append(torch.sigmoid(logits[..., position:]))
+    return torch.cat(pieces, dim=-1)
+
+
+def prior_logits(anchor: Tensor, layout: CodeLayout) -> Tensor:
+    """Add the row of the hidden label to an anchor.
+
+    Args:
+        anchor: [L, D], logits (codes) and log-weights (one-hot groups) per label value.
+        layout: columns.
+
+    Returns:
+        [L + 1, D]; the last row is the even mixture of the label values, a public choice that needs no label counts.
+    """
+    mixture = posterior_mean(anchor, layout).mean(dim=0).clamp(1e-7, 1 - 1e-7)
+    hidden = torch.logit(mixture)
+    for start, stop in layout.categories:
+        hidden[start:stop] = torch.log(mixture[start:stop])
+    return torch.cat([anchor, hidden[None]])
+
+
+def independent_logits(x: Tensor, sigma: Tensor, prior: Tensor, layout: CodeLayout) -> Tensor:
+    """Posterior logits [..., D] of independent columns; ``sigma`` [...], ``prior`` broadcastable to [..., D]."""
+    precision = sigma[..., None].square().reciprocal()
+    logits = prior + (x - 0.5) * precision
+    return _log_softmax_groups(logits, layout).clamp(-LOGIT_BOUND, LOGIT_BOUND)
+
+
+def noise_features(sigma: Tensor, width: int) -> Tensor:
+    """Sine and cosine features [..., width] of ln(sigma), periods from 1/2 to 32 in ln(sigma)."""
+    half = width // 2
+    periods = torch.logspace(-1.0, 5.0, half, base=2.0, dtype=sigma.dtype, device=sigma.device)
+    angle = 2 * torch.pi * sigma.log()[..., None] / periods
+    features = [angle.sin(), angle.cos()]
+    if width % 2:
+        features.append(torch.ones_like(angle[..., :1]))
+    return torch.cat(features, dim=-1)
+
+
+def label_one_hot(labels: Tensor, layout: CodeLayout) -> Tensor:
+    """One-hot labels [B, L + 1] of label numbers [B]; number L means that the label is hidden."""
+    return torch.nn.functional.one_hot(labels, layout.label_values + 1).to(torch.float32)
+
+
+def posterior_logits(
+    network: Network, x: Tensor, sigma: Tensor, labels: Tensor, prior: Tensor, spec: ModelSpec, layout: CodeLayout
+) -> Tensor:
+    """The denoiser: posterior logits of clean rows given noisy ones.
+
+    Args:
+        network: predicts the correction.
+        x: [B, K, D], noisy rows.
+        sigma: [B, K], noise levels.
+        labels: [B], label numbers; L for a hidden label.
+        prior: [L + 1, D], from :func:`prior_logits`.
+        spec: the model's numbers.
+        layout: columns.
+
+    Returns:
+        [B, K, D].
+    """
+    row = prior[labels][:, None, :]
+    independent = independent_logits(x, sigma, row, layout)
+    evidence = posterior_mean(independent, layout) - posterior_mean(row, layout)
+    one_hot = label_one_hot(labels, layout)[:, None, :].expand(*sigma.shape, -1)
+    condition = torch.cat([noise_features(sigma, spec.noise_features), one_hot], dim=-1)
+    correction = network(evidence, condition)
+    return independent + CORRECTION_BOUND * torch.tanh(correction / CORRECTION_BOUND)

@@ -1,0 +1,104 @@
+"""From the sites' noisy marginals to the logits that anchor the denoiser. All of it is post-processing."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synclave_shared.errors import ProtocolError
+from synclave_shared.models.layout import CodeLayout
+
+if TYPE_CHECKING:
+    from synclave_shared.data.schema import Schema
+
+__all__ = ["Anchor", "anchor_from_marginals", "marginals_size"]
+
+LARGEST_FLOOR = 0.01
+"""However noisy the marginals, a code is never held to be more common than 1 % only because of the noise."""
+
+
+class Anchor(NamedTuple):
+    """Public knowledge of the columns.
+
+    Attributes:
+        logits: float32 [L, D]; logits of codes, log-probabilities of one-hot columns, per label value.
+        label_shares: float64 [L], summing to 1.
+    """
+
+    logits: NDArray[np.float32]
+    label_shares: NDArray[np.float64]
+
+
+def marginals_size(schema: Schema) -> int:
+    """Length of a marginals release: L*D column sums, then L label counts."""
+    return len(schema.label.values) * (schema.width + 1)
+
+
+def anchor_from_marginals(total_sums: NDArray[np.float64], schema: Schema, noise_std: float) -> Anchor:
+    """Estimate each column's prevalence under each label value, allowing for the noise.
+
+    The pooled prevalence is a posterior mean under an exponential prior on [0, inf) and Gaussian noise. The difference
+    that a label value makes is shrunk by the empirical-Bayes factor ``signal / (signal + noise)`` (James and Stein
+    1961), in units of the column's standard deviation, so that common columns keep theirs and rare ones do not invent
+    any. One-hot groups are renormalised.
+
+    Args:
+        total_sums: [L*D + L], sum over sites of the marginals releases.
+        schema: columns and label values.
+        noise_std: standard deviation of the noise in each coordinate of ``total_sums``
+            (noise_multiplier * clip_norm * sqrt(number of sites)).
+
+    Raises:
+        ProtocolError: if the length is not :func:`marginals_size` or a value is not finite.
+    """
+    layout = CodeLayout.of(schema)
+    values, width = layout.label_values, layout.width
+    if total_sums.shape != (values * (width + 1),) or not np.all(np.isfinite(total_sums)):
+        raise ProtocolError(
+            expected=f"{values * (width + 1)} finite sums",
+            found=f"shape {total_sums.shape}, finite: {bool(np.all(np.isfinite(total_sums)))}",
+            remedy="Check the sites' marginals releases.",
+        )
+    sums = total_sums[: values * width].reshape(values, width)
+    counts = np.maximum(total_sums[values * width :], max(noise_std, 1.0))
+    patients = float(counts.sum())
+
+    observed = sums.sum(axis=0) / patients
+    observed_std = max(noise_std * math.sqrt(values) / patients, 0.5 / patients)
+    floor = min(0.1 * observed_std, LARGEST_FLOOR)
+    pooled = np.clip(_nonnegative_mean(observed, observed_std), floor, 1.0 - floor)
+
+    spread = np.sqrt(pooled * (1.0 - pooled))
+    difference = (sums / counts[:, None] - observed) / spread
+    variance = np.square(noise_std / counts[:, None] / spread) + 1.0 / counts[:, None]
+    confidence = np.square(1.0 / variance)
+    signal = np.maximum((confidence * (np.square(difference) - variance)).sum(1) / confidence.sum(1), 0.0)[:, None]
+    prevalence = pooled + spread * difference * signal / (signal + variance)
+    prevalence = np.clip(prevalence, floor, 1.0 - floor)
+
+    logits = np.log(prevalence) - np.log1p(-prevalence)
+    for start, stop in layout.categories:
+        group = prevalence[:, start:stop]
+        logits[:, start:stop] = np.log(group / group.sum(axis=1, keepdims=True))
+    return Anchor(logits=logits.astype(np.float32), label_shares=counts / patients)
+
+
+def _nonnegative_mean(observed: NDArray[np.float64], std: float) -> NDArray[np.float64]:
+    """Posterior mean of quantities >= 0 seen with Gaussian noise, their prior exponential with the observed mean.
+
+    The posterior is a normal law of location ``observed - std**2 / mean`` cut off at 0.
+    """
+    mean = max(float(observed.mean()), std)
+    location = (observed - std**2 / mean) / std
+    return std * np.array([value + _hazard(-value) for value in location.tolist()])
+
+
+def _hazard(value: float) -> float:
+    """phi(v) / (1 - Phi(v)) of the standard normal law."""
+    if value > 25.0:
+        return value + 1.0 / value  # the asymptote: exp(-v*v/2) would underflow
+    upper_tail = 0.5 * math.erfc(value / math.sqrt(2.0))
+    return math.exp(-0.5 * value * value) / math.sqrt(2.0 * math.pi) / upper_tail
