@@ -1,0 +1,390 @@
+"""What a schema says about one quantity of a patient, and which 0/1 columns come of it.
+
+Four kinds: ``codes`` (multi-hot), ``category`` (one-hot), ``flag`` (one column), ``number`` (public bins, one-hot). A
+field knows nothing of files or rows; it names its columns and tells where a value belongs. Everything in it is public:
+vocabularies, bounds and bin edges come from code tables and clinical convention, never from the patients.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import ROUND_HALF_EVEN, Decimal
+from functools import cached_property
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from synclave_shared.canonical import ExactDecimal, FrozenModel, decimal_text
+
+__all__ = [
+    "MISSING",
+    "OTHER",
+    "CategoryField",
+    "Code",
+    "CodePath",
+    "CodesField",
+    "FieldName",
+    "FlagField",
+    "NumberBin",
+    "NumberField",
+    "SchemaField",
+    "normal_form",
+]
+
+OTHER: Final = "other"
+"""Column for values outside the vocabulary, where the field says ``outside = "other"``."""
+MISSING: Final = "missing"
+"""Column for patients without a value, where the field says ``missing = "own-category"``."""
+
+FieldName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
+Text = Annotated[str, Field(min_length=1, max_length=200)]
+Form = Literal["text", "number", "icd9"]
+
+_NUMBER: Final = re.compile(r"[+-]?\d{1,400}(\.\d{0,400})?([eE][+-]?\d{1,3})?", re.ASCII)
+_ICD9_DOTTED: Final = re.compile(r"(?:(\d{1,3})|V(\d{1,2})|E(\d{3}))(?:\.(\d{0,2}))?", re.ASCII)
+_ICD9_PLAIN: Final = re.compile(r"\d{4,5}|V\d{3,4}|E\d{4}", re.ASCII)
+
+
+def normal_form(text: str, form: Form) -> str | None:
+    """The one spelling under which ``text`` is looked up, or None if it does not have that form.
+
+    ``text`` leaves it as it is; ``number`` writes 1.0, 01 and 1 as ``1``; ``icd9`` drops the dot, writes letters in
+    upper case and restores the zeros on the left that numeric storage loses (38 -> 038), as ICD-9-CM prints its codes.
+    """
+    if form == "text":
+        return text
+    if form == "number":
+        return decimal_text(Decimal(text)) if is_number(text) else None
+    upper = text.strip().upper()
+    if _ICD9_PLAIN.fullmatch(upper):
+        return upper
+    parts = _ICD9_DOTTED.fullmatch(upper)
+    if parts is None:
+        return None
+    digits, supplementary, external, decimals = parts.groups()
+    if digits is not None:
+        head = digits.zfill(3)
+    else:
+        head = f"V{supplementary.zfill(2)}" if supplementary is not None else f"E{external}"
+    return head + (decimals or "")
+
+
+def is_number(text: str) -> bool:
+    """Whether ``text`` is a finite decimal number, written plainly (no blanks, no thousands separators)."""
+    return _NUMBER.fullmatch(text) is not None
+
+
+class Code(FrozenModel):
+    """One entry of a public vocabulary.
+
+    Attributes:
+        code: the value as it is stored.
+        title: what it means, for people; may be empty.
+    """
+
+    code: Text
+    title: Annotated[str, Field(max_length=300)] = ""
+
+
+class CodePath(FrozenModel):
+    """Codes written as a path, of which the upper levels are kept (``a|b|c`` with two levels -> ``a|b``).
+
+    Attributes:
+        separator: text between the levels.
+        levels: number of levels kept from the left.
+    """
+
+    separator: Text
+    levels: Annotated[int, Field(ge=1, le=20)]
+
+
+class _Vocabulary(FrozenModel):
+    """Shared by ``codes`` and ``category``: from the text of a cell to the position of its column."""
+
+    name: FieldName
+    title: str = ""
+    table: str
+    form: Form = "text"
+    mapping: dict[str, str] = {}
+    vocabulary: Annotated[tuple[Code, ...], Field(min_length=1, max_length=20_000)]
+    outside: Literal["fault", "other"]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        codes = [entry.code for entry in self.vocabulary]
+        if len(set(codes)) != len(codes):
+            raise ValueError(f"field {self.name}: a code occurs twice in the vocabulary")
+        if {OTHER, MISSING} & set(codes):
+            raise ValueError(f"field {self.name}: 'other' and 'missing' are reserved and cannot be codes")
+        strangers = sorted(set(self.mapping.values()) - set(codes))
+        if strangers:
+            raise ValueError(f"field {self.name}: the mapping leads to {strangers[0]!r}, which is not in the vocabulary")
+        return self
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {entry.code: position for position, entry in enumerate(self.vocabulary)}
+
+    @property
+    def other_position(self) -> int | None:
+        """Position of the column for values outside the vocabulary, None if those are faults."""
+        return len(self.vocabulary) if self.outside == "other" else None
+
+    def position(self, text: str) -> int | None:
+        """Position of the column for one code; None if it is outside the mapping or the vocabulary."""
+        normal = normal_form(text, self.form)
+        if normal is not None and self.mapping:
+            normal = self.mapping.get(normal)
+        return None if normal is None else self._positions.get(normal)
+
+    def _values(self, missing: str) -> tuple[Code, ...]:
+        extra = (Code(code=OTHER, title="outside the vocabulary"),) if self.outside == "other" else ()
+        if missing == "own-category":
+            extra = (*extra, Code(code=MISSING, title="not recorded"))
+        return (*self.vocabulary, *extra)
+
+
+class CodesField(_Vocabulary):
+    """Which codes occur in any of a patient's rows, one 0/1 column for each.
+
+    Attributes:
+        columns: columns whose cells hold codes.
+        split: text between several codes in one cell, if a cell may hold several. Blanks around a code are removed.
+        form: how a code is brought to one spelling, see :func:`normal_form`.
+        path: keeps the upper levels of codes that are paths.
+        ignore: patterns (regular expressions on the whole code) of codes that are left out on purpose; the report
+            counts them.
+        mapping: public roll-up, code -> code of the vocabulary. With a mapping, codes not in it are outside.
+        vocabulary: the codes that have a column, in order.
+        outside: what a code outside is: a ``fault``, or a one in the column ``other``.
+        missing: an empty cell is nothing (``none``) or a ``fault``; with ``own-category`` patients without any code
+            have a column ``missing``.
+    """
+
+    kind: Literal["codes"]
+    columns: Annotated[tuple[ColumnName, ...], Field(min_length=1)]
+    split: Text | None = None
+    path: CodePath | None = None
+    ignore: tuple[str, ...] = ()
+    missing: Literal["none", "own-category", "fault"]
+
+    @model_validator(mode="after")
+    def _patterns(self) -> Self:
+        for pattern in self.ignore:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"field {self.name}: ignore pattern {pattern!r}: {error}") from None
+        return self
+
+    @cached_property
+    def _ignored(self) -> re.Pattern[str] | None:
+        return re.compile("|".join(f"(?:{pattern})" for pattern in self.ignore)) if self.ignore else None
+
+    def codes_of(self, cell: str) -> list[str]:
+        """The codes written in one cell, before any look-up; empty pieces between separators are no codes."""
+        pieces = [piece.strip() for piece in cell.split(self.split)] if self.split else [cell]
+        return [piece for piece in pieces if piece]
+
+    def is_ignored(self, code: str) -> bool:
+        """Whether the schema leaves this code out on purpose."""
+        return self._ignored is not None and self._ignored.fullmatch(code) is not None
+
+    def position(self, text: str) -> int | None:
+        """Position of the column for one code; None if it is outside the mapping or the vocabulary."""
+        if self.path is not None:
+            text = self.path.separator.join(text.split(self.path.separator)[: self.path.levels])
+        return super().position(text)
+
+    def values(self) -> tuple[Code, ...]:
+        """The columns of this field."""
+        return self._values(self.missing)
+
+
+class CategoryField(_Vocabulary):
+    """Exactly one of several values per patient.
+
+    Attributes:
+        column: where the value stands.
+        mapping: stored text -> value. With a mapping, texts not in it are outside.
+        vocabulary: the values, in order.
+        combine: which of a patient's rows counts: the ``first`` or ``last`` by the table's order column, or the
+            ``highest``: the value that stands last in the vocabulary. Rows without a value are passed over.
+        outside: a ``fault``, or the value ``other``.
+        missing: for patients without any value: the value ``missing`` (``own-category``) or a ``fault`` for each
+            empty cell.
+    """
+
+    kind: Literal["category"]
+    column: ColumnName
+    combine: Literal["first", "last", "highest"]
+    missing: Literal["own-category", "fault"]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns read from the table."""
+        return (self.column,)
+
+    def values(self) -> tuple[Code, ...]:
+        """The columns of this field."""
+        return self._values(self.missing)
+
+
+class FlagField(FrozenModel):
+    """Yes or no, one 0/1 column.
+
+    Attributes:
+        column: where the value stands.
+        true, false: the texts that mean yes and no; any other text is a fault.
+        combine: yes in ``any`` row, or in the ``first`` or ``last`` row that says something.
+        missing: an empty cell says nothing (``none``; a patient of whom no row says anything is a no) or a ``fault``.
+    """
+
+    kind: Literal["flag"]
+    name: FieldName
+    title: str = ""
+    table: str
+    column: ColumnName
+    true: Annotated[tuple[Text, ...], Field(min_length=1)]
+    false: tuple[Text, ...]
+    combine: Literal["any", "first", "last"]
+    missing: Literal["none", "fault"]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if set(self.true) & set(self.false):
+            raise ValueError(f"field {self.name}: a text means both yes and no")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns read from the table."""
+        return (self.column,)
+
+    def position(self, text: str) -> int | None:
+        """1 for yes, 0 for no, None for anything else."""
+        return 1 if text in self.true else 0 if text in self.false else None
+
+    def values(self) -> tuple[Code, ...]:
+        """The columns of this field."""
+        return (Code(code="yes", title=self.title),)
+
+
+class NumberBin(FrozenModel):
+    """One public interval of a number.
+
+    Attributes:
+        low: smallest value of the bin.
+        high: largest value of the last bin and of bins of integers; for decimals the first value above the bin.
+        text: the bin's name.
+        middle: the value that stands for the bin when a table is written.
+    """
+
+    low: ExactDecimal
+    high: ExactDecimal
+    text: str
+    middle: ExactDecimal
+
+
+class NumberField(FrozenModel):
+    """A number in public bins, one-hot.
+
+    Attributes:
+        column: where the number stands.
+        unit: its unit, for people.
+        minimum, maximum: public bounds, both allowed values, in ``unit``.
+        edges: inner bin borders in ``unit``, increasing; a value equal to an edge belongs to the upper bin.
+        integer: whether only whole numbers are values.
+        mapping: texts that stand for a number, such as ``"> 89"`` for 90.
+        combine: over a patient's rows: ``first`` or ``last`` by the order column, ``min``, ``max``, ``sum``, or
+            ``count`` (of rows with something in the column).
+        outside: a value out of bounds is a ``fault``, or moved to the nearest bound (``clip``, counted in the report).
+            With ``sum`` and ``count`` the bounds hold for the patient's total, otherwise for every row.
+        missing: ``own-category`` or ``fault``.
+    """
+
+    kind: Literal["number"]
+    name: FieldName
+    title: str = ""
+    table: str
+    column: ColumnName
+    unit: str
+    minimum: ExactDecimal
+    maximum: ExactDecimal
+    edges: tuple[ExactDecimal, ...] = ()
+    integer: bool
+    mapping: dict[str, ExactDecimal] = {}
+    combine: Literal["first", "last", "min", "max", "sum", "count"]
+    outside: Literal["fault", "clip"]
+    missing: Literal["own-category", "fault"]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        borders = [self.minimum, *self.edges, self.maximum]
+        inner = [float(border) for border in borders]
+        rising = all(low < high for low, high in zip(inner[:-2], inner[1:-1], strict=True)) and inner[-2] <= inner[-1]
+        if not rising or (not self.edges and self.minimum >= self.maximum):
+            raise ValueError(f"field {self.name}: minimum < edges (increasing) <= maximum is needed")
+        if self.integer and any(border != border.to_integral_value() for border in borders):
+            raise ValueError(f"field {self.name}: bounds and edges of a whole number must be whole")
+        if abs(self.minimum) > 2**53 or abs(self.maximum) > 2**53:
+            raise ValueError(f"field {self.name}: bounds beyond 2^53 cannot be told apart exactly")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns read from the table."""
+        return (self.column,)
+
+    @cached_property
+    def bins(self) -> tuple[NumberBin, ...]:
+        """The bins from low to high."""
+        lows = [self.minimum, *self.edges]
+        bins = []
+        for low, following in zip(lows, [*self.edges, None], strict=True):
+            last = following is None
+            high = self.maximum if following is None else following - 1 if self.integer else following
+            if self.integer:
+                middle = Decimal((int(low) + int(high)) // 2)
+                text = decimal_text(low) if low == high else f"{decimal_text(low)}..{decimal_text(high)}"
+            else:
+                middle = _short_middle(low, high)
+                text = f"[{decimal_text(low)},{decimal_text(high)}{']' if last else ')'}"
+            bins.append(NumberBin(low=low, high=high, text=text, middle=middle))
+        return tuple(bins)
+
+    def values(self) -> tuple[Code, ...]:
+        """The columns of this field."""
+        bins = tuple(Code(code=entry.text, title=f"{entry.text} {self.unit}".strip()) for entry in self.bins)
+        return (*bins, Code(code=MISSING, title="not recorded")) if self.missing == "own-category" else bins
+
+    def number(self, text: str) -> float | None:
+        """The number that ``text`` means; None if it is none, or not a whole number where one is needed."""
+        if text in self.mapping:
+            return float(self.mapping[text])
+        if not is_number(text):
+            return None
+        value = float(text)
+        if value in (float("inf"), float("-inf")):
+            return None
+        return None if self.integer and not value.is_integer() else value
+
+
+def _short_middle(low: Decimal, high: Decimal) -> Decimal:
+    """The middle of a bin of decimals with as few digits as keep it inside [low, high)."""
+    middle = (low + high) / 2
+    for places in range(0, 28):
+        short = middle.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_EVEN)
+        if low <= short < high and float(low) <= float(short) < float(high):
+            return short
+    return low
+
+
+SchemaField = Annotated[CodesField | CategoryField | FlagField | NumberField, Field(discriminator="kind")]
+
+
+def title_of(values: tuple[Code, ...]) -> Mapping[str, str]:
+    """Code -> what it means, falling back to the code itself."""
+    return {entry.code: entry.title or entry.code for entry in values}

@@ -1,0 +1,47 @@
+"""The data set that training and evaluation see: one item is one patient, whatever number of rows there were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["PatientDataset"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatientDataset:
+    """Patients as rows of a 0/1 matrix. The unit of privacy is an item of this data set.
+
+    Attributes:
+        features: 0 or 1, uint8 [patients, schema.width].
+        labels: position of the patient's value in ``schema.label.values``, int64 [patients].
+        patient_ids: one distinct identifier per patient; it never leaves the site.
+
+    Raises:
+        ValueError: if the three do not describe the same patients, or an identifier occurs twice.
+    """
+
+    features: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    patient_ids: list[str]
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2 or self.features.dtype != np.uint8 or self.labels.dtype != np.int64:
+            raise ValueError("features must be uint8 [patients, columns] and labels int64 [patients]")
+        if not len(self.features) == len(self.labels) == len(self.patient_ids):
+            raise ValueError("features, labels and patient_ids must have one entry per patient each")
+        if len(set(self.patient_ids)) != len(self.patient_ids):
+            raise ValueError("a patient occurs twice; one item must be one patient")
+
+    def __len__(self) -> int:
+        return len(self.patient_ids)
+
+    def select(self, positions: npt.NDArray[np.intp]) -> PatientDataset:
+        """The patients at ``positions`` [k], in that order."""
+        return PatientDataset(
+            features=self.features[positions],
+            labels=self.labels[positions],
+            patient_ids=[self.patient_ids[position] for position in positions],
+        )
