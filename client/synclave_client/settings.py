@@ -20,8 +20,8 @@ from synclave_shared.privacy.budget import Budget
 
 __all__ = ["MAX_SOCKET_PATH_BYTES", "SitePolicy", "SiteSettings"]
 
-MAX_SOCKET_PATH_BYTES: Final = 107
-"""``sun_path`` of a Unix socket is 108 bytes with its final zero; a longer path fails with an obscure error."""
+MAX_SOCKET_PATH_BYTES: Final = 103
+"""What a Unix socket's address holds on every system we know; a longer path fails late and with an obscure error."""
 
 
 class SitePolicy(FrozenModel):
@@ -94,7 +94,9 @@ class SiteSettings(FrozenModel):
         try:
             raw = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
         except FileNotFoundError:
-            raise ConfigurationError(expected="a site's settings file", found=f"nothing at {path}", remedy=remedy) from None
+            raise ConfigurationError(
+                expected="a site's settings file", found=f"nothing at {path}", remedy=remedy
+            ) from None
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigurationError(expected="a TOML file", found=f"{path}: {error}", remedy=remedy) from None
         base = path.resolve().parent

@@ -10,7 +10,7 @@ from synclave_shared.plan import TrainPlan
 from synclave_shared.privacy.budget import Verdict, check_budget
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 
-__all__ = ["check_signer", "decide"]
+__all__ = ["check_round_budget", "check_signer", "decide"]
 
 
 def check_signer(plan: TrainPlan, settings: SiteSettings, *, signature_valid: bool) -> None:
@@ -86,10 +86,34 @@ def decide(
             found=f"a noise multiplier of {lowest}",
             remedy=f"This site's floor is {policy.minimum_noise_multiplier}; plan more noise or ask the steward.",
         )
-    verdict = check_budget(settings.budget, committed, planned)
+    return _check_budget(settings, committed, planned)
+
+
+def check_round_budget(
+    settings: SiteSettings, mechanism: PoissonGaussian | GaussianSum, *, spent: Sequence[PoissonGaussian | GaussianSum]
+) -> Verdict:
+    """Whether one more round fits the budget: asked when the steward changed the budget after accepting the plan.
+
+    Args:
+        settings: the settings with the budget of today.
+        mechanism: what the round would do.
+        spent: every mechanism ever reserved on the data set.
+
+    Raises:
+        BudgetExceeded: if it does not fit.
+    """
+    return _check_budget(settings, spent, [mechanism])
+
+
+def _check_budget(
+    settings: SiteSettings,
+    before: Sequence[PoissonGaussian | GaussianSum],
+    planned: Sequence[PoissonGaussian | GaussianSum],
+) -> Verdict:
+    verdict = check_budget(settings.budget, before, planned)
     if not verdict.allowed:
         raise BudgetExceeded(
-            found=f"epsilon {verdict.after_epsilon:.4g} after the plan, {verdict.spent_epsilon:.4g} before it,"
+            found=f"epsilon {verdict.after_epsilon:.4g} afterwards, {verdict.spent_epsilon:.4g} before,"
             f" {settings.budget.epsilon} allowed at delta {settings.budget.delta}",
             remedy="Plan fewer steps or more noise, or let the steward raise the budget.",
         )

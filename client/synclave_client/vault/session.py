@@ -1,0 +1,377 @@
+"""One site's side of the protocol: every request is answered with a reply that the policy and the journal allow.
+
+Nothing here trains, reads files or listens; the data sit behind :class:`Workload`, the socket in
+:mod:`synclave_client.vault.service`. The order of steps in :meth:`Vault._round` is the promise of this project:
+check, reserve, compute, store, and only then reply.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synclave_client.settings import SiteSettings
+from synclave_client.vault.journal import Journal, SeenNote
+from synclave_client.vault.policy import check_round_budget, check_signer, decide
+from synclave_shared.canonical import FrozenModel, canonical_bytes, sha256_hex
+from synclave_shared.errors import LedgerError, PlanError, PolicyRefusal, SynclaveError
+from synclave_shared.ledger.entry import (
+    KeyRegistered,
+    PlanAccepted,
+    PlanRefused,
+    SpendReserved,
+    UpdateReleased,
+    sign_entry,
+)
+from synclave_shared.ledger.keys import SigningKey, verify_signature
+from synclave_shared.ledger.merkle import leaf_hash
+from synclave_shared.ledger.witness import cosign, verify_presentation
+from synclave_shared.plan import TrainPlan
+from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
+from synclave_shared.protocol import (
+    CheckpointPresentation,
+    CloseRequest,
+    Envelope,
+    HelloRequest,
+    ProposeRequest,
+    Reply,
+    RoundRequest,
+    encode_update,
+    failed,
+    parse_request,
+)
+
+__all__ = ["MAX_REPLY_ENTRIES", "Vault", "Workload"]
+
+MAX_REPLY_ENTRIES: Final = 64
+"""Entries in one reply, as the protocol bounds them. A site signs two per round, so more are open only after refusals."""
+
+_VERSIONED: Final = ("synclave", "dp-accounting", "numpy", "opacus", "torch")
+"""Packages whose versions an accepted plan records: those by which privacy stands or falls."""
+
+_log = logging.getLogger("synclave.vault")
+
+
+class Workload(Protocol):
+    """The data and the model behind a vault, kept warm between rounds."""
+
+    @property
+    def schema_digest(self) -> str:
+        """Digest of the installed schema."""
+        ...
+
+    def check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:
+        """Raise ``ProtocolError`` unless ``payload`` can be worked with. Looks at public values only."""
+        ...
+
+    def release(self, plan: TrainPlan, round_number: int, payload: bytes) -> NDArray[np.int64]:
+        """Run the plan's mechanism for that round on the patients and return what may leave: fixed point, noised."""
+        ...
+
+
+class Vault:
+    """Answers the requests of one site.
+
+    Args:
+        settings: the site's settings.
+        journal: its journal, opened for writing.
+        key: its signing key.
+        workload: data and training, or the code of the error because of which there are none.
+        training_lock: taken while patients' data are worked on; share it between the vaults of one process.
+        clock: the present time; entries and cosignatures carry it in whole seconds.
+    """
+
+    def __init__(
+        self,
+        settings: SiteSettings,
+        journal: Journal,
+        key: SigningKey,
+        workload: Workload | str,
+        *,
+        training_lock: threading.Lock,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._key = key
+        self._workload = workload
+        self._training_lock = training_lock
+        self._clock = clock
+        # A vault answers one request after another: two rounds of one site at a time would race for its budget.
+        self._lock = threading.Lock()
+
+    def handle(self, request: Envelope) -> Envelope:
+        """Answer a request. Never raises: an error becomes its closed code, and its text goes to the local log only."""
+        try:
+            with self._lock:
+                return self._answer(request)
+        except SynclaveError as error:
+            _log.error("%s: %s\n%s", self._settings.name, error.code, error, exc_info=True)
+            return failed(error.code)
+        except Exception:  # noqa: BLE001 - whatever it is, its text may hold patients' data and must not travel
+            _log.exception("%s: unexpected error", self._settings.name)
+            return failed("internal")
+
+    def _answer(self, request: Envelope) -> Envelope:
+        match parse_request(request):
+            case HelloRequest():
+                return self._hello()
+            case ProposeRequest() as proposal:
+                return self._propose(proposal)
+            case RoundRequest() as round_request:
+                return self._round(round_request, request.payload)
+            case CloseRequest() as closing:
+                return self._close(closing)
+
+    # --- the four requests -------------------------------------------------------------------------------------
+
+    def _hello(self) -> Envelope:
+        if isinstance(self._workload, str):
+            return failed(self._workload)
+        registration = KeyRegistered(name=self._settings.name, role="site", public_key=self._key.public_text)
+        content = self._journal.registration(lambda: self._sign("key-registered", "", registration))
+        return Envelope.of(self._reply(entries=(content.decode(),)))
+
+    def _propose(self, request: ProposeRequest) -> Envelope:
+        if isinstance(self._workload, str):
+            return failed(self._workload)
+        content = request.plan.encode()
+        plan = TrainPlan.from_bytes(content)
+        digest = plan.digest
+        try:
+            valid = verify_signature(self._settings.coordinator_key, content, request.signature)
+            check_signer(plan, self._settings, signature_valid=valid)
+            seen, cosignature = self._witness(digest, request.checkpoint)
+            known = self._journal.plan(digest)
+            if known is not None and known.closed:
+                raise PolicyRefusal("plan-not-accepted", found="a plan that is closed", remedy="Sign a new plan.")
+            if known is None:
+                self._check_pause()
+                verdict = decide(
+                    plan,
+                    self._settings,
+                    schema_digest=self._workload.schema_digest,
+                    public_key=self._key.public_text,
+                    committed=self._journal.committed(self._settings.dataset),
+                )
+                acceptance = PlanAccepted(
+                    plan_digest=digest,
+                    dataset=self._settings.dataset,
+                    budget=self._settings.budget,
+                    planned=tuple(plan.mechanisms()),
+                    versions=_versions(),
+                )
+                self._journal.accept(
+                    plan,
+                    signature=request.signature,
+                    dataset=self._settings.dataset,
+                    budget=self._settings.budget,
+                    entry=self._sign("plan-accepted", digest, acceptance),
+                )
+                _log.info(
+                    "%s: accepted plan %s (%s): epsilon %.4g now, at most %.4g after it, %s allowed",
+                    self._settings.name,
+                    plan.name,
+                    digest[:16],
+                    verdict.spent_epsilon,
+                    verdict.after_epsilon,
+                    self._settings.budget.epsilon,
+                )
+        except PolicyRefusal as refusal:
+            return self._refuse(digest, refusal, as_entry=self._journal.plan(digest) is None)
+        return Envelope.of(self._reply(seen=seen, cosignature=cosignature, entries=self._send_open(digest)))
+
+    def _round(self, request: RoundRequest, payload: bytes) -> Envelope:
+        digest, number = request.plan_digest, request.round
+        try:
+            # A release that was stored is sent again as it is: the noise is drawn, the spend made, whatever came between.
+            replayed = self._replay(request)
+            if replayed is not None:
+                return replayed
+            if isinstance(self._workload, str):
+                return failed(self._workload)
+            accepted = self._journal.plan(digest)
+            if accepted is None or accepted.closed or accepted.dataset != self._settings.dataset:
+                raise PolicyRefusal(
+                    "plan-not-accepted", found=f"a round of plan {digest[:16]}", remedy="Propose the plan first."
+                )
+            self._check_pause()
+            seen, cosignature = self._witness(digest, request.checkpoint)
+            mechanism = _mechanism(accepted.plan, number)
+            self._workload.check_payload(accepted.plan, number, payload)
+            if accepted.budget != self._settings.budget and not self._journal.is_reserved(digest, number):
+                check_round_budget(self._settings, mechanism, spent=self._journal.spent(accepted.dataset))
+            spend = SpendReserved(
+                plan_digest=digest,
+                dataset=accepted.dataset,
+                round=number,
+                mechanism=mechanism,
+                delta=accepted.budget.delta,
+            )
+            self._journal.reserve(
+                digest,
+                number,
+                mechanism,
+                request_digest=request.payload_digest,
+                entry=lambda: self._sign("spend-reserved", digest, spend),
+            )
+        except PolicyRefusal as refusal:
+            return self._refuse(digest, refusal, round_number=number)
+        with self._training_lock:
+            released = encode_update(self._workload.release(accepted.plan, number, payload))
+        update_digest = sha256_hex(released)
+        entry = self._sign(
+            "update-released", digest, UpdateReleased(plan_digest=digest, round=number, update_digest=update_digest)
+        )
+        open_entries = self._journal.open_entries(digest)[: MAX_REPLY_ENTRIES - 1]
+        texts = (*(earlier.content.decode() for earlier in open_entries), entry.decode())
+        reply = Envelope.of(
+            self._reply(seen=seen, cosignature=cosignature, entries=texts, payload_digest=update_digest), released
+        )
+        self._journal.release(
+            digest,
+            number,
+            header=reply.header,
+            payload=reply.payload,
+            entry=entry,
+            sent=[earlier.number for earlier in open_entries],
+        )
+        _log.info("%s: round %d of plan %s released", self._settings.name, number, digest[:16])
+        return reply
+
+    def _replay(self, request: RoundRequest) -> Envelope | None:
+        stored = self._journal.stored_release(request.plan_digest, request.round)
+        if stored is None:
+            return None
+        if stored.request_digest != request.payload_digest or stored.payload is None:
+            raise PolicyRefusal(
+                "round-out-of-order",
+                found=f"round {request.round} again, {'for another model' if stored.payload else 'long after its release'}",
+                remedy="A round is released once; go on with the next one.",
+            )
+        return Envelope(header=stored.header, payload=stored.payload)
+
+    def _close(self, request: CloseRequest) -> Envelope:
+        digest = request.plan_digest
+        try:
+            if self._journal.plan(digest) is None:
+                raise PolicyRefusal(
+                    "plan-not-accepted", found=f"the end of plan {digest[:16]}", remedy="Nothing to do."
+                )
+            seen, cosignature = self._witness(digest, request.checkpoint)
+        except PolicyRefusal as refusal:
+            return self._refuse(digest, refusal)
+        self._journal.close_plan(digest)
+        return Envelope.of(self._reply(seen=seen, cosignature=cosignature, entries=self._send_open(digest)))
+
+    # --- their parts -------------------------------------------------------------------------------------------
+
+    def _witness(self, digest: str, presentation: CheckpointPresentation) -> tuple[SeenNote, str]:
+        """Verify the presented ledger against the one seen before, remember it, and co-sign it.
+
+        Raises:
+            PolicyRefusal: ``ledger-inconsistent``.
+        """
+        before = self._journal.seen(digest)
+        seen_size, seen_root = (0, "") if before is None else (before.size, before.root)
+        if presentation.previous_size != seen_size:
+            # The coordinator missed a reply of ours and starts from an older size. Without a proof from the size we saw,
+            # only that very tree is consistent with it.
+            presentation = presentation.model_copy(update={"previous_size": seen_size, "consistency": ()})
+        demanded = [entry for entry in self._journal.open_entries(digest) if entry.sent]
+        try:
+            verified = verify_presentation(
+                presentation,
+                origin=ledger_origin(digest),
+                operator_key=self._settings.coordinator_key,
+                seen_size=seen_size,
+                seen_root=seen_root,
+                expected_leaves=[leaf_hash(entry.content).hex() for entry in demanded],
+            )
+        except LedgerError as error:
+            raise PolicyRefusal("ledger-inconsistent", found=error.found, remedy=error.remedy) from None
+        seen = SeenNote(size=verified.size, root=verified.root, note=verified.note)
+        self._journal.record_seen(digest, seen, [entry.number for entry in demanded])
+        return seen, cosign(verified.note, self._settings.name, self._key, self._now())
+
+    def _refuse(
+        self, digest: str, refusal: PolicyRefusal, *, round_number: int | None = None, as_entry: bool = False
+    ) -> Envelope:
+        """Answer a refusal with its code and with all entries the ledger lacks, so that a coordinator which lost a reply can mend it."""
+        _log.warning("%s: refused (%s): %s. %s", self._settings.name, refusal.refusal, refusal.found, refusal.remedy)
+        body = PlanRefused(plan_digest=digest, refusal=refusal.refusal)
+        self._journal.refuse(
+            digest,
+            refusal.refusal,
+            round_number=round_number,
+            entry=(lambda: self._sign("plan-refused", digest, body)) if as_entry else None,
+        )
+        return Envelope.of(
+            self._reply(
+                status="refused", code=refusal.refusal, seen=self._journal.seen(digest), entries=self._send_open(digest)
+            )
+        )
+
+    def _send_open(self, digest: str) -> tuple[str, ...]:
+        entries = self._journal.open_entries(digest)[:MAX_REPLY_ENTRIES]
+        self._journal.mark_sent([entry.number for entry in entries])
+        return tuple(entry.content.decode() for entry in entries)
+
+    def _reply(
+        self,
+        *,
+        entries: tuple[str, ...],
+        status: str = "ok",
+        code: str = "",
+        seen: SeenNote | None = None,
+        cosignature: str = "",
+        payload_digest: str | None = None,
+    ) -> Reply:
+        fields = {} if payload_digest is None else {"payload_digest": payload_digest}
+        return Reply.model_validate(
+            {
+                "status": status,
+                "code": code,
+                "site": self._settings.name,
+                "public_key": self._key.public_text,
+                "seen_size": 0 if seen is None else seen.size,
+                "cosignature": cosignature,
+                "entries": entries,
+                **fields,
+            }
+        )
+
+    def _check_pause(self) -> None:
+        if self._settings.pause_file.exists():
+            raise PolicyRefusal("paused", found="a paused site", remedy="`synclave-site resume` takes part again.")
+
+    def _sign(self, kind: str, digest: str, body: FrozenModel) -> bytes:
+        return sign_entry(kind, self._settings.name, digest, body, self._key, self._now()).to_bytes()
+
+    def _now(self) -> datetime:
+        return self._clock().replace(microsecond=0)
+
+
+def _mechanism(plan: TrainPlan, number: int) -> PoissonGaussian | GaussianSum:
+    try:
+        return plan.mechanism(number)
+    except PlanError as error:
+        raise PolicyRefusal("round-out-of-order", found=error.found, remedy=error.remedy) from None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _VERSIONED:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,91 @@
+"""The patients and the model of one site, loaded once and kept warm between rounds."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synclave_client.settings import SiteSettings
+from synclave_client.training.loop import train_round
+from synclave_client.training.marginals import release_marginals
+from synclave_client.training.noise import SecretRandomness
+from synclave_shared.data.patients import PatientDataset
+from synclave_shared.data.schema import Schema
+from synclave_shared.data.tables import load_patients
+from synclave_shared.errors import ProtocolError
+from synclave_shared.models.codes import model_payload_size, split_payload
+from synclave_shared.plan import MARGINALS_ROUND, TrainPlan
+from synclave_shared.protocol import decode_model
+
+__all__ = ["PatientWorkload"]
+
+
+class PatientWorkload:
+    """Private training on the site's patients; see :class:`synclave_client.vault.session.Workload`.
+
+    Args:
+        site_name: the site's name in plans.
+        device: torch device.
+        schema: the installed schema.
+        dataset: its patients.
+    """
+
+    def __init__(self, *, site_name: str, device: str, schema: Schema, dataset: PatientDataset) -> None:
+        self._site_name = site_name
+        self._device = device
+        self._schema = schema
+        self._dataset = dataset
+
+    @classmethod
+    def load(cls, settings: SiteSettings) -> PatientWorkload:
+        """Read schema and data of a site.
+
+        Raises:
+            SchemaError: if the schema cannot be used.
+            DataError: if the data do not fit it; the error lists every fault.
+        """
+        schema = Schema.load(settings.schema_file)
+        dataset = load_patients(schema, settings.data_folder)
+        return cls(site_name=settings.name, device=settings.device, schema=schema, dataset=dataset)
+
+    @property
+    def schema_digest(self) -> str:
+        """Digest of the installed schema."""
+        return self._schema.digest
+
+    def check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:
+        """Refuse a payload that the round cannot work with, before anything is spent on it.
+
+        Raises:
+            ProtocolError: if a marginals round brings a payload, or a model has another size or is not finite.
+        """
+        if round_number != MARGINALS_ROUND:
+            decode_model(payload, model_payload_size(plan.model, self._schema))
+        elif payload:
+            raise ProtocolError(
+                expected="no payload with the marginals round",
+                found=f"{len(payload)} bytes",
+                remedy="The message was dropped.",
+            )
+
+    def release(self, plan: TrainPlan, round_number: int, payload: bytes) -> NDArray[np.int64]:
+        """Run the round's mechanism with fresh randomness of the operating system.
+
+        Returns:
+            Marginals [L*D + L] in the marginals round, else the model's update [P]; fixed point, noised.
+        """
+        randomness = SecretRandomness.from_os()
+        if round_number == MARGINALS_ROUND:
+            return release_marginals(plan, self._schema, self._dataset, randomness)
+        values = decode_model(payload, model_payload_size(plan.model, self._schema))
+        model, anchor = split_payload(values, plan.model, self._schema)
+        return train_round(
+            plan,
+            self._site_name,
+            self._schema,
+            self._dataset,
+            model,
+            anchor if plan.privacy.marginals else None,
+            self._device,
+            randomness,
+        )
