@@ -14,15 +14,17 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
+
+from synclave_shared.errors import ConfigurationError, SynclaveError
+from synclave_shared.ledger.keys import SigningKey
 
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import Journal
 from synclave_client.vault.session import Vault, Workload
 from synclave_client.vault_channel import serve
-from synclave_shared.errors import ConfigurationError, SynclaveError
-from synclave_shared.ledger.keys import SigningKey
 
 __all__ = ["initialise", "main", "run", "serve_site"]
 
@@ -52,8 +54,8 @@ def initialise(settings: SiteSettings) -> str:
 def serve_site(settings: SiteSettings, training_lock: threading.Lock) -> Any:
     """Start one site's vault; returns its started ``grpc.Server``.
 
-    Data that cannot be used do not stop the vault: it answers with their error's code, so that the coordinator learns that this
-    site is not ready, and the log explains it to the steward.
+    Data that cannot be used do not stop the vault: it answers with their error's code, so that the coordinator learns
+    that this site is not ready, and the log explains it to the steward.
 
     Raises:
         SynclaveError: if journal, key or socket cannot be used; then there is nothing to answer with.
@@ -81,7 +83,7 @@ def _load(settings: SiteSettings) -> Workload | str:
         return PatientWorkload.load(settings)
     except SynclaveError as error:
         _log.error(
-            "%s: the data cannot be used. Expected %s; found %s. %s Then restart the vault; until then it answers failed(%s).",
+            "%s: the data cannot be used. Expected %s; found %s. %s Then restart the vault; until then it answers '%s'.",
             settings.name,
             error.expected,
             error.found,
@@ -137,16 +139,12 @@ def run(settings: Sequence[SiteSettings]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     training_lock = threading.Lock()
-    servers = []
-    try:
+    with ExitStack() as servers:
         for site in settings:
-            servers.append(serve_site(site, training_lock))
+            server = serve_site(site, training_lock)
+            servers.callback(site.socket_path.unlink, missing_ok=True)
+            servers.callback(lambda server=server: server.stop(STOP_GRACE_S).wait())
         stop.wait()
-    finally:
-        for stopping in [server.stop(STOP_GRACE_S) for server in servers]:
-            stopping.wait()
-        for site in settings[: len(servers)]:
-            site.socket_path.unlink(missing_ok=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,16 +12,11 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from synclave_client.settings import SiteSettings
-from synclave_client.vault.journal import Journal, SeenNote
-from synclave_client.vault.policy import check_round_budget, check_signer, decide
-from synclave_shared.canonical import FrozenModel, canonical_bytes, sha256_hex
+from synclave_shared.canonical import FrozenModel, sha256_hex
 from synclave_shared.errors import LedgerError, PlanError, PolicyRefusal, SynclaveError
 from synclave_shared.ledger.entry import (
     KeyRegistered,
@@ -49,10 +44,14 @@ from synclave_shared.protocol import (
     parse_request,
 )
 
+from synclave_client.settings import SiteSettings
+from synclave_client.vault.journal import Journal, SeenNote
+from synclave_client.vault.policy import check_round_budget, check_signer, decide
+
 __all__ = ["MAX_REPLY_ENTRIES", "Vault", "Workload"]
 
 MAX_REPLY_ENTRIES: Final = 64
-"""Entries in one reply, as the protocol bounds them. A site signs two per round, so more are open only after refusals."""
+"""Entries in one reply, as the protocol bounds them; the rest goes with the next. A site signs two per round."""
 
 _VERSIONED: Final = ("synclave", "dp-accounting", "numpy", "opacus", "torch")
 """Packages whose versions an accepted plan records: those by which privacy stands or falls."""
@@ -192,7 +191,7 @@ class Vault:
     def _round(self, request: RoundRequest, payload: bytes) -> Envelope:
         digest, number = request.plan_digest, request.round
         try:
-            # A release that was stored is sent again as it is: the noise is drawn, the spend made, whatever came between.
+            # A stored release is sent again as it is: its noise is drawn and its spend made, whatever came between.
             replayed = self._replay(request)
             if replayed is not None:
                 return replayed
@@ -283,14 +282,14 @@ class Vault:
         before = self._journal.seen(digest)
         seen_size, seen_root = (0, "") if before is None else (before.size, before.root)
         if presentation.previous_size != seen_size:
-            # The coordinator missed a reply of ours and starts from an older size. Without a proof from the size we saw,
-            # only that very tree is consistent with it.
+            # The coordinator missed a reply of ours and starts from an older size. Without a proof from the size we
+            # saw, only that very tree is consistent with it.
             presentation = presentation.model_copy(update={"previous_size": seen_size, "consistency": ()})
         demanded = [entry for entry in self._journal.open_entries(digest) if entry.sent]
         try:
             verified = verify_presentation(
                 presentation,
-                origin=ledger_origin(digest),
+                origin=f"synclave/{digest[:16]}",
                 operator_key=self._settings.coordinator_key,
                 seen_size=seen_size,
                 seen_root=seen_root,
@@ -305,7 +304,7 @@ class Vault:
     def _refuse(
         self, digest: str, refusal: PolicyRefusal, *, round_number: int | None = None, as_entry: bool = False
     ) -> Envelope:
-        """Answer a refusal with its code and with all entries the ledger lacks, so that a coordinator which lost a reply can mend it."""
+        """Answer with the refusal's code, and with all entries the ledger lacks: a coordinator that lost a reply can go on."""
         _log.warning("%s: refused (%s): %s. %s", self._settings.name, refusal.refusal, refusal.found, refusal.remedy)
         body = PlanRefused(plan_digest=digest, refusal=refusal.refusal)
         self._journal.refuse(
