@@ -4,7 +4,8 @@ SQLite with a write-ahead log and ``synchronous=FULL``: when a method returns, i
 is everything here: a spend is durable *before* anything is computed from patients, a release *before* it leaves.
 Whatever instant the process is killed at, the journal shows a spend for everything that could have left the site.
 
-A spend or a release is never changed or removed; triggers in the database hold that against a mistake in this file. Payloads lie beside the database, since SQLite is no place for blobs of many megabytes.
+A spend or a release is never changed or removed; triggers in the database hold that against a mistake in this file.
+Payloads lie beside the database, since SQLite is no place for blobs of many megabytes.
 """
 
 from __future__ import annotations
@@ -250,8 +251,8 @@ class Journal:
                 if round_number < last[0] or last[3] or last[1] != request_digest or last[2] >= MAX_ATTEMPTS:
                     raise PolicyRefusal(
                         "round-out-of-order",
-                        found=f"round {round_number} after round {last[0]}"
-                        f" ({'released' if last[3] else f'{last[2]} attempts'}; same model: {last[1] == request_digest})",
+                        found=f"round {round_number} after round {last[0]} (released: {bool(last[3])},"
+                        f" attempts: {last[2]}, same model: {last[1] == request_digest})",
                         remedy="Go on with the next round.",
                     )
                 database.execute(

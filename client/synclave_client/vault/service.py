@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,7 +82,7 @@ def _load(settings: SiteSettings) -> Workload | str:
         return PatientWorkload.load(settings)
     except SynclaveError as error:
         _log.error(
-            "%s: the data cannot be used. Expected %s; found %s. %s Then restart the vault; until then it answers '%s'.",
+            "%s: the data cannot be used. Expected %s; found %s. %s Then restart the vault; until then it answers %s.",
             settings.name,
             error.expected,
             error.found,
@@ -139,12 +138,16 @@ def run(settings: Sequence[SiteSettings]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     training_lock = threading.Lock()
-    with ExitStack() as servers:
+    servers: dict[Path, Any] = {}
+    try:
         for site in settings:
-            server = serve_site(site, training_lock)
-            servers.callback(site.socket_path.unlink, missing_ok=True)
-            servers.callback(lambda server=server: server.stop(STOP_GRACE_S).wait())
+            servers[site.socket_path] = serve_site(site, training_lock)
         stop.wait()
+    finally:
+        for stopping in [server.stop(STOP_GRACE_S) for server in servers.values()]:
+            stopping.wait()
+        for socket_path in servers:
+            socket_path.unlink(missing_ok=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

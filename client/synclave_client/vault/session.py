@@ -253,7 +253,7 @@ class Vault:
         if stored.request_digest != request.payload_digest or stored.payload is None:
             raise PolicyRefusal(
                 "round-out-of-order",
-                found=f"round {request.round} again, {'for another model' if stored.payload else 'long after its release'}",
+                found=f"round {request.round} again, {'another model' if stored.payload else 'long after its release'}",
                 remedy="A round is released once; go on with the next one.",
             )
         return Envelope(header=stored.header, payload=stored.payload)
@@ -304,7 +304,7 @@ class Vault:
     def _refuse(
         self, digest: str, refusal: PolicyRefusal, *, round_number: int | None = None, as_entry: bool = False
     ) -> Envelope:
-        """Answer with the refusal's code, and with all entries the ledger lacks: a coordinator that lost a reply can go on."""
+        """Answer with the code, and with all entries that the ledger lacks: a coordinator that lost a reply can go on."""
         _log.warning("%s: refused (%s): %s. %s", self._settings.name, refusal.refusal, refusal.found, refusal.remedy)
         body = PlanRefused(plan_digest=digest, refusal=refusal.refusal)
         self._journal.refuse(
