@@ -17,10 +17,12 @@ from synclave_shared.errors import ConfigurationError
 from synclave_shared.plan import Name, PublicKeyText, explain_validation
 from synclave_shared.privacy.budget import Budget
 
-__all__ = ["MAX_SOCKET_PATH_BYTES", "SitePolicy", "SiteSettings"]
+__all__ = ["MAX_SOCKET_PATH_BYTES", "CoordinatorAddress", "SitePolicy", "SiteSettings"]
 
 MAX_SOCKET_PATH_BYTES: Final = 103
 """What a Unix socket's address holds on every system we know; a longer path fails late and with an obscure error."""
+
+_PATHS: Final = ("data_folder", "schema_file", "state_folder", "socket_path", "root_certificate")
 
 
 class SitePolicy(FrozenModel):
@@ -35,6 +37,20 @@ class SitePolicy(FrozenModel):
     modalities: Annotated[tuple[Literal["codes"], ...], Field(min_length=1)] = ("codes",)
     trust_modes: Annotated[tuple[Literal["local"], ...], Field(min_length=1)] = ("local",)
     minimum_noise_multiplier: Annotated[ExactDecimal, Field(ge=0, le=1000)] = Decimal("0.3")
+
+
+class CoordinatorAddress(FrozenModel):
+    """How the gateway reaches the coordinator; of no concern to the vault.
+
+    Attributes:
+        superlink: the coordinator's public address, ``host:port``.
+        root_certificate: PEM file with the authority that signed its certificate.
+        state_folder: the gateway's own folder, for its node key and logs; the gateway's user must own it.
+    """
+
+    superlink: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_\[\]-]{1,253}:[0-9]{1,5}$")]
+    root_certificate: Path
+    state_folder: Path
 
 
 class SiteSettings(FrozenModel):
@@ -54,6 +70,7 @@ class SiteSettings(FrozenModel):
         device: torch device of the training.
         budget: what all trainings together may spend on ``dataset``.
         policy: what else a plan must satisfy.
+        gateway: where the gateway connects; None if this installation runs the vault only.
     """
 
     name: Name
@@ -67,6 +84,7 @@ class SiteSettings(FrozenModel):
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$")] = "cpu"
     budget: Budget
     policy: SitePolicy = SitePolicy()
+    gateway: CoordinatorAddress | None = None
 
     @field_validator("socket_path")
     @classmethod
@@ -99,9 +117,10 @@ class SiteSettings(FrozenModel):
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigurationError(expected="a TOML file", found=f"{path}: {error}", remedy=remedy) from None
         base = path.resolve().parent
-        for setting in ("data_folder", "schema_file", "state_folder", "socket_path"):
-            if isinstance(raw.get(setting), str):
-                raw[setting] = str(base / raw[setting])
+        for section in (raw, raw.get("gateway")):
+            for setting in _PATHS if isinstance(section, dict) else ():
+                if isinstance(section.get(setting), str):
+                    section[setting] = str(base / section[setting])
         try:
             return cls.model_validate(raw)
         except ValidationError as error:
@@ -119,6 +138,16 @@ class SiteSettings(FrozenModel):
             return "[" + ", ".join(text(value) for value in values) + "]"
 
         group = "" if self.gateway_group is None else f"gateway_group = {text(self.gateway_group)}\n"
+        gateway = (
+            ""
+            if self.gateway is None
+            else (
+                "\n[gateway]\n"
+                f"superlink = {text(self.gateway.superlink)}\n"
+                f"root_certificate = {text(self.gateway.root_certificate)}\n"
+                f"state_folder = {text(self.gateway.state_folder)}\n"
+            )
+        )
         return (
             "# Settings of a Synclave site. No secret is in here; the key and the journal are in state_folder.\n"
             f"name = {text(self.name)}\n"
@@ -139,6 +168,7 @@ class SiteSettings(FrozenModel):
             f"modalities = {texts(self.policy.modalities)}\n"
             f"trust_modes = {texts(self.policy.trust_modes)}\n"
             f"minimum_noise_multiplier = {text(decimal_text(self.policy.minimum_noise_multiplier))}\n"
+            f"{gateway}"
         )
 
     @property

@@ -97,8 +97,13 @@ class JournalDatabase:
             raise unusable(path, error) from None
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open for writing: one process at a time. The lock goes with the process, however it ends.
+    def open(cls, path: Path, *, exclusive: bool = True) -> Self:
+        """Open for writing.
+
+        Args:
+            path: the journal.
+            exclusive: be its one vault; the lock goes with the process, however it ends. False: a single transaction
+                of the steward beside a running vault.
 
         Raises:
             JournalError: if it is missing, damaged, of another version, or another process has it open.
@@ -110,6 +115,8 @@ class JournalDatabase:
                 remedy="A new site: `synclave-site init`. An old one: restore the state folder from its backup;"
                 " without the journal nobody knows what was spent.",
             )
+        if not exclusive:
+            return cls(path, _connect(path, write=True), None)
         try:
             lock_file = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:

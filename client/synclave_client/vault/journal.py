@@ -122,13 +122,17 @@ class Journal:
         JournalDatabase.create(path)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, *, exclusive: bool = True) -> Self:
         """Open the journal for the vault; one process at a time.
+
+        Args:
+            path: the journal.
+            exclusive: False lets the steward close a plan beside a running vault.
 
         Raises:
             JournalError: if it is missing, damaged, of another version, or another vault has it open.
         """
-        return cls(JournalDatabase.open(path))
+        return cls(JournalDatabase.open(path, exclusive=exclusive))
 
     @classmethod
     def read(cls, path: Path) -> Self:

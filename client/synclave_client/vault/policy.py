@@ -63,7 +63,7 @@ def decide(
     if plan.schema_digest != schema_digest:
         raise PolicyRefusal(
             "schema-mismatch",
-            found=f"schema {plan.schema_name} {plan.schema_digest[:16]} in the plan, {schema_digest[:16]} installed here",
+            found=f"schema {plan.schema_name} {plan.schema_digest[:16]} in the plan, {schema_digest[:16]} installed",
             remedy="Install the schema that the coordinator published, check the data against it, restart the vault.",
         )
     policy = settings.policy

@@ -25,7 +25,7 @@ from synclave_client.vault.journal import Journal
 from synclave_client.vault.session import Vault, Workload
 from synclave_client.vault_channel import serve
 
-__all__ = ["initialise", "main", "run", "serve_site"]
+__all__ = ["configure_log", "initialise", "leave", "main", "run", "serve_site"]
 
 STOP_GRACE_S: Final = 2.0
 """How long a stopping vault waits for a reply to be handed over. A training that goes on is cut off: the journal allows
@@ -41,13 +41,14 @@ def initialise(settings: SiteSettings) -> str:
         The site's public key, base64: what the coordinator needs for a plan.
 
     Raises:
-        JournalError: if the site has a journal already.
-        SynclaveError: if the key cannot be written.
+        ConfigurationError: if the site has a key already, or it cannot be written.
+        JournalError: if the site has a journal already, or it cannot be written.
     """
     settings.state_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings.state_folder.chmod(0o700)
+    key = SigningKey.generate(settings.key_file)
     Journal.create(settings.journal_file)
-    return SigningKey.generate(settings.key_file).public_text
+    return key.public_text
 
 
 def serve_site(settings: SiteSettings, training_lock: threading.Lock) -> Any:
@@ -150,6 +151,18 @@ def run(settings: Sequence[SiteSettings]) -> None:
             socket_path.unlink(missing_ok=True)
 
 
+def configure_log() -> None:
+    """Write the log to standard error: the service manager keeps it, at the site."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+
+
+def leave(status: int) -> None:
+    """End the process at once. An ordinary exit would wait for a training that was cut off, for minutes."""
+    sys.stdout.flush()
+    logging.shutdown()
+    os._exit(status)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """``python -m synclave_client.vault --settings site.toml [--settings other.toml ...]``; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -159,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--settings", type=Path, action="append", required=True, help="a site.toml; repeat to simulate many sites"
     )
     options = parser.parse_args(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_log()
     try:
         run([SiteSettings.load(path) for path in options.settings])
     except SynclaveError as error:

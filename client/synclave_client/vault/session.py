@@ -304,7 +304,7 @@ class Vault:
     def _refuse(
         self, digest: str, refusal: PolicyRefusal, *, round_number: int | None = None, as_entry: bool = False
     ) -> Envelope:
-        """Answer with the code, and with all entries that the ledger lacks: a coordinator that lost a reply can go on."""
+        """Answer with the code, and with every entry the ledger lacks: a coordinator that lost a reply can go on."""
         _log.warning("%s: refused (%s): %s. %s", self._settings.name, refusal.refusal, refusal.found, refusal.remedy)
         body = PlanRefused(plan_digest=digest, refusal=refusal.refusal)
         self._journal.refuse(
