@@ -9,7 +9,7 @@ import json
 import tomllib
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from synclave_shared.canonical import ExactDecimal, FrozenModel, decimal_text
@@ -121,11 +121,22 @@ class SiteSettings(FrozenModel):
             for setting in _PATHS if isinstance(section, dict) else ():
                 if isinstance(section.get(setting), str):
                     section[setting] = str(base / section[setting])
+        return cls.of(str(path), raw)
+
+    @classmethod
+    def of(cls, source: str, values: dict[str, Any]) -> Self:
+        """Settings from plain values; ``source`` says in an error where they are from.
+
+        Raises:
+            ConfigurationError: if a setting is missing, unknown or out of range.
+        """
         try:
-            return cls.model_validate(raw)
+            return cls.model_validate(values)
         except ValidationError as error:
             raise ConfigurationError(
-                expected="the settings of a site", found=f"{path}: {explain_validation(error)}", remedy=remedy
+                expected="the settings of a site",
+                found=f"{source}: {explain_validation(error)}",
+                remedy="Correct what is named; docs and `synclave-site init --help` describe each setting.",
             ) from None
 
     def to_toml(self) -> str:

@@ -1,0 +1,102 @@
+"""What ``synclave-site budget`` tells a data steward: spent, promised and left, all by composition, never by adding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from synclave_shared.errors import REFUSAL_CODES
+from synclave_shared.privacy.accountant import epsilon
+
+from synclave_client.settings import SiteSettings
+from synclave_client.vault.journal import Journal
+
+__all__ = ["budget_document", "draw_budget"]
+
+_DIGITS = 6
+"""Epsilon is shown to six decimals; the accountant's own grid is coarser."""
+
+
+def budget_document(settings: SiteSettings, journal: Journal) -> dict[str, Any]:
+    """The state of the site's budget as plain values; epsilons are at the budget's delta.
+
+    Args:
+        settings: the site's settings.
+        journal: its journal, opened for reading.
+    """
+    delta = float(settings.budget.delta)
+    spent = epsilon(journal.spent(settings.dataset), delta)
+    committed = epsilon(journal.committed(settings.dataset), delta)
+    allowed = float(settings.budget.epsilon)
+    return {
+        "name": settings.name,
+        "dataset": settings.dataset,
+        "paused": settings.pause_file.exists(),
+        "delta": delta,
+        "epsilon": {
+            "allowed": allowed,
+            "spent": round(spent, _DIGITS),
+            "left": round(max(0.0, allowed - spent), _DIGITS),
+            "worst_case": round(committed, _DIGITS),
+        },
+        "plans": [
+            {
+                "name": plan.name,
+                "digest": plan.digest,
+                "dataset": plan.dataset,
+                "state": "closed" if plan.closed else "open",
+                "accepted_at": plan.accepted_at,
+                "rounds_reserved": plan.reserved_rounds,
+                "rounds_released": plan.released_rounds,
+                "rounds_to_come": len(plan.promised),
+                "epsilon_spent": round(epsilon(plan.spent, delta), _DIGITS),
+                "epsilon_worst_case": round(epsilon([*plan.spent, *plan.promised], delta), _DIGITS),
+            }
+            for plan in journal.plan_spends()
+        ],
+        "refusals": [
+            {"plan": digest, "round": round_number, "refusal": refusal}
+            for digest, round_number, refusal in journal.refusals()
+        ],
+    }
+
+
+def draw_budget(out: Console, document: dict[str, Any]) -> None:
+    """Print the document of :func:`budget_document` as tables."""
+    total = document["epsilon"]
+    out.print(
+        f"Site [bold]{escape(document['name'])}[/bold], data set [bold]{escape(document['dataset'])}[/bold]"
+        f"{' [red](paused)[/red]' if document['paused'] else ''}; epsilon at delta {document['delta']:g}, per patient"
+    )
+    summary = Table(show_header=False)
+    summary.add_column(style="bold")
+    summary.add_column(justify="right")
+    summary.add_row("allowed", f"{total['allowed']:.4g}")
+    summary.add_row("spent", f"{total['spent']:.4g}")
+    summary.add_row("left", f"{total['left']:.4g}", style="green" if total["left"] > 0 else "red")
+    summary.add_row("spent, if open plans run to their end", f"{total['worst_case']:.4g}")
+    out.print(summary)
+    if document["plans"]:
+        plans = Table(title="Plans", title_justify="left", caption="Epsilons of plans compose; they do not add up.")
+        for heading in ("Plan", "Digest", "Data set", "State"):
+            plans.add_column(heading, overflow="fold")
+        for heading in ("Rounds", "Released", "To come", "Epsilon", "At most"):
+            plans.add_column(heading, justify="right")
+        for plan in document["plans"]:
+            plans.add_row(
+                escape(plan["name"]),
+                plan["digest"][:16],
+                escape(plan["dataset"]),
+                plan["state"],
+                *(str(plan[key]) for key in ("rounds_reserved", "rounds_released", "rounds_to_come")),
+                *(f"{plan[key]:.4g}" for key in ("epsilon_spent", "epsilon_worst_case")),
+            )
+        out.print(plans)
+    for refusal in document["refusals"]:
+        place = "" if refusal["round"] is None else f", round {refusal['round']}"
+        out.print(
+            f"[yellow]refused[/yellow] plan {refusal['plan'][:16]}{place}: {REFUSAL_CODES[refusal['refusal']]}",
+            soft_wrap=True,
+        )

@@ -1,0 +1,81 @@
+"""How ``synclave-site check-data`` shows its report. What it shows stays at the site: cells may be patients' data."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from synclave_shared.data.faults import FAULT_CODES, NOTICE_CODES, CheckReport
+from synclave_shared.data.schema import Schema
+
+__all__ = ["draw_report"]
+
+
+def draw_report(out: Console, schema: Schema, report: CheckReport) -> None:
+    """Print the faults place by place, then what the folder holds.
+
+    Args:
+        out: where to print.
+        schema: the schema that was checked against.
+        report: what was found.
+    """
+    if report.faults:
+        out.print(_faults(report))
+        _explain_codes(out, report)
+    out.print(_contents(schema, report))
+    if report.ok:
+        out.print(f"[green]No faults: the data fit the schema {escape(schema.name)}.[/green]")
+        return
+    hidden = report.fault_count - len(report.faults)
+    more = f" ({len(report.faults)} listed, {hidden} more of the same kinds)" if hidden else ""
+    out.print(
+        f"[red]{report.fault_count} {'fault' if report.fault_count == 1 else 'faults'}{more}.[/red]"
+        " Correct the tables and check again; nothing was changed."
+    )
+
+
+def _faults(report: CheckReport) -> Table:
+    table = Table(title="What does not fit", title_justify="left", show_lines=False)
+    for heading, style in (("File", "bold"), ("Row", "cyan"), ("Column", "cyan"), ("Fault", "red")):
+        table.add_column(heading, style=style, justify="right" if heading == "Row" else "left", overflow="fold")
+    table.add_column("Expected", style="green", overflow="fold", ratio=1)
+    table.add_column("Found", style="yellow", overflow="fold", ratio=1)
+    for fault in report.faults:
+        table.add_row(
+            escape(fault.file),
+            "" if fault.row is None else str(fault.row),
+            escape(fault.column or ""),
+            fault.code,
+            escape(fault.expected),
+            escape(fault.found),
+        )
+    return table
+
+
+def _explain_codes(out: Console, report: CheckReport) -> None:
+    totals: Counter[str] = Counter()
+    for (_file, _column, code), count in report.fault_counts.items():
+        totals[code] += count
+    for code, count in totals.most_common():
+        out.print(f"  [red]{code}[/red] x {count}: {FAULT_CODES[code]}")
+    out.print()
+
+
+def _contents(schema: Schema, report: CheckReport) -> Table:
+    table = Table(title=f"{escape(report.path)} read by schema {escape(schema.name)}", title_justify="left")
+    table.add_column("What", style="bold")
+    table.add_column("Number", justify="right")
+    table.add_row("patients", str(report.patients))
+    for value, count in report.label_counts.items():
+        table.add_row(f"  {escape(schema.label.name)} = {escape(value)}", str(count))
+    table.add_row("columns of the model", str(schema.width))
+    for group in schema.groups:
+        table.add_row(f"  {escape(group.name)} ({group.kind})", str(group.stop - group.start))
+    for file, rows in report.rows.items():
+        table.add_row(f"rows of {escape(file)}", str(rows))
+    for notice in report.notices:
+        place = escape(notice.file if notice.column is None else f"{notice.file}, {notice.column}")
+        table.add_row(f"{NOTICE_CODES[notice.code]} ({place})", str(notice.count), style="dim")
+    return table

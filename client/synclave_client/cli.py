@@ -1,0 +1,300 @@
+"""``synclave-site``: what a hospital runs. Every command prints one JSON document with ``--json``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from synclave_shared.audit import console
+from synclave_shared.errors import ConfigurationError
+
+from synclave_client.settings import CoordinatorAddress, SiteSettings
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="synclave-site",
+    help="Take part in federated trainings; decide, spend and prove this hospital's privacy budget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SettingsOption = Annotated[Path, typer.Option("--settings", help="The site's settings file.", metavar="SITE.toml")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+_DEFAULT_SETTINGS: Final = Path("site.toml")
+
+
+def _show(document: dict[str, Any], as_json: bool, draw: Callable[[Console], None]) -> None:
+    if as_json:
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        draw(Console())
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="New folder for settings, key and journal.", metavar="DIR")],
+    name: Annotated[str, typer.Option(help="Name of this site in plans and ledgers.")],
+    data: Annotated[Path, typer.Option(help="Folder with the patients' tables.")],
+    schema: Annotated[Path, typer.Option(help="Schema of those tables (TOML).")],
+    coordinator_key: Annotated[str, typer.Option(help="Public key of the one coordinator to trust (base64).")],
+    epsilon: Annotated[str, typer.Option(help="Budget: largest epsilon that all trainings together may spend.")],
+    delta: Annotated[str, typer.Option(help="Delta at which that epsilon is meant.")] = "0.00001",
+    dataset: Annotated[
+        str | None, typer.Option(help="Name of the data set the budget protects [default: NAME].")
+    ] = None,
+    minimum_noise: Annotated[str, typer.Option(help="Floor for every noise multiplier of a plan.")] = "0.3",
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:N.")] = "cpu",
+    socket: Annotated[Path | None, typer.Option(help="The vault's Unix socket [default: DIR/run/vault.sock].")] = None,
+    gateway_group: Annotated[
+        str | None, typer.Option(help="Group of the gateway's user, if it is another user.")
+    ] = None,
+    superlink: Annotated[str | None, typer.Option(help="The coordinator's public address, HOST:PORT.")] = None,
+    root_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of the authority behind that address.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set up a site: settings, signing key, empty journal. Prints the public key that the coordinator needs."""
+    from synclave_shared.data.schema import Schema
+
+    from synclave_client.vault.service import initialise
+
+    settings_file = folder.resolve() / "site.toml"
+    if settings_file.exists():
+        raise ConfigurationError(
+            expected="a new folder", found=f"{settings_file}", remedy="Edit that file, or choose another folder."
+        )
+    if (superlink is None) != (root_certificate is None):
+        raise ConfigurationError(
+            expected="--superlink and --root-certificate together",
+            found="one of them",
+            remedy="Ask the coordinator for the other; leave both away to set up the vault alone.",
+        )
+    address = None
+    if root_certificate is not None:
+        address = {
+            "superlink": superlink,
+            "root_certificate": root_certificate.resolve(),
+            "state_folder": settings_file.parent / "gateway",
+        }
+    settings = SiteSettings.of(
+        "the options",
+        {
+            "name": name,
+            "coordinator_key": coordinator_key,
+            "dataset": dataset or name,
+            "data_folder": data.resolve(),
+            "schema_file": schema.resolve(),
+            "state_folder": settings_file.parent / "state",
+            "socket_path": socket.resolve() if socket else settings_file.parent / "run" / "vault.sock",
+            "gateway_group": gateway_group,
+            "device": device,
+            "budget": {"epsilon": epsilon, "delta": delta},
+            "policy": {"minimum_noise_multiplier": minimum_noise},
+            "gateway": address,
+        },
+    )
+    Schema.load(settings.schema_file)
+    settings_file.parent.mkdir(parents=True, exist_ok=True)
+    public_key = initialise(settings)
+    settings_file.write_text(settings.to_toml(), encoding="utf-8")
+
+    def draw(out: Console) -> None:
+        out.print(
+            f"[green]Site {escape(name)} is set up.[/green] Settings: {escape(str(settings_file))}", soft_wrap=True
+        )
+        out.print(f"Public key, for the coordinator: [bold]{public_key}[/bold]", soft_wrap=True)
+        out.print(
+            f"Back up {escape(str(settings.state_folder))}: without its journal nobody knows what was spent.",
+            soft_wrap=True,
+        )
+        out.print("Next: synclave-site check-data, then synclave-site run.")
+
+    _show({"name": name, "settings": str(settings_file), "public_key": public_key}, as_json, draw)
+
+
+@app.command("check-data")
+def check_data(
+    folder: Annotated[Path, typer.Argument(help="Folder with the patients' tables.", metavar="DIR")],
+    schema: Annotated[Path, typer.Option(help="Schema to check against (TOML).", metavar="S.toml")],
+    as_json: JsonOption = False,
+) -> None:
+    """Check a folder of tables against a schema and name every fault by file, row and column. Changes and sends nothing."""
+    from synclave_shared.data.schema import Schema
+    from synclave_shared.data.tables import check_folder
+
+    from synclave_client.check_view import draw_report
+
+    loaded = Schema.load(schema)
+    report = check_folder(loaded, folder)
+    _show(report.to_dict(), as_json, lambda out: draw_report(out, loaded, report))
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def budget(settings: SettingsOption = _DEFAULT_SETTINGS, as_json: JsonOption = False) -> None:
+    """Show what was spent, what accepted plans may still spend, and what is left, by the composition of everything."""
+    from synclave_client.budget_view import budget_document, draw_budget
+    from synclave_client.vault.journal import Journal
+
+    site = SiteSettings.load(settings)
+    journal = Journal.read(site.journal_file)
+    try:
+        document = budget_document(site, journal)
+    finally:
+        journal.close()
+    _show(document, as_json, lambda out: draw_budget(out, document))
+
+
+@app.command()
+def withdraw(
+    plan: Annotated[str, typer.Argument(help="Digest of the plan, or its beginning (see budget).", metavar="PLAN")],
+    settings: SettingsOption = _DEFAULT_SETTINGS,
+    as_json: JsonOption = False,
+) -> None:
+    """Leave a plan: its further rounds are refused, what it had not spent is free again, what was spent stays spent."""
+    from synclave_client.vault.journal import Journal
+
+    site = SiteSettings.load(settings)
+    journal = Journal.open(site.journal_file, exclusive=False)
+    try:
+        found = [spend for spend in journal.plan_spends() if spend.digest.startswith(plan) and not spend.closed]
+        if len(found) != 1:
+            raise ConfigurationError(
+                expected="the digest of one open plan",
+                found=f"{plan}, which fits {len(found)}",
+                remedy="`synclave-site budget` lists the plans.",
+            )
+        journal.close_plan(found[0].digest)
+    finally:
+        journal.close()
+    _show(
+        {"plan": found[0].digest, "name": found[0].name, "closed": True},
+        as_json,
+        lambda out: out.print(f"Plan {escape(found[0].name)} ({found[0].digest[:16]}) is closed at this site."),
+    )
+
+
+@app.command()
+def pause(settings: SettingsOption = _DEFAULT_SETTINGS, as_json: JsonOption = False) -> None:
+    """Refuse all plans and rounds from now on, until ``resume``. Takes effect at once, also in a running vault."""
+    site = SiteSettings.load(settings)
+    _require_state(site)
+    site.pause_file.touch(mode=0o600)
+    _show_pause(site, as_json)
+
+
+@app.command()
+def resume(settings: SettingsOption = _DEFAULT_SETTINGS, as_json: JsonOption = False) -> None:
+    """Take part again after ``pause``."""
+    site = SiteSettings.load(settings)
+    _require_state(site)
+    site.pause_file.unlink(missing_ok=True)
+    _show_pause(site, as_json)
+
+
+def _require_state(site: SiteSettings) -> None:
+    if not site.journal_file.is_file():
+        raise ConfigurationError(
+            expected=f"the site's journal in {site.state_folder}",
+            found="none",
+            remedy="Set the site up with `synclave-site init`, or check state_folder in its settings.",
+        )
+
+
+def _show_pause(site: SiteSettings, as_json: bool) -> None:
+    paused = site.pause_file.exists()
+    state = "paused: every plan and round is refused" if paused else "taking part again"
+    _show(
+        {"name": site.name, "paused": paused}, as_json, lambda out: out.print(f"Site {escape(site.name)} is {state}.")
+    )
+
+
+@app.command()
+def vault(
+    settings: Annotated[list[Path], typer.Option("--settings", help="Settings; repeat to simulate many sites.")] = [  # noqa: B006 - typer reads it once
+        _DEFAULT_SETTINGS
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Run the vault: data, policy, journal and training, reachable by its Unix socket only. Ctrl-C or SIGTERM stop it."""
+    from synclave_client.vault import service
+
+    sites = [SiteSettings.load(path) for path in settings]
+    service.configure_log()
+    service.run(sites)
+    _show({"sites": [site.name for site in sites], "stopped": True}, as_json, lambda out: out.print("Vault stopped."))
+    service.leave(0)
+
+
+@app.command()
+def gateway(settings: SettingsOption = _DEFAULT_SETTINGS, as_json: JsonOption = False) -> None:
+    """Run the gateway: Flower's SuperNode, which carries messages between coordinator and vault and reads none."""
+    from synclave_client.gateway.launcher import GatewaySettings, run_gateway
+
+    site = SiteSettings.load(settings)
+    address = _address(site, settings)
+    address.state_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        run_gateway(
+            GatewaySettings(
+                name=site.name,
+                superlink=address.superlink,
+                root_certificate=address.root_certificate,
+                socket=site.socket_path,
+                state=address.state_folder,
+            )
+        )
+    except KeyboardInterrupt:
+        _show({"name": site.name, "stopped": True}, as_json, lambda out: out.print("Gateway stopped."))
+
+
+def _address(site: SiteSettings, settings: Path) -> CoordinatorAddress:
+    if site.gateway is None:
+        raise ConfigurationError(
+            expected="a [gateway] section with superlink, root_certificate and state_folder",
+            found=f"none in {settings}",
+            remedy="Add it; the coordinator tells you the address and sends the certificate.",
+        )
+    return site.gateway
+
+
+@app.command()
+def run(settings: SettingsOption = _DEFAULT_SETTINGS, as_json: JsonOption = False) -> None:
+    """Run vault and gateway together and start either again when it ends. For a first try on one machine, as one user.
+
+    In production the two run as two users under systemd (deploy/README.md).
+    """
+    from synclave_client.supervision import supervise
+
+    site = SiteSettings.load(settings)
+    address = _address(site, settings)
+    _require_state(site)
+    me = [sys.executable, "-m"]
+    commands = {
+        "vault": [*me, "synclave_client.vault", "--settings", str(settings.resolve())],
+        "gateway": [
+            *(*me, "synclave_client.cli", "gateway"),
+            *("--settings", str(settings.resolve())),
+        ],
+    }
+    supervise(commands, logs=address.state_folder / "logs")
+    _show({"name": site.name, "stopped": True}, as_json, lambda out: out.print("Site stopped."))
+
+
+def main() -> None:
+    """Entry point of ``synclave-site``."""
+    console.run(app)
+
+
+if __name__ == "__main__":
+    main()
