@@ -2,8 +2,8 @@
 
     python examples/make_examples.py --source FOLDER [--eicu-out FOLDER]
 
-FOLDER holds ``diabetes-130/``, ``code-tables/``, ``uci-heart/`` and ``eicu-demo/`` (their sources and licences are named in each
-example's ATTRIBUTION.md). Everything is deterministic: the same source gives the same bytes. The eICU demo's licence
+FOLDER holds ``diabetes-130/``, ``code-tables/``, ``uci-heart/`` and ``eicu-demo/``; sources and licences are named in
+each example's ATTRIBUTION.md. Everything is deterministic: the same source gives the same rows. The eICU demo's licence
 (ODbL) asks that derived databases stay under it, so its site folders are written where ``--eicu-out`` says and are not
 part of this repository.
 """
@@ -63,8 +63,9 @@ def stem_targets(codes: dict[str, str]) -> dict[str, str]:
     """For each shortened ICD-9-CM code, the CCS category it stands for, by a public rule.
 
     A shortened code stands for the category of the full codes under it; if they differ, for the category of most of
-    them; on a tie for the category whose codes come last, where ICD-9-CM puts "other" and "unspecified". Category 250 is the exception: there the code is filled up with zeros, because
-    the diabetes data records it in full and lost only trailing zeros (250 is 250.00).
+    them; on a tie for the category whose codes come last, where ICD-9-CM puts "other" and "unspecified". Category 250
+    is the exception: there the code is filled up with zeros, because the diabetes data records it in full and lost
+    only trailing zeros (250 is 250.00).
     """
     under: dict[str, Counter[str]] = defaultdict(Counter)
     last: dict[tuple[str, str], str] = {}
@@ -139,7 +140,9 @@ def make_diabetes(source: Path) -> None:
             title = " ".join(row[1].split()).removesuffix(" .")
             lists[section].append((row[0], "not recorded (NULL)" if title == "NULL" else title))
     for section, pairs in lists.items():
-        write_pairs(folder / f"{section.removesuffix('_id')}.csv", "title", sorted(pairs, key=lambda pair: int(pair[0])))
+        write_pairs(
+            folder / f"{section.removesuffix('_id')}.csv", "title", sorted(pairs, key=lambda pair: int(pair[0]))
+        )
 
 
 def make_heart(source: Path) -> None:
@@ -152,22 +155,25 @@ def make_heart(source: Path) -> None:
         rows = table.filter(pc.equal(table["hospital"], hospital))
         path = HERE / "heart" / "sites" / hospital.replace("_", "-") / "patients.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [",".join(["patient", *HEART_COLUMNS[2:]])]
-        lines += [",".join([f"{row['hospital']}-{row['row']}", *(row[name] or "" for name in HEART_COLUMNS[2:])])
-                  for row in rows.to_pylist()]
+        lines = [",".join(["patient", *HEART_COLUMNS])]
+        lines += [
+            ",".join([f"{row['hospital']}-{row['row']}", *(row[name] or "" for name in HEART_COLUMNS)])
+            for row in rows.to_pylist()
+        ]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         print(f"heart {hospital}: {rows.num_rows} patients")
 
 
-HEART_COLUMNS = (
-    "hospital row age sex cp trestbps chol fbs restecg thalach exang oldpeak slope ca thal num".split()
-)  # fmt: skip
+HEART_COLUMNS = tuple(
+    "age sex cp trestbps chol fbs restecg thalach exang oldpeak slope ca thal num".split()  # noqa: SIM905
+)
 
 
 def make_eicu(source: Path, out: Path) -> None:
     """Write one folder per federation node from a copy of the eICU demo: four tables and the licence.
 
-    A patient seen in several nodes goes to the node of the lowest stay number, with all stays, so that sites share no patient.
+    A patient seen in several nodes goes with all stays to the node of the lowest stay number, so that sites share no
+    patient.
     """
     tables = source / "eicu-demo" / "tables"
     patients = pq.read_table(tables / "patient.parquet").replace_schema_metadata(None).sort_by("patientunitstayid")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import cached_property
+from itertools import pairwise
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -100,14 +101,27 @@ class CodePath(FrozenModel):
     levels: Annotated[int, Field(ge=1, le=20)]
 
 
-class _Vocabulary(FrozenModel):
-    """Shared by ``codes`` and ``category``: from the text of a cell to the position of its column."""
+class _Field(FrozenModel):
+    """What every field has.
+
+    Attributes:
+        name: its name; columns are called ``name:value``.
+        title: what it is, for people.
+        table: the table it is read from.
+        missing_values: texts that mean "not recorded" in its columns, besides those of the table.
+    """
 
     name: FieldName
     title: str = ""
     table: str
+    missing_values: tuple[str, ...] = ()
+
+
+class _Vocabulary(_Field):
+    """Shared by ``codes`` and ``category``: from the text of a cell to the position of its column."""
+
     form: Form = "text"
-    mapping: dict[str, str] = {}
+    mapping: dict[str, str] = Field(default_factory=dict)
     vocabulary: Annotated[tuple[Code, ...], Field(min_length=1, max_length=20_000)]
     outside: Literal["fault", "other"]
 
@@ -120,7 +134,9 @@ class _Vocabulary(FrozenModel):
             raise ValueError(f"field {self.name}: 'other' and 'missing' are reserved and cannot be codes")
         strangers = sorted(set(self.mapping.values()) - set(codes))
         if strangers:
-            raise ValueError(f"field {self.name}: the mapping leads to {strangers[0]!r}, which is not in the vocabulary")
+            raise ValueError(
+                f"field {self.name}: the mapping leads to {strangers[0]!r}, which is not in the vocabulary"
+            )
         return self
 
     @cached_property
@@ -232,7 +248,7 @@ class CategoryField(_Vocabulary):
         return self._values(self.missing)
 
 
-class FlagField(FrozenModel):
+class FlagField(_Field):
     """Yes or no, one 0/1 column.
 
     Attributes:
@@ -243,9 +259,6 @@ class FlagField(FrozenModel):
     """
 
     kind: Literal["flag"]
-    name: FieldName
-    title: str = ""
-    table: str
     column: ColumnName
     true: Annotated[tuple[Text, ...], Field(min_length=1)]
     false: tuple[Text, ...]
@@ -288,7 +301,7 @@ class NumberBin(FrozenModel):
     middle: ExactDecimal
 
 
-class NumberField(FrozenModel):
+class NumberField(_Field):
     """A number in public bins, one-hot.
 
     Attributes:
@@ -306,16 +319,13 @@ class NumberField(FrozenModel):
     """
 
     kind: Literal["number"]
-    name: FieldName
-    title: str = ""
-    table: str
     column: ColumnName
     unit: str
     minimum: ExactDecimal
     maximum: ExactDecimal
     edges: tuple[ExactDecimal, ...] = ()
     integer: bool
-    mapping: dict[str, ExactDecimal] = {}
+    mapping: dict[str, ExactDecimal] = Field(default_factory=dict)
     combine: Literal["first", "last", "min", "max", "sum", "count"]
     outside: Literal["fault", "clip"]
     missing: Literal["own-category", "fault"]
@@ -324,7 +334,7 @@ class NumberField(FrozenModel):
     def _ordered(self) -> Self:
         borders = [self.minimum, *self.edges, self.maximum]
         inner = [float(border) for border in borders]
-        rising = all(low < high for low, high in zip(inner[:-2], inner[1:-1], strict=True)) and inner[-2] <= inner[-1]
+        rising = all(low < high for low, high in pairwise(inner[:-1])) and inner[-2] <= inner[-1]
         if not rising or (not self.edges and self.minimum >= self.maximum):
             raise ValueError(f"field {self.name}: minimum < edges (increasing) <= maximum is needed")
         if self.integer and any(border != border.to_integral_value() for border in borders):

@@ -76,15 +76,17 @@ class Table(FrozenModel):
         name: the file's name without its ending.
         patient: the column that identifies the patient. Either this or ``join``.
         join: the way to the patient over another table.
-        order: the column that orders a patient's rows (whole number, or text that sorts, such as an ISO date).
-        missing: texts that mean "not recorded" in this table, besides an empty cell or null.
+        order: the column that orders a patient's rows.
+        order_form: how it orders: as a ``number``, or as ``text`` that sorts (an ISO date).
+        missing_values: texts that mean "not recorded" in this table, besides an empty cell or null.
     """
 
     name: TableName
     patient: ColumnName | None = None
     join: Join | None = None
     order: ColumnName | None = None
-    missing: tuple[str, ...] = ()
+    order_form: Literal["number", "text"] = "number"
+    missing_values: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
@@ -119,7 +121,7 @@ class Label(FrozenModel):
     values: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=100)], ...], Field(min_length=2)]
     table: TableName
     column: ColumnName
-    mapping: dict[str, str] = {}
+    mapping: dict[str, str] = Field(default_factory=dict)
     combine: Literal["any", "first", "last"]
     missing: Literal["fault", "leave-out"]
 

@@ -38,9 +38,7 @@ def read_toml(path: Path) -> dict[str, Any]:
             document[plural] = document.pop(singular)
     fields = document.get("fields")
     if isinstance(fields, list):
-        document["fields"] = [
-            _resolved(field, path.parent) if isinstance(field, dict) else field for field in fields
-        ]
+        document["fields"] = [_resolved(field, path.parent) if isinstance(field, dict) else field for field in fields]
     return document
 
 
