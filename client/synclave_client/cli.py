@@ -127,7 +127,7 @@ def check_data(
     schema: Annotated[Path, typer.Option(help="Schema to check against (TOML).", metavar="S.toml")],
     as_json: JsonOption = False,
 ) -> None:
-    """Check a folder of tables against a schema and name every fault by file, row and column. Changes and sends nothing."""
+    """Check a folder of tables against a schema and name every fault by file, row and column. Sends nothing."""
     from synclave_shared.data.schema import Schema
     from synclave_shared.data.tables import check_folder
 
@@ -226,7 +226,7 @@ def vault(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Run the vault: data, policy, journal and training, reachable by its Unix socket only. Ctrl-C or SIGTERM stop it."""
+    """Run the vault: data, policy, journal and training, reachable by its Unix socket only. Ctrl-C ends it."""
     from synclave_client.vault import service
 
     sites = [SiteSettings.load(path) for path in settings]

@@ -118,9 +118,10 @@ class SiteSettings(FrozenModel):
             raise ConfigurationError(expected="a TOML file", found=f"{path}: {error}", remedy=remedy) from None
         base = path.resolve().parent
         for section in (raw, raw.get("gateway")):
-            for setting in _PATHS if isinstance(section, dict) else ():
-                if isinstance(section.get(setting), str):
-                    section[setting] = str(base / section[setting])
+            if isinstance(section, dict):
+                section.update(
+                    {name: str(base / section[name]) for name in _PATHS if isinstance(section.get(name), str)}
+                )
         return cls.of(str(path), raw)
 
     @classmethod

@@ -26,7 +26,7 @@ from synclave_shared.ledger.entry import (
     UpdateReleased,
     sign_entry,
 )
-from synclave_shared.ledger.keys import SigningKey, verify_signature
+from synclave_shared.ledger.keys import SIGNATURE_BYTES, SigningKey, decode_base64, verify_signature
 from synclave_shared.ledger.merkle import leaf_hash
 from synclave_shared.ledger.witness import cosign, verify_presentation
 from synclave_shared.plan import TrainPlan
@@ -146,8 +146,7 @@ class Vault:
         plan = TrainPlan.from_bytes(content)
         digest = plan.digest
         try:
-            valid = verify_signature(self._settings.coordinator_key, content, request.signature)
-            check_signer(plan, self._settings, signature_valid=valid)
+            check_signer(plan, self._settings, signature_valid=self._is_signed(content, request.signature))
             seen, cosignature = self._witness(digest, request.checkpoint)
             known = self._journal.plan(digest)
             if known is not None and known.closed:
@@ -351,6 +350,12 @@ class Vault:
     def _check_pause(self) -> None:
         if self._settings.pause_file.exists():
             raise PolicyRefusal("paused", found="a paused site", remedy="`synclave-site resume` takes part again.")
+
+    def _is_signed(self, content: bytes, signature: str) -> bool:
+        try:
+            return verify_signature(self._settings.coordinator_key, content, decode_base64(signature, SIGNATURE_BYTES))
+        except ValueError:
+            return False
 
     def _sign(self, kind: str, digest: str, body: FrozenModel) -> bytes:
         return sign_entry(kind, self._settings.name, digest, body, self._key, self._now()).to_bytes()
