@@ -1,0 +1,437 @@
+"""The figures of the report: each takes numbers and returns a :class:`~synclave_server.evaluation.figure.Drawing`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path as Outline
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from synclave_server.evaluation.figure import LEVELS, ROLES, Drawing, canvas, drawing, level_colour, plain_text
+from synclave_server.evaluation.measure import Measure, Reading
+
+__all__ = [
+    "EpsilonCurve",
+    "correlation_map",
+    "correlation_scale",
+    "correlation_scatter",
+    "epsilon_curves",
+    "label_balance",
+    "prevalence_scatter",
+    "utility_bars",
+]
+
+WIDTH: Final = 5.4
+"""Width of every figure in inches: they stand side by side on a desk and one below the other on a phone."""
+CONTENDERS: Final = (("real patients", "real"), ("synthetic patients", "synthetic"), ("independent columns", "independent"))
+
+
+def percent(value: float) -> str:
+    """A share as a percentage with as many decimals as it needs: 0.05 %, 1.2 %, 35 %."""
+    share = 100 * value
+    if share == 0:
+        return "0 %"
+    decimals = 3 if abs(share) < 0.01 else 2 if abs(share) < 1 else 1 if abs(share) < 10 else 0
+    return f"{share:.{decimals}f} %"
+
+
+def prevalence_scatter(
+    real: NDArray[np.float64],
+    synthetic: NDArray[np.float64],
+    sizes: tuple[int, int],
+    names: Sequence[str],
+    marked: Sequence[int],
+) -> Drawing:
+    """Prevalence of each code, real against synthetic, both on logarithmic axes.
+
+    Args:
+        real, synthetic: prevalences [D].
+        sizes: number of real and of synthetic patients behind them.
+        names: the columns' titles [D].
+        marked: columns to name in the figure, most important first.
+    """
+    floor = 0.5 / min(sizes)
+    seen = (real > 0) | (synthetic > 0)
+    low = floor / 1.5
+    with canvas(WIDTH, 5.0) as figure:
+        axes = figure.add_subplot()
+        axes.set(xscale="log", yscale="log", xlim=(low, 1.6), ylim=(low, 1.6), aspect="equal")
+        grid = np.geomspace(low, 1, 200)
+        spread = 1.96 * np.sqrt(grid * (1 - grid) * (1 / sizes[0] + 1 / sizes[1]))
+        axes.fill_between(
+            grid, np.maximum(grid - spread, low / 10), np.minimum(grid + spread, 1), color=ROLES["band"], lw=0, zorder=1
+        )
+        axes.plot([low, 1], [low, 1], color=ROLES["muted"], lw=0.9, zorder=2)
+        rest = np.setdiff1d(np.flatnonzero(seen), np.asarray(marked, dtype=np.int64))
+        for rows, role, size in ((rest, "synthetic", 10), (np.asarray(marked, dtype=np.int64), "alarm", 20)):
+            axes.scatter(
+                np.maximum(real[rows], floor),
+                np.maximum(synthetic[rows], floor),
+                s=size,
+                color=ROLES[role],
+                alpha=0.55 if role == "synthetic" else 1.0,
+                linewidths=0,
+                marker="o" if role == "synthetic" else "D",
+                zorder=3,
+            )
+        ticks = [10.0**k for k in range(-6, 1) if 10.0**k > floor * 1.6]
+        for axis, side in ((axes.xaxis, "real"), (axes.yaxis, "synthetic")):
+            axis.set_major_locator(FixedLocator([floor, *ticks]))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(FuncFormatter(lambda value, _: "none" if value <= floor else percent(value)))
+            axis.set_label_text(f"share of {side} patients with the code")
+        axes.grid(visible=True)
+        _name_points(figure, axes, real, synthetic, floor, names, marked)
+        outside = int((np.abs(synthetic - real) > 1.96 * np.sqrt(_variance(real, synthetic, sizes)))[seen].sum())
+        return drawing(
+            figure,
+            "prevalence",
+            f"Scatter plot of {int(seen.sum())} codes: prevalence in real patients against prevalence in synthetic "
+            f"patients, with the diagonal of perfect agreement. {outside} codes lie outside the range of chance.",
+            "Each dot is a code; on the diagonal it is as frequent in synthetic as in real patients. Inside the shaded "
+            "band it differs no more than between two random groups of patients (95 %). Diamonds are the deviations "
+            "least explained by chance.",
+        )
+
+
+def _variance(real: NDArray[np.float64], synthetic: NDArray[np.float64], sizes: tuple[int, int]) -> NDArray[np.float64]:
+    pooled = (real * sizes[0] + synthetic * sizes[1]) / sum(sizes)
+    variance: NDArray[np.float64] = np.maximum(pooled * (1 - pooled), 1e-12) * (1 / sizes[0] + 1 / sizes[1])
+    return variance
+
+
+def largest_deviations(
+    real: NDArray[np.float64], synthetic: NDArray[np.float64], sizes: tuple[int, int], count: int
+) -> list[int]:
+    """Columns whose prevalences differ most in standard errors of a two-proportion test, beyond 1.96; at most ``count``."""
+    score = np.abs(synthetic - real) / np.sqrt(_variance(real, synthetic, sizes))
+    order = np.argsort(-score, kind="stable")[:count]
+    return [int(column) for column in order if score[column] > 1.96]
+
+
+def _name_points(
+    figure: Figure,
+    axes: Axes,
+    real: NDArray[np.float64],
+    synthetic: NDArray[np.float64],
+    floor: float,
+    names: Sequence[str],
+    marked: Sequence[int],
+) -> None:
+    """Write the names of ``marked`` beside their points: the first free place on growing circles, or not at all.
+
+    A name that finds no place is left out of the figure; it still stands in the table below it.
+    """
+    figure.canvas.draw()
+    figure.set_layout_engine("none")
+    renderer: Any = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    frame = axes.get_window_extent(renderer)
+    points = axes.transData.transform(np.column_stack([np.maximum(real, floor), np.maximum(synthetic, floor)]))
+    crowded = points[(real > 0) | (synthetic > 0)]
+    taken: list[Any] = []
+    for column in marked:
+        x, y = points[column]
+        label = axes.text(
+            0, 0, plain_text(names[column], 36), fontsize=7.2, transform=None, va="center", parse_math=False, zorder=5
+        )
+        box = label.get_window_extent(renderer)
+        width, height = box.width, box.height
+        best: tuple[float, float, float] | None = None
+        for radius in (9, 16, 26, 40, 58, 80, 110):
+            for angle in np.deg2rad(np.arange(0, 360, 15) + 7.5):
+                dx, dy = radius * np.cos(angle), radius * np.sin(angle)
+                left = x + dx - (0 if dx >= 0 else width)
+                bottom = y + dy - height / 2
+                if not (
+                    frame.x0 + 2 <= left
+                    and left + width <= frame.x1 - 2
+                    and frame.y0 + 2 <= bottom
+                    and bottom + height <= frame.y1 - 2
+                ):
+                    continue
+                if any(left < t[2] + 3 and t[0] < left + width + 3 and bottom < t[3] + 2 and t[1] < bottom + height + 2 for t in taken):
+                    continue
+                inside = (
+                    (crowded[:, 0] > left - 2)
+                    & (crowded[:, 0] < left + width + 2)
+                    & (crowded[:, 1] > bottom - 1)
+                    & (crowded[:, 1] < bottom + height + 1)
+                )
+                cost = 6.0 * inside.sum() + radius / 4
+                if best is None or cost < best[0]:
+                    best = (cost, left, bottom)
+        if best is None or best[0] > 60:
+            label.remove()
+            continue
+        _, left, bottom = best
+        label.set_position((left, bottom + height / 2))
+        taken.append((left, bottom, left + width, bottom + height))
+        anchor = (min(max(x, left), left + width), min(max(y, bottom), bottom + height))
+        axes.plot(
+            [x, anchor[0]], [y, anchor[1]], color=ROLES["muted"], lw=0.6, transform=None, zorder=4, solid_capstyle="butt"
+        )
+
+
+def correlation_scale(matrix: NDArray[np.float64], pairs: NDArray[np.bool_]) -> float:
+    """End of the colour scale for all maps: the 99th percentile of the compared pairs, rounded up to 0.1."""
+    values = np.abs(matrix[pairs])
+    return min(1.0, max(0.1, float(np.ceil(np.percentile(values, 99) * 10) / 10))) if values.size else 1.0
+
+
+def correlation_map(
+    key: str, title: str, matrix: NDArray[np.float64], compared: NDArray[np.bool_], names: Sequence[str], scale: float
+) -> Drawing:
+    """One correlation matrix as a map.
+
+    Args:
+        key: identifier of the drawing.
+        title: whose correlations.
+        matrix: correlations, or their differences [S, S].
+        compared: pairs that are compared; the others (diagonal, one categorical group) stay grey [S, S].
+        names: the columns' titles [S].
+        scale: the value of the strongest colour.
+    """
+    count = len(names)
+    levels = np.rint(np.clip(matrix / scale, -1, 1) * LEVELS).astype(int)
+    with canvas(WIDTH, WIDTH * 0.78) as figure:
+        axes = figure.add_subplot()
+        axes.add_patch(Rectangle((0, 0), count, count, facecolor=level_colour(0), edgecolor="none"))
+        for level in range(-LEVELS, LEVELS + 1):
+            if level:
+                _cells(axes, (levels == level) & compared, level_colour(level))
+        _cells(axes, ~compared, ROLES["neutral"])
+        axes.set(xlim=(0, count), ylim=(count, 0), aspect="equal", xticks=[])
+        axes.set_yticks(np.arange(count) + 0.5)
+        size = 6.6 if count <= 32 else 5.5
+        for tick, name in zip(axes.set_yticklabels([""] * count), names, strict=True):
+            tick.set_text(plain_text(name, 38))
+            tick.set(fontsize=size, parse_math=False)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda _, k: plain_text(names[k or 0], 38)))
+        for tick in axes.get_yticklabels():
+            tick.set(fontsize=size, parse_math=False)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        _scale_bar(figure, axes, scale, title)
+        strongest = float(np.abs(matrix[compared]).max()) if compared.any() else 0.0
+        return drawing(
+            figure,
+            key,
+            f"Map of {title} for {count} codes, largest value {strongest:.2f} in size.",
+            f"{title[0].upper()}{title[1:]}. Rows and columns are the same codes in the same order.",
+        )
+
+
+def _cells(axes: Axes, where: NDArray[np.bool_], colour: str) -> None:
+    """All cells of one colour as one path: a map is then some twenty paths, not a thousand."""
+    rows, columns = np.nonzero(where)
+    if not len(rows):
+        return
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
+    vertices = (np.stack([columns, rows], axis=1)[:, None, :] + corners[None]).reshape(-1, 2)
+    codes = np.tile([Outline.MOVETO, *[Outline.LINETO] * 3, Outline.CLOSEPOLY], len(rows))
+    axes.add_patch(PathPatch(Outline(vertices, codes), facecolor=colour, edgecolor="none", linewidth=0))
+
+
+def _scale_bar(figure: Figure, axes: Axes, scale: float, title: str) -> None:
+    bar = axes.inset_axes((0.0, -0.075, 1.0, 0.028))
+    steps = np.linspace(-scale, scale, 2 * LEVELS + 2)
+    for level, left, right in zip(range(-LEVELS, LEVELS + 1), steps[:-1], steps[1:], strict=True):
+        bar.add_patch(Rectangle((left, 0), right - left, 1, facecolor=level_colour(level), edgecolor="none"))
+    bar.set(xlim=(-scale, scale), ylim=(0, 1), yticks=[])
+    bar.set_xticks([-scale, 0, scale], [f"−{scale:.1f}", "0", f"+{scale:.1f}"])
+    bar.tick_params(length=2, labelsize=7.5)
+    bar.spines[:].set_visible(False)
+    bar.set_xlabel(title, fontsize=8, labelpad=1)
+
+
+def correlation_scatter(real: NDArray[np.float64], synthetic: NDArray[np.float64]) -> Drawing:
+    """Correlation of each pair of codes, real against synthetic [pairs]."""
+    limit = float(np.abs(np.concatenate([real, synthetic])).max(initial=0.1)) * 1.08
+    with canvas(WIDTH, WIDTH * 0.78) as figure:
+        axes = figure.add_subplot()
+        axes.plot([-limit, limit], [-limit, limit], color=ROLES["muted"], lw=0.9)
+        axes.scatter(real, synthetic, s=9, color=ROLES["synthetic"], alpha=0.5, linewidths=0, zorder=3)
+        axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+        axes.set_xlabel("correlation in real patients")
+        axes.set_ylabel("correlation in synthetic patients")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5, symmetric=True))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.1f}".replace("-", "−")))
+        axes.grid(visible=True)
+        return drawing(
+            figure,
+            "pairs",
+            f"Scatter plot of {len(real)} pairs of codes: their correlation in real against synthetic patients.",
+            "Each dot is a pair of codes of the maps; on the diagonal the two occur together as often in synthetic as in "
+            "real patients. A cloud along the horizontal zero line would mean that relations were lost.",
+        )
+
+
+def utility_bars(area: str, measures: Sequence[Measure], base_rates: dict[str, float]) -> Drawing:
+    """One area (``AUROC`` or ``AUPRC``) of every task and model, by what the classifier was trained on.
+
+    Args:
+        area: which of the two.
+        measures: the measures of that area.
+        base_rates: measure key -> the area of guessing.
+    """
+    height = 0.5 + 0.82 * len(measures)
+    with canvas(WIDTH, height + 0.55) as figure:
+        axes = figure.add_subplot()
+        start = 0.5 if area == "AUROC" else 0.0
+        top = start
+        for group, measure in enumerate(measures):
+            readings: tuple[Reading, ...] = (measure.ceiling, measure.value, measure.floor)
+            for place, ((name, role), reading) in enumerate(zip(CONTENDERS, readings, strict=True)):
+                y = group + 0.26 * (place - 1)
+                if reading.value is None:
+                    axes.text(start, y, " not defined", va="center", fontsize=7.5, color=ROLES["muted"])
+                    continue
+                low, high = reading.interval or (reading.value, reading.value)
+                axes.barh(
+                    y,
+                    reading.value - start,
+                    left=start,
+                    height=0.22,
+                    facecolor=ROLES[role] if role != "independent" else ROLES["surface"],
+                    edgecolor=ROLES[role],
+                    hatch="////" if role == "independent" else None,
+                    linewidth=0.8,
+                    label=f"trained on {name}" if group == 0 else None,
+                )
+                axes.plot([low, high], [y, y], color=ROLES["ink"], lw=1.1, solid_capstyle="butt")
+                axes.text(max(high, reading.value), y, f"  {reading.value:.3f}", va="center", fontsize=7.8)
+                top = max(top, high)
+            chance = base_rates[measure.key]
+            axes.plot([chance, chance], [group - 0.42, group + 0.42], color=ROLES["alarm"], lw=1.2, ls=(0, (3, 2)))
+        axes.set_yticks(range(len(measures)), ["" for _ in measures])
+        for group, measure in enumerate(measures):
+            words = measure.title.rsplit(",", 1)[0].replace(": ", "\n")
+            text = "\n".join(plain_text(part, 26) for part in words.split("\n"))
+            axes.text(
+                -0.02, group, text, transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=8, parse_math=False
+            )
+        axes.set(ylim=(len(measures) - 0.45, -0.55))
+        low_end = min([start, *(m.value.value for m in measures if m.value.value is not None)])
+        axes.set_xlim(low_end, top + 0.16 * max(top - low_end, 0.05))
+        axes.set_xlabel(f"{area} on held-out real patients (line: 95 % interval, dashes: guessing)")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.grid(visible=True, axis="x")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        handles, labels = axes.get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=7.6, handlelength=1.2, columnspacing=1.2)
+        told = "; ".join(
+            f"{measure.title}: real {_number(measure.ceiling)}, synthetic {_number(measure.value)}, "
+            f"independent {_number(measure.floor)}"
+            for measure in measures
+        )
+        return drawing(figure, area.lower(), f"Bars of {area} by training data. {told}.", "")
+
+
+def _number(reading: Reading) -> str:
+    return "not defined" if reading.value is None else f"{reading.value:.3f}"
+
+
+def label_balance(values: Sequence[str], real: Sequence[float], synthetic: Sequence[float], title: str) -> Drawing:
+    """Share of each label value among real and synthetic patients."""
+    with canvas(WIDTH, 0.75 + 0.62 * len(values)) as figure:
+        axes = figure.add_subplot()
+        for place, (name, role, shares) in enumerate(
+            (("real patients", "real", real), ("synthetic patients", "synthetic", synthetic))
+        ):
+            y = np.arange(len(values)) + 0.34 * (place - 0.5)
+            axes.barh(y, [100 * share for share in shares], height=0.3, color=ROLES[role], label=name)
+            for row, share in zip(y, shares, strict=True):
+                axes.text(100 * share, row, f"  {100 * share:.1f} %", va="center", fontsize=7.8)
+        axes.set(ylim=(len(values) - 0.45, -0.55), xlim=(0, 112))
+        axes.set_yticks(range(len(values)), ["" for _ in values])
+        for row, value in enumerate(values):
+            axes.text(
+                -0.02, row, plain_text(value, 26), transform=axes.get_yaxis_transform(), ha="right", va="center", parse_math=False
+            )
+        axes.set_xticks([0, 25, 50, 75, 100])
+        axes.set_xlabel("share of patients (%)")
+        axes.grid(visible=True, axis="x")
+        axes.tick_params(axis="y", length=0)
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=7.8, handlelength=1.2)
+        told = "; ".join(f"{v}: real {100 * r:.1f} %, synthetic {100 * s:.1f} %" for v, r, s in zip(values, real, synthetic, strict=True))
+        return drawing(figure, "labels", f"Bars of label shares. {told}.", title)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpsilonCurve:
+    """Epsilon of one site and data set after each round.
+
+    Attributes:
+        names: sites whose curves coincide.
+        rounds: round numbers, increasing [R].
+        epsilon: cumulative epsilon after each of them [R].
+        before: epsilon that other runs had spent on the data set before.
+        budget: the site's budget, if known.
+    """
+
+    names: tuple[str, ...]
+    rounds: tuple[int, ...]
+    epsilon: tuple[float, ...]
+    before: float
+    budget: float | None
+
+
+def epsilon_curves(curves: Sequence[EpsilonCurve], delta: str) -> Drawing:
+    """Epsilon spent over rounds, one line for each set of sites that spent alike, with their budgets."""
+    styles: tuple[tuple[str, Any], ...] = (
+        ("synthetic", "-"), ("alarm", (0, (5, 1.5))), ("real", (0, (1.5, 1.2))), ("independent", (0, (6, 1.5, 1.5, 1.5))),
+    )  # fmt: skip
+    with canvas(WIDTH, 3.3) as figure:
+        axes = figure.add_subplot()
+        first = min(curve.rounds[0] for curve in curves)
+        last = max(curve.rounds[-1] for curve in curves)
+        top = max(max(curve.epsilon[-1], curve.budget or 0) for curve in curves)
+        for index, curve in enumerate(curves):
+            role, dashes = styles[index % len(styles)]
+            x = [curve.rounds[0] - 1, *curve.rounds]
+            axes.plot(
+                x, [curve.before, *curve.epsilon], drawstyle="steps-post", color=ROLES[role], ls=dashes, lw=1.8,
+                label=plain_text(", ".join(curve.names), 60),
+            )  # fmt: skip
+            axes.plot(x[-1], curve.epsilon[-1], marker="o", ms=4.5, color=ROLES[role])
+            axes.annotate(
+                f"{curve.epsilon[-1]:.2f}", (x[-1], curve.epsilon[-1]), xytext=(0, -5 if index % 2 == 0 else 5),
+                textcoords="offset points", ha="right", va="top" if index % 2 == 0 else "bottom", fontsize=8,
+            )  # fmt: skip
+        for budget in sorted({curve.budget for curve in curves if curve.budget is not None}):
+            axes.axhline(budget, color=ROLES["ink"], lw=1.0, ls=(0, (4, 3)))
+            axes.annotate(
+                f"budget {budget:g}", (0, budget), xycoords=("axes fraction", "data"), xytext=(4, 3),
+                textcoords="offset points", fontsize=8,
+            )  # fmt: skip
+        axes.set(xlim=(first - 1, last + 0.02 * (last - first + 1)), ylim=(0, top * 1.12))
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axes.set_xlabel("round" + (" (0: marginals)" if first == 0 else ""))
+        axes.set_ylabel(f"epsilon spent (delta {delta})")
+        axes.grid(visible=True)
+        handles, labels = axes.get_legend_handles_labels()
+        for text in figure.legend(handles, labels, loc="outside upper left", ncols=1, fontsize=7.8).get_texts():
+            text.set_parse_math(False)
+        told = "; ".join(
+            f"{', '.join(curve.names)}: {curve.epsilon[-1]:.2f} after round {curve.rounds[-1]}"
+            + (f" of budget {curve.budget:g}" if curve.budget is not None else "")
+            for curve in curves
+        )
+        return drawing(
+            figure,
+            "epsilon",
+            f"Cumulative epsilon over rounds. {told}.",
+            "Privacy loss bound that each site has spent on its patients, recomputed from the ledger. Smaller is more "
+            "private; the dashed line is what the site allows.",
+        )
