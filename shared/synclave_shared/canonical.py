@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import rfc8785
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 __all__ = ["ExactDecimal", "FrozenModel", "canonical_bytes", "decimal_text", "sha256_hex"]
+
+MAX_DIGITS: Final = 40
+"""Digits on each side of a decimal point: far beyond any parameter, and small enough to write out."""
+
+_DECIMAL_TEXT = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?")
 
 
 def decimal_text(value: Decimal) -> str:
@@ -21,9 +27,14 @@ def decimal_text(value: Decimal) -> str:
 def _exact(value: Any) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise ValueError("write it as a decimal string, not as a binary float")
+    if isinstance(value, str) and not _DECIMAL_TEXT.fullmatch(value):
+        raise ValueError("must be a plain decimal number of at most 40 digits on each side of the point")
     number = Decimal(value)
     if not number.is_finite():
         raise ValueError("must be a finite number")
+    # Its text is written without an exponent: a few bytes like 1E-999999999 must not become a gigabyte.
+    if number and not -MAX_DIGITS <= number.adjusted() < MAX_DIGITS:
+        raise ValueError("is too large or too small")
     return number
 
 

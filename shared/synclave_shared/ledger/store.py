@@ -1,0 +1,354 @@
+"""The ledger on disk: append-only, safe against a crash at any instant, readable as static files.
+
+Order of an append: bundles and tiles under names that the present checkpoint does not use, flushed to disk; then the
+new checkpoint, put in place by one rename; then the partial tiles that are no longer used are removed. Whatever a
+crash leaves behind, the checkpoint and the files it needs belong together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, Self
+
+from synclave_shared.errors import LedgerError
+from synclave_shared.ledger.checkpoint import (
+    Checkpoint,
+    Note,
+    NoteSignature,
+    cosignature_time,
+    open_checkpoint,
+    parse_line,
+    parse_note,
+    sign_checkpoint,
+)
+from synclave_shared.ledger.entry import KeyRegistered, parse_entry
+from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.ledger.merkle import EMPTY_ROOT, MerkleTree, leaf_hash
+from synclave_shared.ledger.tiles import (
+    CHECKPOINT_PATH,
+    TILE_WIDTH,
+    WITNESS_FOLDER,
+    decode_bundle,
+    encode_bundle,
+    entries_path,
+    tile_content,
+    tile_path,
+    tile_positions,
+    witness_path,
+)
+
+__all__ = ["Ledger"]
+
+TEMPORARY_SUFFIX: Final = ".new"
+
+
+class Ledger:
+    """A ledger folder. Make one with :meth:`create` or :meth:`open`."""
+
+    def __init__(self, folder: Path, note: Note, entries: list[bytes], key: SigningKey | None) -> None:
+        self._folder = folder
+        self._key = key
+        self._note = note
+        self._entries = entries
+        self._tree = MerkleTree(leaf_hash(entry) for entry in entries)
+
+    @classmethod
+    def create(cls, folder: Path, origin: str, key: SigningKey) -> Self:
+        """Start an empty ledger.
+
+        Args:
+            folder: made if it does not exist; must not hold a ledger.
+            origin: which ledger this is, ``synclave/`` and the first 16 digits of the plan's digest.
+            key: the operator's key.
+
+        Raises:
+            LedgerError: if there is a ledger already, or the folder cannot be written.
+        """
+        if (folder / CHECKPOINT_PATH).exists():
+            raise LedgerError(
+                expected="a folder without a ledger", found=str(folder), remedy="Open it, or choose another folder."
+            )
+        checkpoint = Checkpoint(origin=origin, size=0, root=EMPTY_ROOT)
+        note = _signed(checkpoint, key)
+        with _explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            _replace(folder / CHECKPOINT_PATH, note.text.encode())
+        return cls(folder, note, [], key)
+
+    @classmethod
+    def open(cls, folder: Path, key: SigningKey | None = None) -> Self:
+        """Open a ledger and check that its entries have the root of its checkpoint.
+
+        Args:
+            folder: where it lies.
+            key: the operator's key, to append; without it the ledger is read only and the signature is not checked
+                (that is :mod:`synclave_shared.ledger.verify`'s work).
+
+        Raises:
+            LedgerError: if there is none, if it is damaged, or if another key signed its checkpoint.
+        """
+        with _explained(folder):
+            text = _read_text(folder / CHECKPOINT_PATH)
+            note = parse_note(text)
+            checkpoint = note.checkpoint
+            if key is not None:
+                open_checkpoint(text, origin=checkpoint.origin, operator_key=key.public_text)
+            entries: list[bytes] = []
+            for level, index, width in tile_positions(checkpoint.size):
+                if level == 0:
+                    entries += decode_bundle((folder / entries_path(index, width)).read_bytes())
+        ledger = cls(folder, note, entries, key)
+        if len(entries) != checkpoint.size or ledger._tree.root() != checkpoint.root:
+            raise LedgerError(
+                expected=f"{checkpoint.size} entries with the root of the checkpoint",
+                found=f"{len(entries)} entries with another root in {folder}",
+                remedy="Run `synclave-audit verify` to see what was changed; restore the ledger from a copy.",
+            )
+        if key is not None:
+            ledger._remove_unused()
+        return ledger
+
+    @property
+    def origin(self) -> str:
+        """Which ledger this is."""
+        return self._note.checkpoint.origin
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return len(self._entries)
+
+    @property
+    def root(self) -> str:
+        """Merkle root over all entries, hex."""
+        return self._tree.root().hex()
+
+    def entry(self, index: int) -> bytes:
+        """The bytes of an entry.
+
+        Raises:
+            LedgerError: if there is no such entry.
+        """
+        self._require(0 <= index < self.size, f"an entry from 0 to {self.size - 1}", str(index))
+        return self._entries[index]
+
+    def checkpoint(self) -> str:
+        """The newest signed checkpoint with the co-signatures it has, as a note."""
+        return self._note.text
+
+    def inclusion_proof(self, index: int) -> tuple[str, ...]:
+        """Proof (hex hashes) that the entry is under :attr:`root`.
+
+        Raises:
+            LedgerError: if there is no such entry.
+        """
+        self._require(0 <= index < self.size, f"an entry from 0 to {self.size - 1}", str(index))
+        return tuple(node.hex() for node in self._tree.inclusion_proof(index))
+
+    def consistency_proof(self, old_size: int) -> tuple[str, ...]:
+        """Proof (hex hashes) that this ledger extends the one of ``old_size`` entries.
+
+        Raises:
+            LedgerError: if this ledger is smaller.
+        """
+        self._require(0 <= old_size <= self.size, f"a size from 0 to {self.size}", str(old_size))
+        return tuple(node.hex() for node in self._tree.consistency_proof(old_size))
+
+    def append(self, entries: Sequence[bytes]) -> list[int]:
+        """Add entries and sign a checkpoint over them; they are on disk when this returns.
+
+        Args:
+            entries: the bytes of signed entries.
+
+        Returns:
+            Their indices. An empty list changes nothing.
+
+        Raises:
+            LedgerError: if one is not a well-formed entry with a valid signature, if the ledger is read only, or if it
+                was changed by another process. Nothing was appended then.
+        """
+        key = self._writing_key()
+        for data in entries:
+            if not parse_entry(data).verify():
+                raise LedgerError(
+                    expected="entries with valid signatures", found="one without", remedy="Nothing was appended."
+                )
+        if not entries:
+            return []
+        old_size = self.size
+        tree = self._tree
+        for data in entries:
+            tree.append(leaf_hash(data))
+        try:
+            with _explained(self._folder), self._exclusive():
+                self._extend(list(entries), key)
+        except BaseException:
+            # The folder still has the old checkpoint, or another process's: what we hold goes back to what we read.
+            self._tree = MerkleTree(leaf_hash(entry) for entry in self._entries)
+            raise
+        with _explained(self._folder):
+            self._remove_partials(old_size)
+        return list(range(old_size, self.size))
+
+    def _extend(self, entries: list[bytes], key: SigningKey) -> None:
+        """Write the files of the grown tree, then its checkpoint; only then does this object know the entries."""
+        old_size, tree = self.size, self._tree
+        checkpoint = Checkpoint(origin=self.origin, size=tree.size, root=tree.root())
+        for level, index, width in tile_positions(tree.size, old_size):
+            self._write(tile_path(level, index, width), tile_content(tree, level, index, width))
+            if level == 0:
+                start, stop = index * TILE_WIDTH, index * TILE_WIDTH + width
+                bundle = self._entries[start:stop] + entries[max(0, start - old_size) : stop - old_size]
+                self._write(entries_path(index, width), encode_bundle(bundle))
+        note = _signed(checkpoint, key)
+        _replace(self._folder / CHECKPOINT_PATH, note.text.encode())
+        self._entries += entries
+        self._note = note
+
+    def add_cosignature(self, size: int, name: str, line: str) -> None:
+        """Keep a site's witness line for the checkpoint of ``size`` entries.
+
+        It goes to ``witness/<name>``, unless that holds one of a larger size already, and into the checkpoint itself if
+        that has this size.
+
+        Raises:
+            LedgerError: if the ledger has no such size, does not know the site, or the co-signature is not valid.
+        """
+        key = self._writing_key()
+        self._require(0 <= size <= self.size, f"a size from 0 to {self.size}", str(size))
+        checkpoint = Checkpoint(origin=self.origin, size=size, root=self._tree.root(size))
+        signature = parse_line(line.removesuffix("\n"))
+        valid = signature.name == name and any(
+            cosignature_time(checkpoint, signature, public_text) is not None for public_text in self._keys(name)
+        )
+        self._require(valid, f"a co-signature by {name} on the checkpoint of size {size}", "one that does not verify")
+        with _explained(self._folder), self._exclusive():
+            path = self._folder / witness_path(name)
+            if not path.exists() or parse_note(_read_text(path)).checkpoint.size <= size:
+                self._write(witness_path(name), _with_line(_signed(checkpoint, key), signature).text.encode())
+            if size == self.size:
+                note = _with_line(self._note, signature)
+                _replace(self._folder / CHECKPOINT_PATH, note.text.encode())
+                self._note = note
+
+    def _keys(self, name: str) -> Iterator[str]:
+        for data in self._entries:
+            body = parse_entry(data).body
+            if isinstance(body, KeyRegistered) and body.name == name:
+                yield body.public_key
+
+    def _writing_key(self) -> SigningKey:
+        if self._key is None:
+            raise LedgerError(
+                expected="a ledger opened with the operator's key",
+                found="one opened to read",
+                remedy="Open it with the key.",
+            )
+        return self._key
+
+    def _require(self, condition: bool, expected: str, found: str) -> None:
+        if not condition:
+            raise LedgerError(expected=expected, found=found, remedy="Check that this is the ledger you mean.")
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Hold the folder, and make sure that nobody else has written to the ledger since we read it."""
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            current = parse_note(_read_text(self._folder / CHECKPOINT_PATH)).checkpoint
+            if current != self._note.checkpoint:
+                raise LedgerError(
+                    expected=f"the ledger as we left it, with {self.size} entries",
+                    found=f"a checkpoint of {current.size} entries",
+                    remedy="Another process writes to it. Stop one of the two.",
+                )
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _write(self, path: str, data: bytes) -> None:
+        target = self._folder / path
+        missing = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            _flush_folder(folder.parent)
+        _replace(target, data)
+
+    def _remove_partials(self, size: int) -> None:
+        """Remove the partial tiles that only a checkpoint of ``size`` needed: its successor's tiles contain them."""
+        used = set(_paths(self.size))
+        for path in _paths(size):
+            if path not in used:
+                (self._folder / path).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    (self._folder / path).parent.rmdir()
+
+    def _remove_unused(self) -> None:
+        """Remove what an interrupted append left behind: files in our folders that no name of this size refers to."""
+        with _explained(self._folder), self._exclusive():
+            used = {self._folder / path for path in _paths(self.size)}
+            for folder in ("tile", WITNESS_FOLDER):
+                for path in sorted((self._folder / folder).rglob("*"), reverse=True):
+                    unused = path.suffix == TEMPORARY_SUFFIX or (folder == "tile" and path not in used)
+                    if path.is_file() and unused:
+                        path.unlink()
+                    elif path.is_dir():
+                        with contextlib.suppress(OSError):
+                            path.rmdir()
+            (self._folder / (CHECKPOINT_PATH + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
+
+
+def _paths(size: int) -> Iterator[str]:
+    for level, index, width in tile_positions(size):
+        yield tile_path(level, index, width)
+        if level == 0:
+            yield entries_path(index, width)
+
+
+def _signed(checkpoint: Checkpoint, key: SigningKey) -> Note:
+    return Note(checkpoint=checkpoint, signatures=(sign_checkpoint(checkpoint, key),))
+
+
+def _with_line(note: Note, signature: NoteSignature) -> Note:
+    """The note with this signature, in place of an earlier one by the same name."""
+    others = tuple(line for line in note.signatures if line.name != signature.name)
+    return Note(checkpoint=note.checkpoint, signatures=(*others, signature))
+
+
+def _read_text(path: Path) -> str:
+    return path.read_bytes().decode("utf-8")
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put ``data`` at ``path`` so that after a crash there is either the old content or the new, never a part."""
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _flush_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+        raise LedgerError(
+            expected=f"a ledger in {folder}", found=reason, remedy="Check the path and its permissions, or the copy."
+        ) from None

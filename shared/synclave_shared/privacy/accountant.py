@@ -1,0 +1,210 @@
+"""What mechanisms cost: cumulative epsilon at a given delta, for add-or-remove-one patient.
+
+The number that counts comes from privacy loss distributions (Koskela et al. 2020; Doroshenko et al. 2022, by
+``dp_accounting``). Rényi divergences (Mironov 2017) and Opacus' PRV accountant (Gopi et al. 2021) check it.
+
+Discretisation: losses are rounded *up* to a grid of 1e-3, so the number is an upper bound, and about 0.2 % above the
+one of a ten times finer grid in the settings this project trains in (tests/privacy). Below an epsilon of 0.5 the grid
+is 1e-4, because there the rounding would be a visible share of the value. The Rényi bound replaces it where it is
+lower (very many very small steps) and where a distribution would not fit into memory; both are upper bounds, and so
+is the smaller of the two.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from synclave_shared.privacy.mechanism import MAX_STEPS, GaussianSum, PoissonGaussian, to_event
+
+if TYPE_CHECKING:
+    from dp_accounting import rdp
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+
+__all__ = ["epsilon", "epsilon_over_time", "epsilon_prv", "epsilon_rdp", "merge_equal"]
+
+GRID: Final = 1e-3
+FINE_GRID: Final = 1e-4
+
+FINE_BELOW: Final = 0.5
+"""Epsilon below which the fine grid is used: losses are narrow there, so it is cheap."""
+
+MAX_GRID_EPSILON: Final = 100.0
+"""Above this (Rényi) epsilon no distribution is computed: nothing is protected, and its grid grows without bound."""
+
+MIN_GRID_NOISE: Final = 0.1
+"""Below this noise multiplier a single step's losses alone would fill the memory."""
+
+# Integer orders only: their moments are finite sums. The series for fractional orders do not always converge.
+_ORDERS: Final = (*range(2, 65), 72, 80, 96, 128, 192, 256, 512, 1024)
+
+_Mechanism = PoissonGaussian | GaussianSum
+
+
+def merge_equal(mechanisms: Sequence[_Mechanism]) -> list[_Mechanism]:
+    """Write neighbours that differ only in their number of steps as one mechanism; the order is kept.
+
+    Composing is associative, so this changes no epsilon. It makes a plan of thousands of rounds a short list.
+    """
+    merged: list[_Mechanism] = []
+    for mechanism in mechanisms:
+        last = merged[-1] if merged else None
+        if isinstance(last, PoissonGaussian) and isinstance(mechanism, PoissonGaussian):
+            total = last.steps + mechanism.steps
+            if total <= MAX_STEPS and last == mechanism.model_copy(update={"steps": last.steps}):
+                merged[-1] = last.model_copy(update={"steps": total})
+                continue
+        merged.append(mechanism)
+    return merged
+
+
+@lru_cache(maxsize=64)
+def _loss_distribution(noise: float, selection: float | None, count: int, grid: float) -> PrivacyLossDistribution:
+    """Loss distribution of ``count`` Gaussian releases, on everybody (``selection`` None) or on a Poisson selection."""
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    if selection is None:
+        # The composition of Gaussian releases is a Gaussian release.
+        return pld.from_gaussian_mechanism(noise / math.sqrt(count), value_discretization_interval=grid)
+    step = pld.from_gaussian_mechanism(noise, value_discretization_interval=grid, sampling_prob=selection)
+    return step.self_compose(count)
+
+
+def _rdp_accountant() -> rdp.RdpAccountant:
+    from dp_accounting import rdp
+
+    return rdp.RdpAccountant(orders=_ORDERS)
+
+
+class _Composition:
+    """Mechanisms composed so far; one interpreter behind all totals, so that they agree.
+
+    Args:
+        delta: at which epsilon is asked.
+    """
+
+    def __init__(self, delta: float) -> None:
+        if not 0 < delta < 1:
+            raise ValueError(f"delta must be between 0 and 1, not {delta}")
+        self._delta = delta
+        self._rdp = _rdp_accountant()
+        self._grids: dict[float, PrivacyLossDistribution | None] = {GRID: None, FINE_GRID: None}
+
+    def add(self, mechanism: _Mechanism, times: int = 1) -> None:
+        """Compose ``times`` repetitions of a mechanism."""
+        noise = float(mechanism.noise_multiplier)
+        if isinstance(mechanism, PoissonGaussian):
+            selection, count = float(mechanism.selection_rate), mechanism.steps * times
+        else:
+            selection, count = None, times
+        self._rdp.compose(to_event(mechanism), times)
+        bound = self._rdp_epsilon()
+        if noise < MIN_GRID_NOISE or not bound <= MAX_GRID_EPSILON:
+            self._grids = {}
+        for grid, before in self._grids.items():
+            added = _loss_distribution(noise, selection, count, grid)
+            self._grids[grid] = added if before is None else before.compose(added)
+        if FINE_GRID in self._grids and self._grid_epsilon(GRID) >= FINE_BELOW:
+            del self._grids[FINE_GRID]
+
+    def _rdp_epsilon(self) -> float:
+        return float(self._rdp.get_epsilon(self._delta))
+
+    def _grid_epsilon(self, grid: float) -> float:
+        distribution = self._grids.get(grid)
+        return math.inf if distribution is None else float(distribution.get_epsilon_for_delta(self._delta))
+
+    def epsilon(self) -> float:
+        """The smallest of the upper bounds."""
+        return min(self._rdp_epsilon(), *(self._grid_epsilon(grid) for grid in (GRID, FINE_GRID)))
+
+
+def _counts(mechanisms: Sequence[_Mechanism]) -> list[tuple[_Mechanism, int]]:
+    """Distinct mechanisms (up to ``steps`` and ``clip_norm``, which no loss depends on) and how often each occurs."""
+    counts: Counter[_Mechanism] = Counter()
+    for mechanism in mechanisms:
+        if isinstance(mechanism, PoissonGaussian):
+            counts[mechanism.model_copy(update={"steps": 1, "clip_norm": Decimal(1)})] += mechanism.steps
+        else:
+            counts[mechanism.model_copy(update={"clip_norm": Decimal(1)})] += 1
+    # Composition is commutative; the noisiest first keeps the fine grid as long as it is of use.
+    return sorted(counts.items(), key=lambda item: (-item[0].noise_multiplier, item[1]))
+
+
+def epsilon(mechanisms: Sequence[_Mechanism], delta: float) -> float:
+    """Cumulative epsilon of the composition of all ``mechanisms``; an upper bound, adaptive composition included.
+
+    Args:
+        mechanisms: everything that was done to one data set, in any order.
+        delta: the probability with which the guarantee may fail.
+
+    Returns:
+        0 for an empty list; infinity if no epsilon holds at this delta.
+
+    Raises:
+        ValueError: unless ``0 < delta < 1``.
+    """
+    composition = _Composition(delta)
+    if not mechanisms:
+        return 0.0
+    for mechanism, times in _counts(mechanisms):
+        composition.add(mechanism, times)
+    return composition.epsilon()
+
+
+def epsilon_over_time(mechanisms: Sequence[_Mechanism], delta: float) -> list[float]:
+    """Cumulative epsilon after each mechanism, in the given order; each composes one distribution onto the last.
+
+    Raises:
+        ValueError: unless ``0 < delta < 1``.
+    """
+    composition = _Composition(delta)
+    totals = []
+    for mechanism in mechanisms:
+        composition.add(mechanism)
+        totals.append(composition.epsilon())
+    return totals
+
+
+def epsilon_rdp(mechanisms: Sequence[_Mechanism], delta: float) -> float:
+    """Cumulative epsilon by Rényi divergences of integer orders: an independent upper bound, typically 10-20 % higher.
+
+    Raises:
+        ValueError: unless ``0 < delta < 1``.
+    """
+    if not 0 < delta < 1:
+        raise ValueError(f"delta must be between 0 and 1, not {delta}")
+    if not mechanisms:
+        return 0.0
+    accountant = _rdp_accountant()
+    for mechanism, times in _counts(mechanisms):
+        accountant.compose(to_event(mechanism), times)
+    return float(accountant.get_epsilon(delta))
+
+
+def epsilon_prv(mechanisms: Sequence[_Mechanism], delta: float) -> float | None:
+    """Cumulative epsilon by the PRV accountant of Opacus, which includes its error bound of 0.01.
+
+    Returns:
+        None if Opacus is not installed, if there is nothing to compose, or if a mechanism is not subsampled.
+    """
+    counts = _counts(mechanisms)
+    if not counts or any(not isinstance(each, PoissonGaussian) or each.selection_rate == 1 for each, _ in counts):
+        return None
+    try:
+        # By name, at run time: an auditor's installation has no Opacus, and needs none.
+        accountants: Any = importlib.import_module("opacus.accountants")
+    except ImportError:
+        return None
+    accountant = accountants.PRVAccountant()
+    accountant.history = [
+        (float(mechanism.noise_multiplier), float(mechanism.selection_rate), times)
+        for mechanism, times in counts
+        if isinstance(mechanism, PoissonGaussian)
+    ]
+    return float(accountant.get_epsilon(delta))

@@ -1,0 +1,65 @@
+"""A site's privacy budget for one data set, and whether something still fits into it.
+
+A budget bounds the *cumulative composed* spend over every plan that ever touched the data set. Epsilons are never
+added up: what was done before and what is planned are composed as one list of mechanisms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import Field
+
+from synclave_shared.canonical import ExactDecimal, FrozenModel
+from synclave_shared.privacy.accountant import epsilon
+from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
+
+__all__ = ["Budget", "Verdict", "check_budget", "within"]
+
+
+class Budget(FrozenModel):
+    """The most that may ever be spent on a data set: (epsilon, delta)-DP per patient."""
+
+    epsilon: Annotated[ExactDecimal, Field(gt=0, le=1_000_000)]
+    delta: Annotated[ExactDecimal, Field(gt=0, lt=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a spend would do to a budget.
+
+    Attributes:
+        spent_epsilon: cumulative epsilon so far, at the budget's delta.
+        after_epsilon: cumulative epsilon afterwards; infinite if that delta cannot be met at all.
+        allowed: whether ``after_epsilon`` is within the budget.
+    """
+
+    spent_epsilon: float
+    after_epsilon: float
+    allowed: bool
+
+
+def within(value: float, budget: Budget) -> bool:
+    """Whether an epsilon is within a budget; compared exactly, and false for infinity and NaN."""
+    return Decimal(value).is_finite() and Decimal(value) <= budget.epsilon
+
+
+def check_budget(
+    budget: Budget,
+    spent: Sequence[PoissonGaussian | GaussianSum],
+    planned: Sequence[PoissonGaussian | GaussianSum],
+) -> Verdict:
+    """Decide over a spend on the composition of everything before it and itself.
+
+    Args:
+        budget: the data set's budget.
+        spent: every mechanism reserved on the data set so far, under any plan.
+        planned: what is to be added.
+    """
+    delta = float(budget.delta)
+    before = epsilon(spent, delta)
+    after = epsilon([*spent, *planned], delta) if planned else before
+    return Verdict(spent_epsilon=before, after_epsilon=after, allowed=within(after, budget))
