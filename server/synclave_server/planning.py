@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
-
 from synclave_shared.canonical import ExactDecimal, FrozenModel
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import PlanError
@@ -25,12 +24,13 @@ from synclave_shared.plan import (
     Privacy,
     SiteEntry,
     TrainPlan,
+    all_mechanisms,
     explain_validation,
 )
 from synclave_shared.privacy.calibrate import noise_multiplier_for
-from synclave_shared.privacy.mechanism import GaussianSum, Mechanism, PoissonGaussian, PositiveDecimal, Probability
+from synclave_shared.privacy.mechanism import PositiveDecimal, Probability
 
-__all__ = ["PlanFile", "compile_plan", "parse_plan_file"]
+__all__ = ["PlanFile", "compile_plan", "parse_plan_file", "resolve_privacy"]
 
 
 class PrivacyTarget(FrozenModel):
@@ -87,29 +87,32 @@ def parse_plan_file(raw: Mapping[str, Any]) -> PlanFile:
     return plan_file
 
 
-def _calibrated(target: PrivacyTarget, federation: Federation) -> Decimal:
-    """The noise multiplier of the plan: given, or the smallest that keeps the whole plan within ``epsilon``."""
-    if target.noise_multiplier is not None:
-        return target.noise_multiplier
-    assert target.epsilon is not None  # noqa: S101 - parse_plan_file made sure that one of the two is given
+def resolve_privacy(plan_file: PlanFile) -> Privacy:
+    """The plan's privacy settings, the noise calibrated if the file gives an epsilon.
 
-    def mechanisms(noise_multiplier: Decimal) -> list[Mechanism]:
-        training: list[Mechanism] = [
-            PoissonGaussian(
-                noise_multiplier=noise_multiplier,
-                clip_norm=target.clip_norm,
-                selection_rate=target.selection_rate,
-                steps=federation.rounds * federation.steps_per_round,
-            )
-        ]
-        if target.marginals is None:
-            return training
-        marginals = GaussianSum(
-            noise_multiplier=target.marginals.noise_multiplier, clip_norm=target.marginals.clip_norm
+    The calibration composes all training steps and the marginals, and takes the smallest noise multiplier on a grid of
+    0.001 whose PLD epsilon does not exceed the target.
+    """
+    target = plan_file.privacy
+
+    def settings(noise_multiplier: Decimal) -> Privacy:
+        return Privacy(
+            delta=target.delta,
+            noise_multiplier=noise_multiplier,
+            clip_norm=target.clip_norm,
+            selection_rate=target.selection_rate,
+            marginals=target.marginals,
         )
-        return [marginals, *training]
 
-    return noise_multiplier_for(float(target.epsilon), float(target.delta), mechanisms)
+    if target.noise_multiplier is not None:
+        return settings(target.noise_multiplier)
+    assert target.epsilon is not None  # noqa: S101 - parse_plan_file made sure that one of the two is given
+    noise_multiplier = noise_multiplier_for(
+        float(target.epsilon),
+        float(target.delta),
+        lambda candidate: all_mechanisms(settings(candidate), plan_file.federation),
+    )
+    return settings(noise_multiplier)
 
 
 def compile_plan(
@@ -143,13 +146,7 @@ def compile_plan(
             schema_digest=schema.digest,
             model=plan_file.model,
             optimiser=plan_file.optimiser,
-            privacy=Privacy(
-                delta=plan_file.privacy.delta,
-                noise_multiplier=_calibrated(plan_file.privacy, plan_file.federation),
-                clip_norm=plan_file.privacy.clip_norm,
-                selection_rate=plan_file.privacy.selection_rate,
-                marginals=plan_file.privacy.marginals,
-            ),
+            privacy=resolve_privacy(plan_file),
             federation=plan_file.federation,
             sites=tuple(
                 SiteEntry(

@@ -27,7 +27,10 @@ __all__ = [
     "Privacy",
     "SiteEntry",
     "TrainPlan",
+    "all_mechanisms",
+    "explain_validation",
     "read_plan_toml",
+    "round_mechanism",
 ]
 
 MARGINALS_ROUND = 0
@@ -251,26 +254,42 @@ class TrainPlan(FrozenModel):
         Raises:
             PlanError: if the plan has no such round.
         """
-        if round_number == MARGINALS_ROUND and self.privacy.marginals:
-            return GaussianSum(
-                noise_multiplier=self.privacy.marginals.noise_multiplier, clip_norm=self.privacy.marginals.clip_norm
-            )
-        if 1 <= round_number <= self.federation.rounds:
-            return PoissonGaussian(
-                noise_multiplier=self.privacy.noise_multiplier,
-                clip_norm=self.privacy.clip_norm,
-                selection_rate=self.privacy.selection_rate,
-                steps=self.federation.steps_per_round,
-            )
-        raise PlanError(
-            expected=f"a round from {self.first_round()} to {self.federation.rounds}",
-            found=str(round_number),
-            remedy="Check that the coordinator runs the plan it signed.",
-        )
+        return round_mechanism(self.privacy, self.federation, round_number)
 
     def mechanisms(self) -> list[PoissonGaussian | GaussianSum]:
         """Every mechanism of the plan in order: its worst-case spend at each site."""
-        return [self.mechanism(number) for number in range(self.first_round(), self.federation.rounds + 1)]
+        return all_mechanisms(self.privacy, self.federation)
+
+
+def round_mechanism(privacy: Privacy, federation: Federation, round_number: int) -> PoissonGaussian | GaussianSum:
+    """The one mechanism that a site runs in a round under these settings.
+
+    Raises:
+        PlanError: if there is no such round.
+    """
+    if round_number == MARGINALS_ROUND and privacy.marginals:
+        return GaussianSum(
+            noise_multiplier=privacy.marginals.noise_multiplier, clip_norm=privacy.marginals.clip_norm
+        )
+    if 1 <= round_number <= federation.rounds:
+        return PoissonGaussian(
+            noise_multiplier=privacy.noise_multiplier,
+            clip_norm=privacy.clip_norm,
+            selection_rate=privacy.selection_rate,
+            steps=federation.steps_per_round,
+        )
+    first = MARGINALS_ROUND if privacy.marginals else 1
+    raise PlanError(
+        expected=f"a round from {first} to {federation.rounds}",
+        found=str(round_number),
+        remedy="Check that the coordinator runs the plan it signed.",
+    )
+
+
+def all_mechanisms(privacy: Privacy, federation: Federation) -> list[PoissonGaussian | GaussianSum]:
+    """Every mechanism that these settings lead to, in the order of rounds."""
+    first = MARGINALS_ROUND if privacy.marginals else 1
+    return [round_mechanism(privacy, federation, number) for number in range(first, federation.rounds + 1)]
 
 
 def explain_validation(error: ValidationError) -> str:

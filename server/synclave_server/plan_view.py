@@ -1,0 +1,68 @@
+"""What a plan costs, before anybody signs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from synclave_shared.canonical import decimal_text
+from synclave_shared.plan import Federation, Privacy, all_mechanisms
+from synclave_shared.privacy.accountant import epsilon, epsilon_rdp
+from synclave_shared.privacy.mechanism import GaussianSum
+
+__all__ = ["cost_document", "draw_cost"]
+
+SHARED_PATIENT_SITES = (2, 3)
+"""A patient treated at several sites of the roster loses the composition over them; shown for two and three."""
+
+
+def cost_document(privacy: Privacy, federation: Federation) -> dict[str, Any]:
+    """Epsilon of everything that the settings lead to, at each site, by two accountants."""
+    mechanisms = all_mechanisms(privacy, federation)
+    delta = float(privacy.delta)
+    marginals = [mechanism for mechanism in mechanisms if isinstance(mechanism, GaussianSum)]
+    return {
+        "noise_multiplier": decimal_text(privacy.noise_multiplier),
+        "selection_rate": decimal_text(privacy.selection_rate),
+        "clip_norm": decimal_text(privacy.clip_norm),
+        "delta": decimal_text(privacy.delta),
+        "unit": privacy.unit,
+        "adjacency": privacy.adjacency,
+        "rounds": federation.rounds,
+        "steps": federation.rounds * federation.steps_per_round,
+        "epsilon": epsilon(mechanisms, delta),
+        "epsilon_rdp": epsilon_rdp(mechanisms, delta),
+        "epsilon_marginals": epsilon(marginals, delta),
+        "epsilon_patient_at_sites": {
+            str(sites): epsilon(mechanisms * sites, delta) for sites in SHARED_PATIENT_SITES
+        },
+    }
+
+
+def draw_cost(document: dict[str, Any], console: Console) -> None:
+    """The same for a person."""
+    table = Table(title="What this plan spends at each site", title_justify="left", show_header=False)
+    rows = (
+        ("epsilon (PLD)", f"{document['epsilon']:.4f}"),
+        ("epsilon (RDP, an upper bound, for comparison)", f"{document['epsilon_rdp']:.4f}"),
+        ("of it the marginals alone", f"{document['epsilon_marginals']:.4f}"),
+        ("delta", document["delta"]),
+        ("unit and adjacency", f"{document['unit']}, {document['adjacency']}"),
+        ("noise multiplier", document["noise_multiplier"]),
+        ("selection rate", document["selection_rate"]),
+        ("steps", f"{document['steps']} in {document['rounds']} rounds"),
+        *(
+            (f"epsilon of a patient treated at {sites} sites", f"{value:.4f}")
+            for sites, value in document["epsilon_patient_at_sites"].items()
+        ),
+    )
+    for name, value in rows:
+        table.add_row(name, str(value))
+    console.print(table)
+    if "run" in document:
+        console.print(f"Signed as plan {document['plan_digest'][:16]} in {escape(document['run'])}", soft_wrap=True)
+    else:
+        console.print("Nothing was signed: add --out and a --site-key for each site.")

@@ -1,0 +1,89 @@
+"""What happens before the first round: the plan is compiled, signed and laid down in a run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from synclave_shared.data.schema import Schema
+from synclave_shared.errors import ConfigurationError
+from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.plan import TrainPlan, read_plan_toml
+
+from synclave_server.planning import PlanFile, compile_plan, parse_plan_file
+from synclave_server.run_folder import RunFolder
+
+__all__ = ["Draft", "coordinator_key", "prepare_run", "read_draft"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A plan file and the schema that it names, both read and checked.
+
+    Attributes:
+        plan_file: content of the plan file.
+        schema_path: the schema's file.
+        schema: the schema.
+    """
+
+    plan_file: PlanFile
+    schema_path: Path
+    schema: Schema
+
+
+def read_draft(path: Path) -> Draft:
+    """Read a plan file and its schema.
+
+    Raises:
+        PlanError: if the plan file cannot be used.
+        SchemaError: if the schema cannot be used.
+    """
+    plan_file = parse_plan_file(read_plan_toml(path))
+    schema_path = (path.parent / plan_file.schema_file).resolve()
+    return Draft(plan_file=plan_file, schema_path=schema_path, schema=Schema.load(schema_path))
+
+
+def coordinator_key(home: Path, *, create: bool = False) -> Path:
+    """The coordinator's key file in its home folder.
+
+    Args:
+        home: the coordinator's folder.
+        create: make the key if there is none.
+
+    Raises:
+        ConfigurationError: if there is none and none shall be made.
+    """
+    path = home / "coordinator.key"
+    if path.exists():
+        return path
+    if not create:
+        raise ConfigurationError(
+            expected=f"the coordinator's key at {path}",
+            found="none",
+            remedy="Run `synclave init` once, or name the right --home.",
+        )
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    SigningKey.generate(path)
+    return path
+
+
+def prepare_run(
+    draft: Draft, *, key_file: Path, site_keys: Mapping[str, str], out: Path
+) -> tuple[TrainPlan, RunFolder]:
+    """Compile, sign and store the plan.
+
+    Args:
+        draft: plan file and schema.
+        key_file: the coordinator's key.
+        site_keys: public key of every site by name.
+        out: folder of the run; if it holds the very same plan, that run is resumed.
+
+    Raises:
+        PlanError: if the plan and the sites do not fit together.
+        FederationError: if ``out`` holds the run of another plan.
+    """
+    key = SigningKey.load(key_file)
+    plan = compile_plan(draft.plan_file, schema=draft.schema, coordinator_key=key.public_text, site_keys=site_keys)
+    content = plan.to_bytes()
+    return plan, RunFolder.prepare(out, content, key.sign_text(content), draft.schema.to_json_bytes())

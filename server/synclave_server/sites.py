@@ -1,0 +1,92 @@
+"""Hospitals on this machine, for the demo and for simulation: each is set up by its own program, as at a hospital.
+
+The coordinator's rooms import nothing of the client's; they call ``synclave-site`` like any data steward does.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from synclave_shared.canonical import decimal_text
+from synclave_shared.errors import FederationError
+
+__all__ = ["LocalSite", "set_up_sites"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSite:
+    """A site that was set up on this machine.
+
+    Attributes:
+        name: its name.
+        settings: its ``site.toml``.
+        public_key: its key (Ed25519, base64).
+    """
+
+    name: str
+    settings: Path
+    public_key: str
+
+
+def set_up_sites(
+    folder: Path,
+    data_folders: Mapping[str, Path],
+    *,
+    schema_file: Path,
+    coordinator_key: str,
+    dataset: str,
+    epsilon: Decimal,
+    delta: Decimal,
+    socket_folder: Path,
+) -> list[LocalSite]:
+    """Set up one site per data folder with ``synclave-site init``.
+
+    Args:
+        folder: where each site gets its own folder with settings, key and journal.
+        data_folders: data folder of each site by name.
+        schema_file: the schema that every site installs.
+        coordinator_key: the key every site pins.
+        dataset: name of the data set that the budget protects.
+        epsilon, delta: budget of each site.
+        socket_folder: short path for the Unix sockets, whose paths have at most about 100 bytes.
+
+    Raises:
+        FederationError: if a site could not be set up; its own explanation is passed on.
+    """
+
+    def set_up(item: tuple[str, Path]) -> LocalSite:
+        name, data_folder = item
+        home = folder / name
+        command = [
+            *(sys.executable, "-m", "synclave_client.cli", "init", str(home)),
+            *("--name", name),
+            *("--data", str(data_folder)),
+            *("--schema", str(schema_file)),
+            *("--coordinator-key", coordinator_key),
+            *("--dataset", dataset),
+            *("--epsilon", decimal_text(epsilon)),
+            *("--delta", decimal_text(delta)),
+            *("--socket", str(socket_folder / f"{name}.sock")),
+            "--json",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+        try:
+            answer = json.loads(done.stdout)
+            if done.returncode == 0:
+                return LocalSite(name=name, settings=Path(answer["settings"]), public_key=answer["public_key"])
+            explanation = f"{answer['error']['found']}. {answer['error']['remedy']}"
+        except (ValueError, KeyError):
+            explanation = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
+        raise FederationError(
+            expected=f"site {name} to be set up in {home}", found=explanation, remedy="Correct this and start again."
+        )
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return list(pool.map(set_up, data_folders.items()))
