@@ -32,7 +32,7 @@ from synclave_shared.plan import Digest, Name, TrainPlan, explain_validation
 from synclave_server.aggregate import ServerState
 from synclave_server.run_folder import write_atomically
 
-__all__ = ["Snapshot", "SnapshotRecord", "read_snapshot", "write_snapshot"]
+__all__ = ["Snapshot", "SnapshotRecord", "copy_snapshot", "read_snapshot", "write_snapshot"]
 
 MAX_TENSOR_BYTES: Final = 8 * 2**30
 """Far above the largest model of the project (130 M parameters and two moments); a larger file is not one of ours."""
@@ -130,6 +130,14 @@ def write_snapshot(
     return record
 
 
+def copy_snapshot(source: Path, target: Path) -> None:
+    """Put a copy of a snapshot at ``target``, replacing what is there."""
+    part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    _replace_folder(part, target)
+
+
 def _replace_folder(part: Path, folder: Path) -> None:
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
@@ -175,6 +183,7 @@ def read_snapshot(folder: Path) -> Snapshot:
         ("model.safetensors", sha256_hex(content), record.tensors_digest),
         ("plan.json", plan.digest, record.plan_digest),
         ("schema.json", sha256_hex(schema), record.schema_digest),
+        ("the plan's schema", plan.schema_digest, record.schema_digest),
     ):
         if found != expected:
             raise _damaged(folder, f"{name} with SHA-256 {found[:16]}... in place of {expected[:16]}...")

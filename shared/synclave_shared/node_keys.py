@@ -28,6 +28,8 @@ __all__ = ["node_key", "registered_form"]
 def node_key(path: Path) -> str:
     """The public half, in OpenSSH form, of the node key at ``path``; the key is made (mode 0600) if there is none.
 
+    The public half is also written beside it, with the suffix ``.pub``: that file is what the coordinator gets.
+
     Raises:
         ConfigurationError: if there is a file that holds no such key.
     """
@@ -43,7 +45,11 @@ def node_key(path: Path) -> str:
         raise _no_key(path, type(error).__name__) from None
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         raise _no_key(path, "another kind of key")
-    return private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")
+    public = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")
+    public_file = path.with_suffix(".pub")
+    if not public_file.exists() or public_file.read_text(encoding="utf-8") != public + "\n":
+        public_file.write_text(public + "\n", encoding="ascii")
+    return public
 
 
 def registered_form(public_key: str) -> bytes:

@@ -121,14 +121,19 @@ class ProcessGroup:
         self._children.append(child)
         return child
 
-    def check(self) -> None:
-        """Make sure that every child still runs.
+    @property
+    def children(self) -> tuple[Child, ...]:
+        """All that were started and not released."""
+        return tuple(self._children)
+
+    def check(self, *, but: Child | None = None) -> None:
+        """Make sure that every child still runs, ``but`` one that may have ended.
 
         Raises:
             FederationError: naming the first one that ended.
         """
         for child in self._children:
-            if not child.running:
+            if child is not but and not child.running:
                 raise FederationError(
                     expected=f"{child.name} to keep running",
                     found=f"it ended with status {child.process.returncode}",

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from synclave_shared.errors import SynclaveError
+from synclave_shared.errors import FederationError, SynclaveError
 from synclave_shared.node_keys import node_key
 from synclave_shared.processes import ProcessGroup, flower_environment, free_port, stop_on_signals
+
+from synclave_client.vault_channel import VaultClient
 
 __all__ = ["GatewaySettings", "run_gateway"]
 
@@ -26,6 +28,9 @@ hold the lease of a SuperNode that was killed, for up to 60 s."""
 
 STEADY_S: Final = 60.0
 """A SuperNode that ran this long counts as healthy; the next restart is quick again."""
+
+VAULT_PATIENCE_S: Final = 1.0
+"""Between two looks at the SuperNode while the vault is not up yet."""
 
 _log = logging.getLogger("synclave.gateway")
 
@@ -82,12 +87,16 @@ def run_gateway(settings: GatewaySettings) -> None:
     with stop_on_signals(), ProcessGroup(settings.state / "logs") as group:
         executor = Executor(f"127.0.0.1:{port}", secret.encode("ascii"))
         attempt = 0
+        # The SuperNode comes up while the vault still loads data and model; requests wait for it in the SuperNode.
+        vault, ready = VaultClient(settings.socket), False
         try:
             while True:
                 supernode = group.start("supernode", command, environment)
                 started = time.monotonic()
                 while supernode.running:
-                    executor.step()
+                    if ready or _is_up(vault):
+                        ready = True
+                        executor.step()
                 if time.monotonic() - started > STEADY_S:
                     attempt = 0
                 delay_s = RESTART_DELAYS_S[min(attempt, len(RESTART_DELAYS_S) - 1)]
@@ -96,7 +105,16 @@ def run_gateway(settings: GatewaySettings) -> None:
                 _log.warning("it starts again in %g s; its log is %s", delay_s, supernode.log)
                 time.sleep(delay_s)
         finally:
+            vault.close()
             executor.close()
+
+
+def _is_up(vault: VaultClient) -> bool:
+    try:
+        vault.wait_ready(VAULT_PATIENCE_S)
+    except FederationError:
+        return False
+    return True
 
 
 def main() -> None:

@@ -26,17 +26,17 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
+from synclave_shared.bundle import bundle_bytes, bundle_digest
+from synclave_shared.errors import FederationError
+from synclave_shared.node_keys import registered_form
+from synclave_shared.processes import Child, ProcessGroup, flower_environment, free_port, stop_on_signals, wait_for_port
 
 from synclave_server.app import COORDINATOR_KEY_VARIABLE, RUN_VARIABLE
 from synclave_server.federation.certificates import Certificates, make_certificates
 from synclave_server.federation.gate import CONTROL_SECRET_HEADER
 from synclave_server.run_folder import ProgressTail, RoundProgress, RunFolder
-from synclave_shared.bundle import bundle_bytes, bundle_digest
-from synclave_shared.errors import FederationError
-from synclave_shared.node_keys import registered_form
-from synclave_shared.processes import ProcessGroup, flower_environment, free_port, stop_on_signals, wait_for_port
 
-__all__ = ["Coordinator", "serve"]
+__all__ = ["Coordinator", "follow", "serve"]
 
 START_TIMEOUT_S: Final = 60.0
 """Longest wait for our own processes to come up; 3 s is usual, the rest is for overloaded machines."""
@@ -100,13 +100,21 @@ class Coordinator:
         with self._control() as control:
             return {node.name for node in control.ListNodes(ListNodesRequest()).nodes_info if node.status == "online"}
 
-    def run(self, folder: RunFolder, coordinator_key: Path, progress: Callable[[RoundProgress], None]) -> None:
+    def run(
+        self,
+        folder: RunFolder,
+        coordinator_key: Path,
+        progress: Callable[[RoundProgress], None],
+        *,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Run the plan of ``folder`` to its end, or from where it stopped.
 
         Args:
             folder: the prepared run.
             coordinator_key: file of the coordinator's Ed25519 key.
             progress: called with every event.
+            check: called while waiting; raises if something else that the run needs has ended.
 
         Raises:
             FederationError: if the run failed, or one of the processes ended.
@@ -122,22 +130,12 @@ class Coordinator:
         token_file.write_text(self._start_task(), encoding="ascii")
         command = ["flwr-serverapp", "--runtime-api-address", self._loopback, "--insecure"]
         server_app = self.group.start("serverapp", [*command, "--token-file", str(token_file)], environment)
-        finished = False
-        while not finished:
-            time.sleep(WATCH_INTERVAL_S)
-            running = server_app.running
-            for event in tail.new_events():
-                progress(event)
-                event.raise_if_failed()
-                finished = finished or event.last
-            if not running and not finished:
-                raise FederationError(
-                    expected="the run to be completed",
-                    found=f"the ServerApp ended with status {server_app.process.returncode}",
-                    remedy=f"Read {server_app.log}; start the same command again to resume after the last round.",
-                )
-            if running:
-                self.group.check()
+
+        def both() -> None:
+            self.group.check(but=server_app)
+            check()
+
+        follow(server_app, tail, progress, check=both)
         self.group.release(server_app)
 
     def _control(self) -> ControlHttpClient:
@@ -179,6 +177,37 @@ class Coordinator:
             found="no task",
             remedy="Read superlink.log in the run's logs folder.",
         )
+
+
+def follow(
+    child: Child, tail: ProgressTail, progress: Callable[[RoundProgress], None], *, check: Callable[[], None]
+) -> None:
+    """Pass a run's events on until it is complete.
+
+    Args:
+        child: the process that runs it.
+        tail: its events, from before the process was started.
+        progress: called with every event.
+        check: called while waiting; raises if something else that the run needs has ended.
+
+    Raises:
+        FederationError: if the run failed, or its process ended without a last word.
+    """
+    while True:
+        time.sleep(WATCH_INTERVAL_S)
+        running = child.running
+        for event in tail.new_events():
+            progress(event)
+            event.raise_if_failed()
+            if event.last:
+                return
+        if not running:
+            raise FederationError(
+                expected="the run to be completed",
+                found=f"{child.name} ended with status {child.process.returncode}",
+                remedy=f"Read {child.log}; start the same command again to resume after the last round.",
+            )
+        check()
 
 
 def _check_port(host: str, port: int) -> None:

@@ -1,0 +1,94 @@
+"""The ServerApp of every run, in a deployment as in a simulation: one plan, trained round by round.
+
+Where the run lies and with which key it is signed comes from the environment of the process, which the coordinator
+sets; Flower's run configuration, which is unsigned, is not read.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from numpy.typing import NDArray
+from synclave_shared.data.schema import Schema
+from synclave_shared.errors import SynclaveError
+from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.plan import TrainPlan
+
+from synclave_server.cohort import Transport
+from synclave_server.federation.transport import GridTransport
+from synclave_server.rounds import InitialModel, run_training
+from synclave_server.run_folder import RoundProgress, RunFolder
+
+__all__ = ["COORDINATOR_KEY_VARIABLE", "RUN_VARIABLE", "app", "conduct", "initial_model"]
+
+RUN_VARIABLE: Final = "SYNCLAVE_RUN"
+"""Environment variable with the run's folder."""
+
+COORDINATOR_KEY_VARIABLE: Final = "SYNCLAVE_COORDINATOR_KEY"
+"""Environment variable with the file of the coordinator's Ed25519 key."""
+
+_log = logging.getLogger("synclave.rounds")
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, _context: Context) -> None:
+    """Run the plan that the environment names."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    run = RunFolder(Path(os.environ[RUN_VARIABLE]))
+    conduct(run, GridTransport(grid), Path(os.environ[COORDINATOR_KEY_VARIABLE]))
+
+
+def conduct(run: RunFolder, transport: Transport, coordinator_key: Path) -> None:
+    """Run a prepared plan; however it ends, the last event of its progress says so.
+
+    An error that a person can act on becomes a ``failed`` event, which the launcher shows. Anything else does too, and
+    is raised, so that Flower's status of the run and the process's log tell of it as well.
+    """
+    try:
+        plan = run.plan()
+        key = SigningKey.load(coordinator_key)
+        run_training(run, transport, key, initial_model(plan, Schema.from_json_bytes(run.schema())))
+    except SynclaveError as error:
+        _log.error("%s", error)
+        _report_failure(run, expected=error.expected, found=error.found, remedy=error.remedy)
+    except Exception as error:
+        _report_failure(
+            run,
+            expected="the run to be completed",
+            found=f"{type(error).__name__}: {error}",
+            remedy=f"Read the logs in {run.logs}; start the same command again to resume.",
+        )
+        raise
+
+
+def _report_failure(run: RunFolder, *, expected: str, found: str, remedy: str) -> None:
+    run.report(
+        RoundProgress(stage="failed", text="the run stopped", rounds=0, expected=expected, found=found, remedy=remedy)
+    )
+
+
+def initial_model(plan: TrainPlan, schema: Schema) -> InitialModel:
+    """The untrained model of a plan: public, the same at every start."""
+    # torch takes seconds to load; whoever imports this module for its names alone need not wait.
+    from synclave_shared.models.anchor import anchor_from_marginals, marginals_size
+    from synclave_shared.models.codes import anchor_size, build_code_denoiser, parameter_vector
+    from synclave_shared.models.layout import CodeLayout
+
+    def anchor(sums: NDArray[np.float64], noise_std: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        estimate = anchor_from_marginals(sums, schema, noise_std)
+        return estimate.logits, estimate.label_shares.astype(np.float32)
+
+    return InitialModel(
+        parameters=parameter_vector(build_code_denoiser(plan.model, CodeLayout.of(schema))),
+        anchor_size=anchor_size(schema),
+        marginals_size=marginals_size(schema),
+        anchor=anchor,
+    )

@@ -1,0 +1,135 @@
+"""Keeps a run's ledger for the coordinator: appends what happened, never twice, and shows it to the sites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from synclave_shared.canonical import FrozenModel, sha256_hex
+from synclave_shared.errors import LedgerError
+from synclave_shared.ledger.entry import (
+    COORDINATOR,
+    KeyRegistered,
+    PlanProposed,
+    RunClosed,
+    SignedEntry,
+    SnapshotWritten,
+    SpendReserved,
+    parse_entry,
+    sign_entry,
+)
+from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.ledger.store import Ledger
+from synclave_shared.ledger.tiles import CHECKPOINT_PATH
+from synclave_shared.ledger.witness import present
+from synclave_shared.plan import TrainPlan
+from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
+from synclave_shared.protocol import CheckpointPresentation
+
+__all__ = ["Notary"]
+
+
+class Notary:
+    """The ledger of one run, opened by its operator.
+
+    Args:
+        folder: where the ledger is; it is made if there is none.
+        plan: the run's plan.
+        signature: the coordinator's signature over the plan, base64.
+        key: the coordinator's key, the one the plan names.
+
+    Raises:
+        LedgerError: if the ledger is damaged or belongs to another run, or the key is another one than the plan's.
+    """
+
+    def __init__(self, folder: Path, plan: TrainPlan, signature: str, key: SigningKey) -> None:
+        if key.public_text != plan.coordinator_key:
+            raise LedgerError(
+                expected="the key of the coordinator that signed the plan",
+                found="another key",
+                remedy="Give the key file that belongs to coordinator_key of the plan.",
+            )
+        self._plan = plan
+        self._key = key
+        if (folder / CHECKPOINT_PATH).exists():
+            self._ledger = Ledger.open(folder, key)
+        else:
+            self._ledger = Ledger.create(folder, f"synclave/{plan.digest[:16]}", key)
+        self._known: set[str] = set()
+        self._of_site: dict[str, list[int]] = {}
+        self._spends: dict[str, dict[int, PoissonGaussian | GaussianSum]] = {}
+        self._snapshots: set[int] = set()
+        self._closed = False
+        for index in range(self._ledger.size):
+            content = self._ledger.entry(index)
+            self._note(index, content, parse_entry(content))
+        if self.size == 0:
+            registration = KeyRegistered(name=COORDINATOR, role="coordinator", public_key=key.public_text)
+            proposal = PlanProposed(plan=plan.model_dump(mode="json"), plan_digest=plan.digest, signature=signature)
+            self._append([self._sign("key-registered", registration, run=""), self._sign("plan-proposed", proposal)])
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return self._ledger.size
+
+    @property
+    def closed(self) -> bool:
+        """Whether the run was closed in an earlier start."""
+        return self._closed
+
+    def append(self, entries: Iterable[SignedEntry]) -> None:
+        """Append sites' entries that were verified before; those that are there already are left out."""
+        new = {sha256_hex(entry.to_bytes()): entry for entry in entries}
+        self._append([entry for digest, entry in new.items() if digest not in self._known])
+
+    def record(self, *bodies: tuple[str, FrozenModel]) -> None:
+        """Append the coordinator's own entries, in one step: (kind, body) each."""
+        self._append([self._sign(kind, body) for kind, body in bodies])
+
+    def has_snapshot(self, round_number: int) -> bool:
+        """Whether the snapshot of a round is recorded."""
+        return round_number in self._snapshots
+
+    def spends(self, site: str) -> list[PoissonGaussian | GaussianSum]:
+        """What a site has charged for this plan so far, in the order of rounds."""
+        return [mechanism for _, mechanism in sorted(self._spends.get(site, {}).items())]
+
+    def present(self, site: str, seen_size: int) -> CheckpointPresentation:
+        """The ledger as it is shown to a site that last saw it with ``seen_size`` entries.
+
+        It proves every entry of that site that a checkpoint it has seen cannot have covered.
+        """
+        new = [index for index in self._of_site.get(site, []) if index >= seen_size]
+        return present(self._ledger, min(seen_size, self.size), new)
+
+    def witness(self, site: str, size: int, cosignature: str) -> None:
+        """Keep a site's co-signature of the checkpoint with ``size`` entries.
+
+        Raises:
+            LedgerError: if it is not a valid one of that site.
+        """
+        self._ledger.add_cosignature(size, site, cosignature)
+
+    def _sign(self, kind: str, body: FrozenModel, *, run: str | None = None) -> SignedEntry:
+        return sign_entry(kind, COORDINATOR, self._plan.digest if run is None else run, body, self._key)
+
+    def _append(self, entries: Sequence[SignedEntry]) -> None:
+        if not entries:
+            return
+        contents = [entry.to_bytes() for entry in entries]
+        indices = self._ledger.append(contents)
+        for index, content, entry in zip(indices, contents, entries, strict=True):
+            self._note(index, content, entry)
+
+    def _note(self, index: int, content: bytes, entry: SignedEntry) -> None:
+        """Remember what later questions are about."""
+        self._known.add(sha256_hex(content))
+        self._of_site.setdefault(entry.actor, []).append(index)
+        match entry.body:
+            case SpendReserved():
+                self._spends.setdefault(entry.actor, {})[entry.body.round] = entry.body.mechanism
+            case SnapshotWritten():
+                self._snapshots.add(entry.body.round)
+            case RunClosed():
+                self._closed = True

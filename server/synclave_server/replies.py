@@ -1,0 +1,183 @@
+"""Checks every reply of a site before a byte of it is used. What is wrong has a closed name; nothing is repaired.
+
+A site is believed to be who it is because its ledger entries are signed with the key that the plan names: a reply that
+counts must carry the signed release of the very bytes that came with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from synclave_shared.canonical import sha256_hex
+from synclave_shared.errors import LedgerError, ProtocolError
+from synclave_shared.fixed_point import MAX_MAGNITUDE, SCALE_BITS, from_fixed
+from synclave_shared.ledger.entry import (
+    PlanAccepted,
+    PlanRefused,
+    SignedEntry,
+    SpendReserved,
+    UpdateReleased,
+    parse_entry,
+)
+from synclave_shared.plan import MARGINALS_ROUND, TrainPlan
+from synclave_shared.protocol import Envelope, Reply, decode_update, parse_reply
+
+__all__ = ["FINDINGS", "Finding", "SiteReply", "raise_unless_ok", "read_reply", "read_update", "released_update"]
+
+FINDINGS: Final = {
+    "no-reply": "the site did not answer in time",
+    "malformed": "the reply is not one of the protocol",
+    "failed": "something went wrong at the site; its own log says what",
+    "refused": "the site's policy refused",
+    "wrong-site": "the reply speaks for another site",
+    "wrong-key": "the reply states another key than the plan does",
+    "entry-invalid": "a ledger entry in the reply is malformed, wrongly signed or of another plan",
+    "release-missing": "no signed release of these bytes for this round: forged, altered, or replayed from another one",
+    "wrong-size": "the update has another number of coordinates than the model",
+    "norm-exceeded": "the update is longer than the plan allows",
+    "magnitude-exceeded": "a released number is larger than fixed point may carry",
+}
+"""Why a reply did not count: closed codes, and what each means."""
+
+NORM_TOLERANCE: Final = 1e-3
+"""Relative slack of the bound on an update's norm: float32 arithmetic and the rounding to fixed point at the site."""
+
+_SITE_KINDS: Final = (PlanAccepted, PlanRefused, SpendReserved, UpdateReleased)
+
+
+class Finding(Exception):  # noqa: N818 - not an error of the program but of a reply, with a closed name
+    """Why a reply does not count.
+
+    Attributes:
+        code: one of :data:`FINDINGS`.
+        detail: with ``failed`` and ``refused``, the closed code the site gave.
+    """
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        if code not in FINDINGS:
+            raise ValueError(f"unknown finding {code!r}")
+        self.code = code
+        self.detail = detail
+        super().__init__(f"{code} ({detail})" if detail else code)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteReply:
+    """A reply whose origin is established.
+
+    Attributes:
+        site: the site's name.
+        reply: the header.
+        entries: its ledger entries, each verified; they belong into the ledger whatever else is wrong.
+        payload: the bytes that came with it.
+    """
+
+    site: str
+    reply: Reply
+    entries: tuple[SignedEntry, ...]
+    payload: bytes
+
+
+def read_reply(envelope: Envelope, plan: TrainPlan, site: str) -> SiteReply:
+    """Establish that a reply is one of ``site`` and that all of its entries may enter the ledger.
+
+    The status is not judged here: a refusal carries entries as well.
+
+    Raises:
+        Finding: ``malformed``, ``wrong-site``, ``wrong-key``, ``entry-invalid``, or ``failed`` if the reply comes from
+            the site's gateway, which has no name to give.
+    """
+    try:
+        reply = parse_reply(envelope)
+    except ProtocolError:
+        raise Finding("malformed") from None
+    if reply.status == "failed" and reply.site is None:
+        raise Finding("failed", reply.code)
+    if reply.site != site:
+        raise Finding("wrong-site")
+    key = plan.site(site).public_key
+    if reply.public_key != key:
+        raise Finding("wrong-key")
+    return SiteReply(
+        site=site,
+        reply=reply,
+        entries=tuple(_read_entry(text, plan, site, key) for text in reply.entries),
+        payload=envelope.payload,
+    )
+
+
+def _read_entry(text: str, plan: TrainPlan, site: str, key: str) -> SignedEntry:
+    try:
+        entry = parse_entry(text.encode("utf-8"))
+    except LedgerError:
+        raise Finding("entry-invalid", "malformed") from None
+    if entry.actor != site or entry.key != key or not entry.verify():
+        raise Finding("entry-invalid", "signature")
+    if entry.kind == "key-registered":
+        if entry.run or getattr(entry.body, "public_key", "") != key or getattr(entry.body, "name", "") != site:
+            raise Finding("entry-invalid", "registration")
+    elif not isinstance(entry.body, _SITE_KINDS) or {entry.run, entry.body.plan_digest} != {plan.digest}:
+        raise Finding("entry-invalid", "kind")
+    return entry
+
+
+def raise_unless_ok(answer: SiteReply) -> None:
+    """Judge the status.
+
+    Raises:
+        Finding: ``refused`` or ``failed``, with the site's closed code.
+    """
+    if answer.reply.status != "ok":
+        raise Finding(answer.reply.status, answer.reply.code)
+
+
+def released_update(answer: SiteReply, plan: TrainPlan, round_number: int, size: int) -> NDArray[np.float64]:
+    """The update of a round's reply, once everything about it is as the plan says.
+
+    Args:
+        answer: the reply.
+        plan: the plan.
+        round_number: the round that was asked for.
+        size: number of coordinates that the release must have.
+
+    Returns:
+        The released values, float64 [size].
+
+    Raises:
+        Finding: ``refused``, ``failed``, ``release-missing``, ``wrong-size``, ``magnitude-exceeded`` or
+            ``norm-exceeded``.
+    """
+    raise_unless_ok(answer)
+    digest = sha256_hex(answer.payload)
+    if not any(
+        isinstance(entry.body, UpdateReleased)
+        and entry.body.round == round_number
+        and entry.body.update_digest == digest
+        for entry in answer.entries
+    ):
+        raise Finding("release-missing")
+    return read_update(answer.payload, plan, round_number, size)
+
+
+def read_update(payload: bytes, plan: TrainPlan, round_number: int, size: int) -> NDArray[np.float64]:
+    """Decode released bytes and check their bounds.
+
+    Raises:
+        Finding: ``wrong-size``, ``magnitude-exceeded`` or ``norm-exceeded``.
+    """
+    try:
+        fixed = decode_update(payload, size)
+    except ProtocolError:
+        raise Finding("wrong-size") from None
+    limit = int(MAX_MAGNITUDE) << SCALE_BITS
+    # Not np.abs: the smallest int64 has no positive counterpart.
+    if fixed.size and (int(fixed.max()) > limit or int(fixed.min()) < -limit):
+        raise Finding("magnitude-exceeded")
+    values = from_fixed(fixed)
+    bound = float(plan.federation.update_norm) * (1 + NORM_TOLERANCE)
+    if round_number != MARGINALS_ROUND and float(np.linalg.norm(values)) > bound:
+        raise Finding("norm-exceeded")
+    return values
