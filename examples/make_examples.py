@@ -1,6 +1,6 @@
 """Build the data under examples/ from a folder with the public data sets.
 
-    python examples/make_examples.py --source FOLDER [--eicu-out FOLDER]
+    python examples/make_examples.py --source FOLDER [--only NAME] [--eicu-out FOLDER]
 
 FOLDER holds ``diabetes-130/``, ``code-tables/``, ``uci-heart/`` and ``eicu-demo/``; sources and licences are named in
 each example's ATTRIBUTION.md. Everything is deterministic: the same source gives the same rows. The eICU demo's licence
@@ -199,13 +199,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True, help="folder with the public data sets")
-    parser.add_argument("--eicu-out", type=Path, help="write site folders of the eICU demo here")
+    parser.add_argument("--only", choices=["codes", "diabetes", "heart", "eicu"], help="make this example alone")
+    parser.add_argument("--eicu-out", type=Path, help="where to write the site folders of the eICU demo")
     options = parser.parse_args(arguments)
-    make_codes(options.source)
-    make_diabetes(options.source)
-    make_heart(options.source)
-    if options.eicu_out:
+    for name, make in (("codes", make_codes), ("diabetes", make_diabetes), ("heart", make_heart)):
+        if options.only in (None, name):
+            make(options.source)
+    if options.eicu_out and options.only in (None, "eicu"):
         make_eicu(options.source, options.eicu_out)
+    elif options.only == "eicu":
+        parser.error("eicu needs --eicu-out")
 
 
 if __name__ == "__main__":

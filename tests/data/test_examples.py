@@ -1,0 +1,155 @@
+"""The shipped examples: patients of one site only, licences beside the data, and the script that makes them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from synclave_shared.data.schema import Schema
+from synclave_shared.data.tables import check_folder, load_patients, read_patients
+
+
+@pytest.fixture(scope="module")
+def script(examples: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_examples", examples / "make_examples.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_no_patient_is_in_two_places(diabetes: Schema, examples: Path) -> None:
+    folders = [*sorted((examples / "diabetes" / "sites").iterdir()), examples / "diabetes" / "test.parquet"]
+    assert len(folders) == 5
+    seen: set[str] = set()
+    sizes = []
+    for folder in folders:
+        dataset, report = read_patients(diabetes, folder)
+        assert dataset is not None, report.faults
+        assert min(report.label_counts.values()) > 300
+        assert not seen & set(dataset.patient_ids)
+        seen |= set(dataset.patient_ids)
+        sizes.append(len(dataset))
+    assert 0.18 < sizes[-1] / len(seen) < 0.22
+
+
+def test_the_diabetes_schema_is_several_hundred_columns(diabetes: Schema) -> None:
+    assert 300 < diabetes.width < 1000
+    assert "diagnosis:108" in diabetes.columns
+    title = diabetes.titles[diabetes.columns.index("diagnosis:108")]
+    assert title == "Diagnosis: Congestive heart failure; nonhypertensive"
+
+
+def test_heart_sites_fit_their_schema(examples: Path) -> None:
+    schema = Schema.load(examples / "heart" / "schema.toml")
+    for site in sorted((examples / "heart" / "sites").iterdir()):
+        assert check_folder(schema, site).ok
+
+
+@pytest.mark.parametrize(
+    ("folder", "licence"),
+    [("diabetes", "CC BY 4.0"), ("heart", "CC BY 4.0"), ("eicu", "ODbL"), ("codes", "public domain")],
+)
+def test_source_and_licence_stand_beside_the_data(examples: Path, folder: str, licence: str) -> None:
+    text = (examples / folder / "ATTRIBUTION.md").read_text(encoding="utf-8")
+    assert licence in text
+    assert "https://" in text
+
+
+def test_shortened_codes_follow_the_public_rule(script: ModuleType) -> None:
+    codes = {
+        "4010": "99",
+        "4011": "98",
+        "4019": "98",
+        "57142": "6",
+        "5719": "151",
+        "25000": "49",
+        "25002": "49",
+        "25060": "50",
+    }
+    stems = script.stem_targets({**codes, "25070": "50", "25080": "50", "E8880": "2603", "E8889": "2603"})
+    assert stems["401"] == "98"  # most codes
+    assert stems["571"] == "151"  # a tie: where "unspecified" stands
+    assert stems["250"] == "49"  # trailing zeros only
+    assert stems["2506"] == "50"
+    assert stems["E888"] == "2603"
+    assert "25000" not in stems
+
+
+def test_the_shipped_mapping_keeps_every_full_code(examples: Path) -> None:
+    lines = (examples / "codes" / "icd9_to_ccs.csv").read_text(encoding="utf-8").splitlines()
+    mapping = dict(line.split(",") for line in lines[1:])
+    assert len(mapping) == len(lines) - 1
+    assert (mapping["4280"], mapping["428"], mapping["0389"], mapping["038"]) == ("108", "108", "2", "2")
+
+
+def make_eicu_source(folder: Path) -> None:
+    tables = folder / "eicu-demo" / "tables"
+    tables.mkdir(parents=True)
+    (folder / "eicu-demo" / "LICENSE-ODbL.txt").write_text("ODbL", encoding="utf-8")
+    patient = {
+        "uniquepid": ["001-1", "001-1", "001-2", "002-1"],
+        "patientunitstayid": [10, 11, 20, 30],
+        "node": ["South_large", "Northeast", "Northeast", "Northeast"],
+        "hospitaldischargestatus": ["Alive", "Expired", None, "Alive"],
+        "age": ["70", "71", "40", "> 89"],
+        "gender": ["Female", "Female", "Male", None],
+        "ethnicity": ["Asian", "Asian", None, "Elvish"],
+        "unittype": ["MICU", "SICU", "MICU", "MICU"],
+        "unitadmitsource": ["Floor", None, "Floor", "Floor"],
+    }
+    diagnosis = {"patientunitstayid": [10, 30], "icd9code": ["518.81, J96.00", "E980.2, E11.9"]}
+    prefix = "notes/Progress Notes/Past History/"
+    history = {
+        "patientunitstayid": [11, 30],
+        "pasthistorypath": [
+            f"{prefix}Organ Systems/Pulmonary/Asthma/asthma",
+            f"{prefix}Past History Obtain Options/Performed",
+        ],
+    }
+    treatment = {
+        "patientunitstayid": [10, 30],
+        "treatmentstring": ["renal|dialysis|hemodialysis", "renal|new therapy|x"],
+    }
+    for name, columns in (
+        ("patient", patient),
+        ("diagnosis", diagnosis),
+        ("pastHistory", history),
+        ("treatment", treatment),
+    ):
+        pq.write_table(pa.table(columns), tables / f"{name}.parquet")
+
+
+def test_eicu_sites_are_patient_disjoint_and_fit_the_schema(script: ModuleType, examples: Path, tmp_path: Path) -> None:
+    make_eicu_source(tmp_path)
+    script.make_eicu(tmp_path, tmp_path / "sites")
+    schema = Schema.load(examples / "eicu" / "schema.toml")
+    south = load_patients(schema, tmp_path / "sites" / "south-large")
+    assert south.patient_ids == ["001-1"]  # both stays, though the second was elsewhere
+    assert south.labels.tolist() == [1]
+    ones = {name for name, value in zip(schema.columns, south.features[0], strict=True) if value}
+    assert ones == {
+        "age:70..74",
+        "gender:Female",
+        "ethnicity:Asian",
+        "unit_stays:2",
+        "unit_type:MICU",
+        "unit_type:SICU",
+        "admission_source:Floor",
+        "diagnosis:131",
+        "history:asthma",
+        "treatment:renal|dialysis",
+    }
+    north, report = read_patients(schema, tmp_path / "sites" / "northeast")
+    assert north is not None
+    assert north.patient_ids == ["002-1"]
+    assert [notice.count for notice in report.notices if notice.code == "left-out"] == [1]
+    ones = {name for name, value in zip(schema.columns, north.features[0], strict=True) if value}
+    assert {"age:90", "gender:missing", "ethnicity:other", "diagnosis:2613", "treatment:other"} <= ones
+    assert not {name for name in ones if name.startswith("history")}
+    assert (tmp_path / "sites" / "northeast" / "LICENSE-ODbL.txt").is_file()
