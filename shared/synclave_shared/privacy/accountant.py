@@ -12,10 +12,13 @@ is the smaller of the two.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
 import math
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -39,6 +42,9 @@ MAX_GRID_EPSILON: Final = 100.0
 
 MIN_GRID_NOISE: Final = 0.1
 """Below this noise multiplier a single step's losses alone would fill the memory."""
+
+MAX_GRID_STEPS: Final = 1_000_000
+"""Above this number of steps the rounding of each one adds up to more than the steps themselves, and takes minutes."""
 
 # Integer orders only: their moments are finite sums. The series for fractional orders do not always converge.
 _ORDERS: Final = (*range(2, 65), 72, 80, 96, 128, 192, 256, 512, 1024)
@@ -81,6 +87,18 @@ def _rdp_accountant() -> rdp.RdpAccountant:
     return rdp.RdpAccountant(orders=_ORDERS)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep remarks on numerical range, which dp_accounting makes for single Rényi orders, off the user's screen."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 class _Composition:
     """Mechanisms composed so far; one interpreter behind all totals, so that they agree.
 
@@ -98,14 +116,18 @@ class _Composition:
     def add(self, mechanism: _Mechanism, times: int = 1) -> None:
         """Compose ``times`` repetitions of a mechanism."""
         noise = float(mechanism.noise_multiplier)
+        count = times
+        selection = None
         if isinstance(mechanism, PoissonGaussian):
-            selection, count = float(mechanism.selection_rate), mechanism.steps * times
-        else:
-            selection, count = None, times
+            count *= mechanism.steps
+            selection = float(mechanism.selection_rate) if mechanism.selection_rate < 1 else None
         self._rdp.compose(to_event(mechanism), times)
         bound = self._rdp_epsilon()
-        if noise < MIN_GRID_NOISE or not bound <= MAX_GRID_EPSILON:
+        too_many = selection is not None and count > MAX_GRID_STEPS
+        if noise < MIN_GRID_NOISE or too_many or not bound <= MAX_GRID_EPSILON:
             self._grids = {}
+        elif bound > 2 * FINE_BELOW:
+            self._grids.pop(FINE_GRID, None)
         for grid, before in self._grids.items():
             added = _loss_distribution(noise, selection, count, grid)
             self._grids[grid] = added if before is None else before.compose(added)
@@ -113,7 +135,8 @@ class _Composition:
             del self._grids[FINE_GRID]
 
     def _rdp_epsilon(self) -> float:
-        return float(self._rdp.get_epsilon(self._delta))
+        with _quiet():
+            return float(self._rdp.get_epsilon(self._delta))
 
     def _grid_epsilon(self, grid: float) -> float:
         distribution = self._grids.get(grid)
@@ -121,7 +144,9 @@ class _Composition:
 
     def epsilon(self) -> float:
         """The smallest of the upper bounds."""
-        return min(self._rdp_epsilon(), *(self._grid_epsilon(grid) for grid in (GRID, FINE_GRID)))
+        # Divergences below the rounding of a double come out as zero or less; then they bound nothing.
+        bound = self._rdp_epsilon() or math.inf
+        return min(bound, *(self._grid_epsilon(grid) for grid in (GRID, FINE_GRID)))
 
 
 def _counts(mechanisms: Sequence[_Mechanism]) -> list[tuple[_Mechanism, int]]:
@@ -184,17 +209,18 @@ def epsilon_rdp(mechanisms: Sequence[_Mechanism], delta: float) -> float:
     accountant = _rdp_accountant()
     for mechanism, times in _counts(mechanisms):
         accountant.compose(to_event(mechanism), times)
-    return float(accountant.get_epsilon(delta))
+    with _quiet():
+        return float(accountant.get_epsilon(delta))
 
 
 def epsilon_prv(mechanisms: Sequence[_Mechanism], delta: float) -> float | None:
-    """Cumulative epsilon by the PRV accountant of Opacus, which includes its error bound of 0.01.
+    """Cumulative epsilon by the PRV accountant of Opacus, which adds its own error bound of 0.01.
 
     Returns:
-        None if Opacus is not installed, if there is nothing to compose, or if a mechanism is not subsampled.
+        None if Opacus is not installed, or if there is nothing to compose.
     """
     counts = _counts(mechanisms)
-    if not counts or any(not isinstance(each, PoissonGaussian) or each.selection_rate == 1 for each, _ in counts):
+    if not counts:
         return None
     try:
         # By name, at run time: an auditor's installation has no Opacus, and needs none.
@@ -203,8 +229,11 @@ def epsilon_prv(mechanisms: Sequence[_Mechanism], delta: float) -> float | None:
         return None
     accountant = accountants.PRVAccountant()
     accountant.history = [
-        (float(mechanism.noise_multiplier), float(mechanism.selection_rate), times)
-        for mechanism, times in counts
-        if isinstance(mechanism, PoissonGaussian)
+        # A release on all patients is one on a Poisson selection with probability 1.
+        (float(each.noise_multiplier), float(each.selection_rate) if isinstance(each, PoissonGaussian) else 1.0, times)
+        for each, times in counts
     ]
-    return float(accountant.get_epsilon(delta))
+    with warnings.catch_warnings():
+        # It asks for wider ranges of Rényi orders, which it uses only to choose the size of its grid.
+        warnings.simplefilter("ignore")
+        return float(accountant.get_epsilon(delta))
