@@ -6,14 +6,12 @@ import hashlib
 import os
 import threading
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from synclave_client.settings import SitePolicy, SiteSettings
 from synclave_client.vault.journal import Journal
 from synclave_client.vault.session import Vault, Workload
@@ -96,7 +94,9 @@ class FakeWorkload:
         return np.frombuffer(os.urandom(64), dtype=np.int64)
 
 
-def open_vault(settings: SiteSettings, workload: Workload | str, *, key: SigningKey = SITE_KEY) -> tuple[Vault, Journal]:
+def open_vault(
+    settings: SiteSettings, workload: Workload | str, *, key: SigningKey = SITE_KEY
+) -> tuple[Vault, Journal]:
     """A vault over the site's journal, which is made if it does not exist."""
     if not settings.journal_file.exists():
         settings.state_folder.mkdir(parents=True)
@@ -122,7 +122,11 @@ class Coordinator:
         self.tree = MerkleTree()
         self.seen_size = 0
         self.unproved: list[int] = []
-        self.kinds: list[str] = []
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of the ledger's entries of the site, in order."""
+        return [parse_entry(content).kind for content in self.entries if content.startswith(b"{")]
 
     def append(self, *contents: bytes) -> None:
         for content in contents:
@@ -159,7 +163,6 @@ class Coordinator:
             for text in reply.entries:
                 entry = parse_entry(text.encode())
                 assert entry.verify()
-                self.kinds.append(entry.kind)
                 self.append(text.encode())
         return reply
 
@@ -195,5 +198,3 @@ class Coordinator:
         assert self.hello().status == "ok"
         reply = self.propose()
         assert (reply.status, reply.code) == ("ok", "")
-
-

@@ -65,11 +65,19 @@ class StoredRelease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalEntry:
-    """A ledger entry signed by this site; ``sent`` once it was part of a stored reply."""
+    """A ledger entry signed by this site.
+
+    Attributes:
+        number: its place in the journal.
+        content: canonical JSON.
+        sent: whether it was part of a reply.
+        of_plan: whether it belongs to one plan; the site's registration belongs to the ledger of every plan.
+    """
 
     number: int
     content: bytes
     sent: bool
+    of_plan: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -404,12 +412,12 @@ class Journal:
     def open_entries(self, digest: str) -> list[JournalEntry]:
         """Entries of this site that the ledger of plan ``digest`` was not yet proved to include, oldest first."""
         rows = self._database.all(
-            "SELECT number, content, sent FROM entries WHERE plan IN (?, '')"
+            "SELECT number, content, sent, plan FROM entries WHERE plan IN (?, '')"
             " AND number NOT IN (SELECT entry FROM inclusions WHERE plan = ?) ORDER BY number",
             digest,
             digest,
         )
-        return [JournalEntry(number=row[0], content=row[1], sent=bool(row[2])) for row in rows]
+        return [JournalEntry(number=row[0], content=row[1], sent=bool(row[2]), of_plan=bool(row[3])) for row in rows]
 
     def mark_sent(self, numbers: Sequence[int]) -> None:
         """Record that these entries are about to leave; from now on their inclusion is demanded."""

@@ -147,7 +147,7 @@ class Vault:
         digest = plan.digest
         try:
             check_signer(plan, self._settings, signature_valid=self._is_signed(content, request.signature))
-            seen, cosignature = self._witness(digest, request.checkpoint)
+            seen, cosignature = self._witness(digest, request.checkpoint, proposal=True)
             known = self._journal.plan(digest)
             if known is not None and known.closed:
                 raise PolicyRefusal("plan-not-accepted", found="a plan that is closed", remedy="Sign a new plan.")
@@ -272,8 +272,13 @@ class Vault:
 
     # --- their parts -------------------------------------------------------------------------------------------
 
-    def _witness(self, digest: str, presentation: CheckpointPresentation) -> tuple[SeenNote, str]:
+    def _witness(
+        self, digest: str, presentation: CheckpointPresentation, *, proposal: bool = False
+    ) -> tuple[SeenNote, str]:
         """Verify the presented ledger against the one seen before, remember it, and co-sign it.
+
+        Every entry that this site sent must be in it by now. With a proposal only the registration must: proposing
+        again is how a coordinator asks for an answer that was lost, so it cannot hold that answer yet.
 
         Raises:
             PolicyRefusal: ``ledger-inconsistent``.
@@ -284,7 +289,7 @@ class Vault:
             # The coordinator missed a reply of ours and starts from an older size. Without a proof from the size we
             # saw, only that very tree is consistent with it.
             presentation = presentation.model_copy(update={"previous_size": seen_size, "consistency": ()})
-        demanded = [entry for entry in self._journal.open_entries(digest) if entry.sent]
+        leaves = {leaf_hash(entry.content).hex(): entry for entry in self._journal.open_entries(digest)}
         try:
             verified = verify_presentation(
                 presentation,
@@ -292,12 +297,15 @@ class Vault:
                 operator_key=self._settings.coordinator_key,
                 seen_size=seen_size,
                 seen_root=seen_root,
-                expected_leaves=[leaf_hash(entry.content).hex() for entry in demanded],
+                expected_leaves=[
+                    leaf for leaf, entry in leaves.items() if entry.sent and not (proposal and entry.of_plan)
+                ],
             )
         except LedgerError as error:
             raise PolicyRefusal("ledger-inconsistent", found=error.found, remedy=error.remedy) from None
         seen = SeenNote(size=verified.size, root=verified.root, note=verified.note)
-        self._journal.record_seen(digest, seen, [entry.number for entry in demanded])
+        shown = [inclusion.leaf_hash for inclusion in presentation.inclusions]
+        self._journal.record_seen(digest, seen, [leaves[leaf].number for leaf in shown if leaf in leaves])
         return seen, cosign(verified.note, self._settings.name, self._key, self._now())
 
     def _refuse(
