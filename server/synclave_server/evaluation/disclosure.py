@@ -92,7 +92,7 @@ def disclosure_measures(
     seed: int,
     progress: Callable[[str], None],
 ) -> list[Measure]:
-    """Copies and neighbour ratio. Ceiling: held-out real patients in place of synthetic ones; floor: independent columns.
+    """Copies and neighbour ratio, for synthetic patients, other held-out patients (ceiling), independent columns (floor).
 
     All cohorts that are searched have the same number of patients; the search for copies takes every synthetic patient.
     """
@@ -139,8 +139,12 @@ def disclosure_measures(
         ratios.append((reading, null))
     chance = ratios[0][1]
     return [
-        _copies("copies_of_training", "Synthetic rows equal to a training patient", seen, synthetic, players, independent),
-        _copies("copies_of_held_out", "Synthetic rows equal to a held-out patient", unseen, synthetic, players, independent),
+        _copies(
+            "copies_of_training", "Synthetic rows equal to a training patient", seen, synthetic, players, independent
+        ),
+        _copies(
+            "copies_of_held_out", "Synthetic rows equal to a held-out patient", unseen, synthetic, players, independent
+        ),
         Measure(
             key="neighbour_distance_ratio",
             title="Nearest neighbour: training / held-out distance",

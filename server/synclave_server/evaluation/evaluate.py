@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from synclave_shared.data.patients import PatientDataset
+from synclave_shared.data.schema import Schema
+from synclave_shared.errors import DataError
 
-from synclave_server.evaluation import disclosure, fidelity, plots, utility
+from synclave_server.evaluation import charts, disclosure, fidelity, plots, utility
 from synclave_server.evaluation.comparison import MAX_PATIENTS, Comparison, Table, compare
 from synclave_server.evaluation.figure import Drawing
 from synclave_server.evaluation.measure import Measure
 from synclave_server.evaluation.ranking import BOOTSTRAPS
 from synclave_server.evaluation.report import render_report
 from synclave_server.evaluation.run_record import RunRecord, read_run
-from synclave_shared.data.patients import PatientDataset
-from synclave_shared.data.schema import Schema
-from synclave_shared.errors import DataError
 
 __all__ = ["FORMAT", "evaluate"]
 
@@ -88,7 +88,7 @@ def evaluate(
     train_table = Table(features=train.features, labels=train.labels) if train is not None else None
     comparison = compare(tables[0], tables[1], train_table, schema.groups, np.random.default_rng([seed, 0]))
     measures = [
-        *fidelity.fidelity_measures(comparison, schema.groups, seed, told),
+        *fidelity.fidelity_measures(comparison, schema.groups, schema.label.name, schema.label.values, seed, told),
         *utility.utility_measures(comparison, schema.label.name, schema.label.values, seed, told),
         *disclosure.disclosure_measures(tables[0], tables[1], train_table, schema.groups, seed, told),
     ]
@@ -147,7 +147,9 @@ def evaluate(
     }
     text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
     metrics = json.loads(text)
-    page = render_report(metrics, measures, _drawings(schema, comparison, prevalences, marked, measures, metrics, record))
+    page = render_report(
+        metrics, measures, _drawings(schema, comparison, prevalences, marked, measures, metrics, record)
+    )
     out.mkdir(parents=True, exist_ok=True)
     _write(out / "metrics.json", text)
     _write(out / "report.html", page)
@@ -210,11 +212,11 @@ def _drawings(
         "prevalence": plots.prevalence_scatter(
             prevalences[0], prevalences[1], (len(reference), len(synthetic)), schema.titles, marked
         ),
-        "labels": plots.label_balance(
+        "labels": charts.label_balance(
             schema.label.values,
             [share["real"] for share in metrics["label_balance"]],
             [share["synthetic"] for share in metrics["label_balance"]],
-            f"{schema.label.title or schema.label.name}.",
+            f"Shares of: {schema.label.title or schema.label.name}.",
         ),
     }
     columns, _ = fidelity.compared_pairs(reference, schema.groups)
@@ -225,15 +227,17 @@ def _drawings(
     tasks = utility.tasks(reference, schema.label.values)
     for area in ("auroc", "auprc"):
         chosen = [m for m in measures if m.section == utility.SECTION and f"_{area}[" in m.key]
-        guess = {m.key: 0.5 if area == "auroc" else t.base_rate for m in chosen for t in tasks if f"[{t.value}]" in m.key}
-        drawn[area] = plots.utility_bars(area.upper(), chosen, guess)
+        guess = {
+            m.key: 0.5 if area == "auroc" else t.base_rate for m in chosen for t in tasks if f"[{t.value}]" in m.key
+        }
+        drawn[area] = charts.utility_bars(area.upper(), chosen, guess)
     if record and record.sites:
         together: dict[Any, list[str]] = {}
         for spend in record.sites:
             together.setdefault((spend.rounds, spend.epsilon, spend.before, spend.budget), []).append(spend.site)
-        drawn["epsilon"] = plots.epsilon_curves(
+        drawn["epsilon"] = charts.epsilon_curves(
             [
-                plots.EpsilonCurve(names=tuple(names), rounds=rounds, epsilon=epsilon, before=before, budget=budget)
+                charts.EpsilonCurve(names=tuple(names), rounds=rounds, epsilon=epsilon, before=before, budget=budget)
                 for (rounds, epsilon, before, budget), names in together.items()
             ],
             metrics["privacy"]["delta"],

@@ -13,10 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
+from synclave_server.evaluation.classifiers import classifiers
 from synclave_server.evaluation.comparison import Columns, Comparison, Table
 from synclave_server.evaluation.measure import Measure, Reading, defined, undefined
 from synclave_server.evaluation.ranking import ranking_quality
@@ -33,8 +32,8 @@ __all__ = [
     "fidelity_measures",
     "mmd_squared",
     "prevalence",
-    "rare_code_mass",
     "r_squared",
+    "rare_code_mass",
 ]
 
 RARE: Final = 0.01
@@ -88,6 +87,15 @@ def prevalence(reference: Table, contender: Table) -> Prevalence:
     )
 
 
+def prevalence_within(reference: Table, contender: Table, label: int) -> Reading:
+    """Log R2 of prevalences among the patients with one label: does the label keep its meaning?"""
+    parts = [table.take(np.flatnonzero(table.labels == label)) for table in (reference, contender)]
+    fewest = min(len(part) for part in parts)
+    if fewest < MINIMUM_CARRIERS:
+        return undefined(f"{fewest} patients with this label in one of the cohorts; at least {MINIMUM_CARRIERS} needed")
+    return prevalence(*parts).log_r2
+
+
 def rare_code_mass(reference: Table, contender: Table) -> Reading:
     """Summed prevalence of the columns that are rare in ``reference``: contender / reference."""
     truth, found = (t.features.mean(axis=0, dtype=np.float64) for t in (reference, contender))
@@ -135,7 +143,9 @@ def correlation_agreement(
 ) -> tuple[Reading, Reading]:
     """Pearson correlation between, and root mean square difference of, the off-diagonal correlations of two cohorts."""
     if len(pairs[0]) < 3:
-        reason = f"fewer than three pairs of codes that {MINIMUM_CARRIERS} real patients have and {MINIMUM_CARRIERS} lack"
+        reason = (
+            f"fewer than three pairs of codes that {MINIMUM_CARRIERS} real patients have and {MINIMUM_CARRIERS} lack"
+        )
         return undefined(reason), undefined(reason)
     truth, found = (correlation_matrix(t.features[:, columns])[pairs] for t in (reference, contender))
     rmse = defined(float(np.sqrt(((found - truth) ** 2).mean())))
@@ -204,19 +214,13 @@ def discriminator(reference: Table, contender: Table, model: Any, rng: np.random
     return defined(auroc, interval)
 
 
-def discriminators(seed: int) -> dict[str, tuple[str, Any]]:
-    """The two judges: one that sees single columns, one that sees their interactions."""
-    return {
-        "logistic": ("logistic regression", LogisticRegression(C=0.1, max_iter=500)),
-        "boosting": (
-            "gradient boosting",
-            HistGradientBoostingClassifier(max_iter=60, max_leaf_nodes=15, early_stopping=False, random_state=seed),
-        ),
-    }
-
-
 def fidelity_measures(
-    comparison: Comparison, groups: Sequence[Columns], seed: int, progress: Callable[[str], None]
+    comparison: Comparison,
+    groups: Sequence[Columns],
+    label_name: str,
+    label_values: Sequence[str],
+    seed: int,
+    progress: Callable[[str], None],
 ) -> list[Measure]:
     """All fidelity measures with ceiling and floor, in the order of the report."""
     rng = np.random.default_rng([seed, 1])
@@ -226,13 +230,13 @@ def fidelity_measures(
     rare = [rare_code_mass(reference, contender) for contender in comparison.contenders()]
     progress("correlations")
     columns, pairs = compared_pairs(reference, groups)
-    correlation = [
-        correlation_agreement(reference, contender, columns, pairs) for contender in comparison.contenders()
-    ]
+    correlation = [correlation_agreement(reference, contender, columns, pairs) for contender in comparison.contenders()]
     progress("kernel distance")
     few = reference.sample(MMD_PATIENTS, rng)
     bandwidth = kernel_bandwidth(few)
-    distance = [mmd_squared(few, contender.sample(MMD_PATIENTS, rng), bandwidth) for contender in comparison.contenders()]
+    distance = [
+        mmd_squared(few, contender.sample(MMD_PATIENTS, rng), bandwidth) for contender in comparison.contenders()
+    ]
     measures = [
         _measure("prevalence_r2", "Prevalence of codes, R²", "one", [a.r2 for a in agreement]),
         _measure("prevalence_log_r2", "Prevalence on a log scale, R²", "one", [a.log_r2 for a in agreement]),
@@ -247,11 +251,19 @@ def fidelity_measures(
         _measure("rare_code_mass", "Rare codes, synthetic / real", "one", rare, resolution=0.05),
         _measure("correlation_pearson", "Correlations between codes, Pearson", "one", [c[0] for c in correlation]),
         _measure(
-            "correlation_rmse", "Correlations between codes, RMSE", "zero", [c[1] for c in correlation], resolution=0.005
+            "correlation_rmse",
+            "Correlations between codes, RMSE",
+            "zero",
+            [c[1] for c in correlation],
+            resolution=0.005,
         ),
         _measure("mmd_squared", "Kernel distance, MMD²", "zero", distance, resolution=0.0005),
     ]
-    for key, (name, model) in discriminators(seed).items():
+    for position, value in enumerate(label_values):
+        readings = [prevalence_within(reference, contender, position) for contender in comparison.contenders()]
+        title = f"Prevalence on a log scale where {label_name} = {value}, R²"
+        measures.append(_measure(f"prevalence_log_r2[{value}]", title, "one", readings))
+    for key, (name, model) in classifiers(seed).items():
         progress(f"discriminator: {name}")
         readings = [discriminator(reference, contender, model, rng) for contender in comparison.contenders()]
         measures.append(_measure(f"discriminator_{key}", f"Discriminator, {name}, AUROC", "half", readings))

@@ -19,11 +19,11 @@ from typing import Any, Final
 
 import matplotlib
 from matplotlib import font_manager
-from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
-__all__ = ["LEVELS", "ROLES", "Drawing", "canvas", "drawing", "level_colour", "plain_text"]
+__all__ = ["LEVELS", "ROLES", "Drawing", "canvas", "drawing", "level_colour", "plain_text", "short_title"]
 
 ROLES: Final = {
     "ink": "#010101",
@@ -40,7 +40,7 @@ ROLES: Final = {
 """Role -> placeholder; the page defines ``--<role>`` for light and dark."""
 LEVELS: Final = 10
 """Steps of the diverging scale on either side of zero."""
-_STYLE: Final[dict[str, Any]] = {
+_STYLE: Final[dict[Any, Any]] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 8.5,
     "axes.titlesize": 9,
@@ -87,8 +87,9 @@ class Drawing:
 def canvas(width: float, height: float) -> Iterator[Figure]:
     """A transparent figure of ``width`` x ``height`` inches in the report's style; no global state is left behind."""
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **_STYLE}):
-        figure = Figure(figsize=(width, height), facecolor="none", layout="constrained")
-        FigureCanvasSVG(figure)
+        # SVG counts in points; at any other resolution text measured here would not be where it is drawn.
+        figure = Figure(figsize=(width, height), dpi=72, facecolor="none", layout="constrained")
+        FigureCanvasAgg(figure)
         yield figure
 
 
@@ -128,7 +129,9 @@ def drawing(figure: Figure, key: str, alt: str, caption: str) -> Drawing:
     view = re.search(r'viewBox="[^"]*"', text)
     body = text[text.index(">") + 1 :]
     return Drawing(
-        svg=f'{head}{view[0] if view else ""}><title id="{key}-alt">{escape(alt)}</title>{body}', alt=alt, caption=caption
+        svg=f'{head}{view[0] if view else ""}><title id="{key}-alt">{escape(alt)}</title>{body}',
+        alt=alt,
+        caption=caption,
     )
 
 
@@ -143,3 +146,12 @@ def plain_text(text: str, longest: int) -> str:
     line = " ".join("".join(c if unicodedata.category(c)[0] != "C" else " " for c in text).split())
     line = "".join(c if ord(c) in _glyphs() else "\u25a1" for c in line)
     return line if len(line) <= longest else line[: longest - 1].rstrip() + "\u2026"
+
+
+def short_title(title: str, longest: int) -> str:
+    """A title in at most ``longest`` characters: of ``field: value`` the field is cut first, then the value."""
+    field, colon, value = plain_text(title, 10_000).partition(": ")
+    if len(title) <= longest or not colon:
+        return plain_text(title, longest)
+    room = longest - len(value) - 2
+    return f"{plain_text(field, room)}: {value}" if room >= 6 else plain_text(value, longest)

@@ -1,9 +1,8 @@
-"""The figures of the report: each takes numbers and returns a :class:`~synclave_server.evaluation.figure.Drawing`."""
+"""Figures of single codes and of pairs of codes; each returns a :class:`~synclave_server.evaluation.figure.Drawing`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -11,26 +10,36 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Outline
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from synclave_server.evaluation.figure import LEVELS, ROLES, Drawing, canvas, drawing, level_colour, plain_text
-from synclave_server.evaluation.measure import Measure, Reading
+from synclave_server.evaluation.figure import (
+    LEVELS,
+    ROLES,
+    Drawing,
+    canvas,
+    drawing,
+    level_colour,
+    short_title,
+)
 
 __all__ = [
-    "EpsilonCurve",
+    "WIDTH",
     "correlation_map",
     "correlation_scale",
     "correlation_scatter",
-    "epsilon_curves",
-    "label_balance",
+    "largest_deviations",
+    "percent",
     "prevalence_scatter",
-    "utility_bars",
 ]
 
+MAP_SHARE: Final = 0.6
+"""Share of a correlation map's width that is map; the rest holds the names of the codes."""
 WIDTH: Final = 5.4
 """Width of every figure in inches: they stand side by side on a desk and one below the other on a phone."""
-CONTENDERS: Final = (("real patients", "real"), ("synthetic patients", "synthetic"), ("independent columns", "independent"))
+MAP_HEIGHT: Final = WIDTH * MAP_SHARE + 0.45
+"""Height of a map in inches: the square, and its scale."""
 
 
 def percent(value: float) -> str:
@@ -52,7 +61,8 @@ def prevalence_scatter(
     """Prevalence of each code, real against synthetic, both on logarithmic axes.
 
     Args:
-        real, synthetic: prevalences [D].
+        real: prevalences among real patients [D].
+        synthetic: prevalences among synthetic patients [D].
         sizes: number of real and of synthetic patients behind them.
         names: the columns' titles [D].
         marked: columns to name in the figure, most important first.
@@ -85,7 +95,7 @@ def prevalence_scatter(
         for axis, side in ((axes.xaxis, "real"), (axes.yaxis, "synthetic")):
             axis.set_major_locator(FixedLocator([floor, *ticks]))
             axis.set_minor_locator(NullLocator())
-            axis.set_major_formatter(FuncFormatter(lambda value, _: "none" if value <= floor else percent(value)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: "none" if value <= floor else f"{100 * value:g} %"))
             axis.set_label_text(f"share of {side} patients with the code")
         axes.grid(visible=True)
         _name_points(figure, axes, real, synthetic, floor, names, marked)
@@ -110,7 +120,7 @@ def _variance(real: NDArray[np.float64], synthetic: NDArray[np.float64], sizes: 
 def largest_deviations(
     real: NDArray[np.float64], synthetic: NDArray[np.float64], sizes: tuple[int, int], count: int
 ) -> list[int]:
-    """Columns whose prevalences differ most in standard errors of a two-proportion test, beyond 1.96; at most ``count``."""
+    """Columns whose prevalences differ most by a two-proportion test, beyond 1.96 errors; at most ``count``."""
     score = np.abs(synthetic - real) / np.sqrt(_variance(real, synthetic, sizes))
     order = np.argsort(-score, kind="stable")[:count]
     return [int(column) for column in order if score[column] > 1.96]
@@ -139,8 +149,9 @@ def _name_points(
     for column in marked:
         x, y = points[column]
         label = axes.text(
-            0, 0, plain_text(names[column], 36), fontsize=7.2, transform=None, va="center", parse_math=False, zorder=5
+            0, 0, short_title(names[column], 36), fontsize=7.2, transform=None, va="center", parse_math=False, zorder=5
         )
+        label.set_path_effects([withStroke(linewidth=2, foreground=ROLES["surface"], alpha=0.7)])
         box = label.get_window_extent(renderer)
         width, height = box.width, box.height
         best: tuple[float, float, float] | None = None
@@ -156,7 +167,10 @@ def _name_points(
                     and bottom + height <= frame.y1 - 2
                 ):
                     continue
-                if any(left < t[2] + 3 and t[0] < left + width + 3 and bottom < t[3] + 2 and t[1] < bottom + height + 2 for t in taken):
+                if any(
+                    left < t[2] + 3 and t[0] < left + width + 3 and bottom < t[3] + 2 and t[1] < bottom + height + 2
+                    for t in taken
+                ):
                     continue
                 inside = (
                     (crowded[:, 0] > left - 2)
@@ -175,7 +189,13 @@ def _name_points(
         taken.append((left, bottom, left + width, bottom + height))
         anchor = (min(max(x, left), left + width), min(max(y, bottom), bottom + height))
         axes.plot(
-            [x, anchor[0]], [y, anchor[1]], color=ROLES["muted"], lw=0.6, transform=None, zorder=4, solid_capstyle="butt"
+            [x, anchor[0]],
+            [y, anchor[1]],
+            color=ROLES["muted"],
+            lw=0.6,
+            transform=None,
+            zorder=4,
+            solid_capstyle="butt",
         )
 
 
@@ -200,25 +220,23 @@ def correlation_map(
     """
     count = len(names)
     levels = np.rint(np.clip(matrix / scale, -1, 1) * LEVELS).astype(int)
-    with canvas(WIDTH, WIDTH * 0.78) as figure:
-        axes = figure.add_subplot()
+    with canvas(WIDTH, MAP_HEIGHT) as figure:
+        # Placed by hand: names at the left, a square map, its scale below; they are the same in all three maps.
+        figure.set_layout_engine("none")
+        axes = figure.add_axes((1 - MAP_SHARE - 0.02, 0.4 / MAP_HEIGHT, MAP_SHARE, WIDTH * MAP_SHARE / MAP_HEIGHT))
         axes.add_patch(Rectangle((0, 0), count, count, facecolor=level_colour(0), edgecolor="none"))
         for level in range(-LEVELS, LEVELS + 1):
             if level:
                 _cells(axes, (levels == level) & compared, level_colour(level))
         _cells(axes, ~compared, ROLES["neutral"])
-        axes.set(xlim=(0, count), ylim=(count, 0), aspect="equal", xticks=[])
-        axes.set_yticks(np.arange(count) + 0.5)
-        size = 6.6 if count <= 32 else 5.5
-        for tick, name in zip(axes.set_yticklabels([""] * count), names, strict=True):
-            tick.set_text(plain_text(name, 38))
-            tick.set(fontsize=size, parse_math=False)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda _, k: plain_text(names[k or 0], 38)))
-        for tick in axes.get_yticklabels():
-            tick.set(fontsize=size, parse_math=False)
+        axes.set(xlim=(0, count), ylim=(count, 0), xticks=[], yticks=[])
+        for row, name in enumerate(names):
+            axes.text(
+                -0.25, row + 0.5, short_title(name, 36), ha="right", va="center", fontsize=6.7, parse_math=False
+            )  # fmt: skip
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        _scale_bar(figure, axes, scale, title)
+        _scale_bar(axes, scale)
         strongest = float(np.abs(matrix[compared]).max()) if compared.any() else 0.0
         return drawing(
             figure,
@@ -239,8 +257,8 @@ def _cells(axes: Axes, where: NDArray[np.bool_], colour: str) -> None:
     axes.add_patch(PathPatch(Outline(vertices, codes), facecolor=colour, edgecolor="none", linewidth=0))
 
 
-def _scale_bar(figure: Figure, axes: Axes, scale: float, title: str) -> None:
-    bar = axes.inset_axes((0.0, -0.075, 1.0, 0.028))
+def _scale_bar(axes: Axes, scale: float) -> None:
+    bar = axes.inset_axes((0.1, -0.055, 0.8, 0.025))
     steps = np.linspace(-scale, scale, 2 * LEVELS + 2)
     for level, left, right in zip(range(-LEVELS, LEVELS + 1), steps[:-1], steps[1:], strict=True):
         bar.add_patch(Rectangle((left, 0), right - left, 1, facecolor=level_colour(level), edgecolor="none"))
@@ -248,13 +266,12 @@ def _scale_bar(figure: Figure, axes: Axes, scale: float, title: str) -> None:
     bar.set_xticks([-scale, 0, scale], [f"−{scale:.1f}", "0", f"+{scale:.1f}"])
     bar.tick_params(length=2, labelsize=7.5)
     bar.spines[:].set_visible(False)
-    bar.set_xlabel(title, fontsize=8, labelpad=1)
 
 
 def correlation_scatter(real: NDArray[np.float64], synthetic: NDArray[np.float64]) -> Drawing:
     """Correlation of each pair of codes, real against synthetic [pairs]."""
     limit = float(np.abs(np.concatenate([real, synthetic])).max(initial=0.1)) * 1.08
-    with canvas(WIDTH, WIDTH * 0.78) as figure:
+    with canvas(WIDTH, MAP_HEIGHT) as figure:
         axes = figure.add_subplot()
         axes.plot([-limit, limit], [-limit, limit], color=ROLES["muted"], lw=0.9)
         axes.scatter(real, synthetic, s=9, color=ROLES["synthetic"], alpha=0.5, linewidths=0, zorder=3)
@@ -269,169 +286,7 @@ def correlation_scatter(real: NDArray[np.float64], synthetic: NDArray[np.float64
             figure,
             "pairs",
             f"Scatter plot of {len(real)} pairs of codes: their correlation in real against synthetic patients.",
-            "Each dot is a pair of codes of the maps; on the diagonal the two occur together as often in synthetic as in "
+            "Each dot is a pair of codes of the maps; on the diagonal the two occur together as "
+            "often in synthetic as in "
             "real patients. A cloud along the horizontal zero line would mean that relations were lost.",
-        )
-
-
-def utility_bars(area: str, measures: Sequence[Measure], base_rates: dict[str, float]) -> Drawing:
-    """One area (``AUROC`` or ``AUPRC``) of every task and model, by what the classifier was trained on.
-
-    Args:
-        area: which of the two.
-        measures: the measures of that area.
-        base_rates: measure key -> the area of guessing.
-    """
-    height = 0.5 + 0.82 * len(measures)
-    with canvas(WIDTH, height + 0.55) as figure:
-        axes = figure.add_subplot()
-        start = 0.5 if area == "AUROC" else 0.0
-        top = start
-        for group, measure in enumerate(measures):
-            readings: tuple[Reading, ...] = (measure.ceiling, measure.value, measure.floor)
-            for place, ((name, role), reading) in enumerate(zip(CONTENDERS, readings, strict=True)):
-                y = group + 0.26 * (place - 1)
-                if reading.value is None:
-                    axes.text(start, y, " not defined", va="center", fontsize=7.5, color=ROLES["muted"])
-                    continue
-                low, high = reading.interval or (reading.value, reading.value)
-                axes.barh(
-                    y,
-                    reading.value - start,
-                    left=start,
-                    height=0.22,
-                    facecolor=ROLES[role] if role != "independent" else ROLES["surface"],
-                    edgecolor=ROLES[role],
-                    hatch="////" if role == "independent" else None,
-                    linewidth=0.8,
-                    label=f"trained on {name}" if group == 0 else None,
-                )
-                axes.plot([low, high], [y, y], color=ROLES["ink"], lw=1.1, solid_capstyle="butt")
-                axes.text(max(high, reading.value), y, f"  {reading.value:.3f}", va="center", fontsize=7.8)
-                top = max(top, high)
-            chance = base_rates[measure.key]
-            axes.plot([chance, chance], [group - 0.42, group + 0.42], color=ROLES["alarm"], lw=1.2, ls=(0, (3, 2)))
-        axes.set_yticks(range(len(measures)), ["" for _ in measures])
-        for group, measure in enumerate(measures):
-            words = measure.title.rsplit(",", 1)[0].replace(": ", "\n")
-            text = "\n".join(plain_text(part, 26) for part in words.split("\n"))
-            axes.text(
-                -0.02, group, text, transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=8, parse_math=False
-            )
-        axes.set(ylim=(len(measures) - 0.45, -0.55))
-        low_end = min([start, *(m.value.value for m in measures if m.value.value is not None)])
-        axes.set_xlim(low_end, top + 0.16 * max(top - low_end, 0.05))
-        axes.set_xlabel(f"{area} on held-out real patients (line: 95 % interval, dashes: guessing)")
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.grid(visible=True, axis="x")
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        handles, labels = axes.get_legend_handles_labels()
-        if handles:
-            figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=7.6, handlelength=1.2, columnspacing=1.2)
-        told = "; ".join(
-            f"{measure.title}: real {_number(measure.ceiling)}, synthetic {_number(measure.value)}, "
-            f"independent {_number(measure.floor)}"
-            for measure in measures
-        )
-        return drawing(figure, area.lower(), f"Bars of {area} by training data. {told}.", "")
-
-
-def _number(reading: Reading) -> str:
-    return "not defined" if reading.value is None else f"{reading.value:.3f}"
-
-
-def label_balance(values: Sequence[str], real: Sequence[float], synthetic: Sequence[float], title: str) -> Drawing:
-    """Share of each label value among real and synthetic patients."""
-    with canvas(WIDTH, 0.75 + 0.62 * len(values)) as figure:
-        axes = figure.add_subplot()
-        for place, (name, role, shares) in enumerate(
-            (("real patients", "real", real), ("synthetic patients", "synthetic", synthetic))
-        ):
-            y = np.arange(len(values)) + 0.34 * (place - 0.5)
-            axes.barh(y, [100 * share for share in shares], height=0.3, color=ROLES[role], label=name)
-            for row, share in zip(y, shares, strict=True):
-                axes.text(100 * share, row, f"  {100 * share:.1f} %", va="center", fontsize=7.8)
-        axes.set(ylim=(len(values) - 0.45, -0.55), xlim=(0, 112))
-        axes.set_yticks(range(len(values)), ["" for _ in values])
-        for row, value in enumerate(values):
-            axes.text(
-                -0.02, row, plain_text(value, 26), transform=axes.get_yaxis_transform(), ha="right", va="center", parse_math=False
-            )
-        axes.set_xticks([0, 25, 50, 75, 100])
-        axes.set_xlabel("share of patients (%)")
-        axes.grid(visible=True, axis="x")
-        axes.tick_params(axis="y", length=0)
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=7.8, handlelength=1.2)
-        told = "; ".join(f"{v}: real {100 * r:.1f} %, synthetic {100 * s:.1f} %" for v, r, s in zip(values, real, synthetic, strict=True))
-        return drawing(figure, "labels", f"Bars of label shares. {told}.", title)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpsilonCurve:
-    """Epsilon of one site and data set after each round.
-
-    Attributes:
-        names: sites whose curves coincide.
-        rounds: round numbers, increasing [R].
-        epsilon: cumulative epsilon after each of them [R].
-        before: epsilon that other runs had spent on the data set before.
-        budget: the site's budget, if known.
-    """
-
-    names: tuple[str, ...]
-    rounds: tuple[int, ...]
-    epsilon: tuple[float, ...]
-    before: float
-    budget: float | None
-
-
-def epsilon_curves(curves: Sequence[EpsilonCurve], delta: str) -> Drawing:
-    """Epsilon spent over rounds, one line for each set of sites that spent alike, with their budgets."""
-    styles: tuple[tuple[str, Any], ...] = (
-        ("synthetic", "-"), ("alarm", (0, (5, 1.5))), ("real", (0, (1.5, 1.2))), ("independent", (0, (6, 1.5, 1.5, 1.5))),
-    )  # fmt: skip
-    with canvas(WIDTH, 3.3) as figure:
-        axes = figure.add_subplot()
-        first = min(curve.rounds[0] for curve in curves)
-        last = max(curve.rounds[-1] for curve in curves)
-        top = max(max(curve.epsilon[-1], curve.budget or 0) for curve in curves)
-        for index, curve in enumerate(curves):
-            role, dashes = styles[index % len(styles)]
-            x = [curve.rounds[0] - 1, *curve.rounds]
-            axes.plot(
-                x, [curve.before, *curve.epsilon], drawstyle="steps-post", color=ROLES[role], ls=dashes, lw=1.8,
-                label=plain_text(", ".join(curve.names), 60),
-            )  # fmt: skip
-            axes.plot(x[-1], curve.epsilon[-1], marker="o", ms=4.5, color=ROLES[role])
-            axes.annotate(
-                f"{curve.epsilon[-1]:.2f}", (x[-1], curve.epsilon[-1]), xytext=(0, -5 if index % 2 == 0 else 5),
-                textcoords="offset points", ha="right", va="top" if index % 2 == 0 else "bottom", fontsize=8,
-            )  # fmt: skip
-        for budget in sorted({curve.budget for curve in curves if curve.budget is not None}):
-            axes.axhline(budget, color=ROLES["ink"], lw=1.0, ls=(0, (4, 3)))
-            axes.annotate(
-                f"budget {budget:g}", (0, budget), xycoords=("axes fraction", "data"), xytext=(4, 3),
-                textcoords="offset points", fontsize=8,
-            )  # fmt: skip
-        axes.set(xlim=(first - 1, last + 0.02 * (last - first + 1)), ylim=(0, top * 1.12))
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        axes.set_xlabel("round" + (" (0: marginals)" if first == 0 else ""))
-        axes.set_ylabel(f"epsilon spent (delta {delta})")
-        axes.grid(visible=True)
-        handles, labels = axes.get_legend_handles_labels()
-        for text in figure.legend(handles, labels, loc="outside upper left", ncols=1, fontsize=7.8).get_texts():
-            text.set_parse_math(False)
-        told = "; ".join(
-            f"{', '.join(curve.names)}: {curve.epsilon[-1]:.2f} after round {curve.rounds[-1]}"
-            + (f" of budget {curve.budget:g}" if curve.budget is not None else "")
-            for curve in curves
-        )
-        return drawing(
-            figure,
-            "epsilon",
-            f"Cumulative epsilon over rounds. {told}.",
-            "Privacy loss bound that each site has spent on its patients, recomputed from the ledger. Smaller is more "
-            "private; the dashed line is what the site allows.",
         )

@@ -8,6 +8,8 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from synclave_server.evaluation.charts import power_of_ten
+from synclave_server.evaluation.disclosure import SECTION as DISCLOSURE
 from synclave_server.evaluation.figure import LEVELS, Drawing
 from synclave_server.evaluation.measure import Measure, Reading
 from synclave_server.evaluation.plots import percent
@@ -16,6 +18,7 @@ __all__ = ["headline", "render_report"]
 
 _LIGHT: Final = (("#08407e", "#6baed6", "#f7f8fa"), ("#f7f8fa", "#fd9d56", "#8c2d04"))
 _DARK: Final = (("#a6d8ff", "#2a6fa8", "#1f262e"), ("#1f262e", "#b65a1d", "#ffcfa6"))
+NEIGHBOURS: Final = "neighbour_distance_ratio"
 _COPIES: Final = ("copies_of_training", "copies_of_held_out")
 
 
@@ -34,7 +37,12 @@ def render_report(metrics: Mapping[str, Any], measures: Sequence[Measure], drawi
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "count": lambda number: f"{number:,}", "reading": reading_text}
+    environment.filters |= {
+        "percent": percent,
+        "count": lambda number: f"{number:,}",
+        "reading": reading_text,
+        "rounded": lambda share: f"{100 * share:.2g} %",
+    }
     sections = dict.fromkeys(measure.section for measure in measures)
     return environment.get_template("report.html.j2").render(
         metrics=metrics,
@@ -45,6 +53,8 @@ def render_report(metrics: Mapping[str, Any], measures: Sequence[Measure], drawi
         dark=Markup(_levels(*_DARK)),  # noqa: S704 - constants
         provenance=list(_flat(metrics["sampling"] or {}, "Sampling")),
         gauge=gauge_place,
+        verdict=verdict,
+        disclosure=DISCLOSURE,
     )
 
 
@@ -67,16 +77,30 @@ def _number(value: float, measure: Measure) -> str:
     return f"{value:.3f}".replace("-", "−")
 
 
+def verdict(measure: Measure) -> str:
+    """What the report writes where a measure has no gauge."""
+    if measure.value.value is None:
+        return "not defined"
+    if measure.key != NEIGHBOURS:
+        return "" if measure.section == DISCLOSURE else "floor ≈ ceiling"
+    if measure.ceiling.interval is None:
+        return ""
+    low, high = measure.ceiling.interval
+    if measure.value.value < low:
+        return "closer to training patients than chance allows"
+    return "within the range of chance" if measure.value.value <= high else "no closer to training patients"
+
+
 def gauge_place(measure: Measure) -> float | None:
     """Place of the value's dot on a track from floor (0) to ceiling (1), kept within -0.15 to 1.15."""
-    return None if measure.way is None else min(max(measure.way, -0.15), 1.15)
+    return None if measure.way is None or measure.section == DISCLOSURE else min(max(measure.way, -0.15), 1.15)
 
 
 def _degree(way: float | None) -> str:
     if way is None:
-        return "which does not tell them apart on these data"
+        return "floor and ceiling cannot be told apart on these data"
     if way >= 0.9:
-        return "about as well as other real patients do"
+        return "about as good as other real patients"
     if way >= 0.6:
         return "most of the way from independent columns to real patients"
     if way >= 0.25:
@@ -92,7 +116,16 @@ def headline(metrics: Mapping[str, Any], measures: Mapping[str, Measure]) -> lis
         f"compared with {cohorts['real']:,} real patients held out from training."
     ]
     if cohorts["halved"]:
-        made.append("No training patients were given: one half of the held-out patients shows what other real patients score.")
+        made.append(
+            "No training patients were given: one half of the held-out patients shows what other real patients score."
+        )
+    if metrics["privacy"] is not None:
+        round_text = metrics["privacy"]["snapshot_round"]
+        made.append(
+            f"The model was trained by {len(metrics['privacy']['sites'])} sites under plan "
+            f"{metrics['privacy']['plan_name']}"
+            + (f" and taken after round {round_text}." if round_text is not None else ".")
+        )
     shift = max(abs(share["real"] - share["synthetic"]) for share in metrics["label_balance"])
     if shift >= 0.05:
         made.append(
@@ -102,7 +135,7 @@ def headline(metrics: Mapping[str, Any], measures: Mapping[str, Measure]) -> lis
     return [
         ("What was made", made),
         ("How close", list(_how_close(measures))),
-        ("How useful", list(_how_useful(measures))),
+        ("How useful", list(_how_useful(measures, schema["label_title"] or schema["label"]))),
         ("How safe", list(_how_safe(metrics, measures))),
     ]
 
@@ -111,15 +144,16 @@ def _how_close(measures: Mapping[str, Measure]) -> Iterator[str]:
     error = measures["prevalence_mae"]
     if error.value.value is not None and error.ceiling.value is not None:
         yield (
-            f"A code's share of patients is off by {percent(error.value.value)} of patients on average; between two groups "
-            f"of real patients it is {percent(error.ceiling.value)}."
+            f"How many patients have a code is off by {100 * error.value.value:.2f} percentage "
+            "points on average; between two "
+            f"groups of real patients by {100 * error.ceiling.value:.2f}."
         )
     relation = measures["correlation_pearson"]
     if relation.value.value is None:
         yield f"Relations between codes could not be judged: {relation.value.reason}."
     else:
         yield (
-            f"Relations between codes are kept {_degree(relation.way)} (agreement {relation.value.value:.2f}, "
+            f"Relations between codes: {_degree(relation.way)} (agreement {relation.value.value:.2f}, "
             f"real patients {_short(relation.ceiling)}, independent columns {_short(relation.floor)})."
         )
     judge = measures["discriminator_boosting"]
@@ -130,7 +164,7 @@ def _how_close(measures: Mapping[str, Measure]) -> Iterator[str]:
         )
 
 
-def _how_useful(measures: Mapping[str, Measure]) -> Iterator[str]:
+def _how_useful(measures: Mapping[str, Measure], outcome: str) -> Iterator[str]:
     tasks = [m for m in measures.values() if m.section == "Utility" and "_auroc[" in m.key]
     known = [m for m in tasks if m.value.value is not None and m.ceiling.value is not None]
     if not known:
@@ -142,11 +176,21 @@ def _how_useful(measures: Mapping[str, Measure]) -> Iterator[str]:
         if task not in best or (measure.ceiling.value or 0) > (best[task].ceiling.value or 0):
             best[task] = measure
     for measure in list(best.values())[:3]:
-        what, _, model = measure.title.rsplit(",", 1)[0].rpartition(": ")
+        what = f"\u201c{outcome}: {measure.key.partition('[')[2][:-1]}\u201d"
+        model = measure.title.rsplit(",", 1)[0].rpartition(": ")[2]
         yield (
-            f"Predicting {what} with {model}: trained on synthetic patients AUROC {_short(measure.value)}, on as many real "
-            f"patients {_short(measure.ceiling)}, on independent columns {_short(measure.floor)}, all tested on real patients."
+            f"Predicting {what} with {model}: trained on synthetic patients AUROC "
+            f"{_short(measure.value)}, on as many real "
+            f"patients {_short(measure.ceiling)}, on independent columns "
+            f"{_short(measure.floor)}, all tested on real patients."
         )
+        if measure.way is None and measure.floor.value is not None:
+            yield (
+                "Here even independent columns do about as well as real patients: this outcome "
+                "tells little about a model."
+            )
+        elif measure.way is not None:
+            yield f"That is {_degree(measure.way)}."
 
 
 def _how_safe(metrics: Mapping[str, Any], measures: Mapping[str, Measure]) -> Iterator[str]:
@@ -162,14 +206,24 @@ def _how_safe(metrics: Mapping[str, Any], measures: Mapping[str, Measure]) -> It
         name, spend = max(privacy["sites"].items(), key=lambda item: item[1]["epsilon"][-1])
         budget = f", of a budget of {spend['budget_epsilon']:g}" if spend["budget_epsilon"] is not None else ""
         yield (
-            f"Per patient, no site spent more than epsilon {spend['epsilon'][-1]:.2f} at delta {privacy['delta']} "
-            f"({name}{budget}). All {privacy['ledger_size']} ledger entries verify; the numbers are recomputed from them."
+            f"Per patient, no site spent more than epsilon {spend['epsilon'][-1]:.2f} at delta "
+            f"{power_of_ten(privacy['delta'])} "
+            f"({name}{budget}). All {privacy['ledger_size']} ledger entries verify; the numbers "
+            "are recomputed from them."
         )
     training, held_out = (measures[key] for key in _COPIES)
     if training.value.value is not None and held_out.value.value is not None:
         yield (
-            f"Sanity check, no evidence: {percent(training.value.value)} of the synthetic rows equal a training patient, "
+            f"Sanity check, no evidence: {percent(training.value.value)} of the synthetic rows "
+            "equal a training patient, "
             f"{percent(held_out.value.value)} one of as many patients that the model never saw."
+        )
+    neighbour = measures[NEIGHBOURS]
+    if neighbour.value.value is not None and verdict(neighbour).startswith("closer"):
+        yield (
+            "WARNING: synthetic rows lie closer to training patients than to held-out ones by "
+            "more than chance allows: the "
+            "model may have memorised patients."
         )
 
 
@@ -191,7 +245,7 @@ def _flat(value: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]:
 
 
 def _levels(negative: tuple[str, str, str], positive: tuple[str, str, str]) -> str:
-    """CSS variables of the diverging scale, from the strongest negative colour over neutral to the strongest positive."""
+    """CSS variables of the diverging scale, from strongest negative over neutral to strongest positive."""
 
     def mix(one: str, other: str, share: float) -> str:
         channels = ((int(one[k : k + 2], 16), int(other[k : k + 2], 16)) for k in (1, 3, 5))

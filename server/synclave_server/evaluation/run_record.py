@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from synclave_shared.canonical import decimal_text
 from synclave_shared.errors import LedgerError, PlanError, SnapshotError
-from synclave_shared.ledger.entry import SignedEntry, SpendReserved
+from synclave_shared.ledger.entry import SignedEntry, SpendReserved, parse_entry
 from synclave_shared.ledger.store import Ledger
 from synclave_shared.ledger.verify import verify_ledger
 from synclave_shared.plan import TrainPlan
@@ -126,7 +126,7 @@ def read_run(folder: Path) -> RunRecord:
         )
     verdict = verify_ledger(folder / "ledger")
     ledger = Ledger.open(folder / "ledger")
-    entries = [ledger.entry(index) for index in range(ledger.size)]
+    entries = [parse_entry(ledger.entry(index)) for index in range(ledger.size)]
     budgets = {name: site.budget_epsilon for name, site in verdict.sites.items()}
     snapshot = _snapshot(folder / "snapshot" / "snapshot.json", plan)
     return RunRecord(

@@ -11,14 +11,13 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
 
+from synclave_server.evaluation.classifiers import classifiers
 from synclave_server.evaluation.comparison import Comparison, Table
 from synclave_server.evaluation.measure import Measure, Reading, defined, undefined
 from synclave_server.evaluation.ranking import ranking_quality
 
-__all__ = ["MINIMUM_PER_CLASS", "Task", "downstream_models", "tasks", "utility_measures"]
+__all__ = ["MINIMUM_PER_CLASS", "Task", "tasks", "utility_measures"]
 
 MINIMUM_PER_CLASS: Final = 5
 """Fewest patients of each class, in training and in test, for which a classifier is fitted and judged."""
@@ -50,25 +49,15 @@ def tasks(reference: Table, label_values: Sequence[str]) -> list[Task]:
     ]
 
 
-def downstream_models(seed: int) -> dict[str, tuple[str, Any]]:
-    """The downstream classifiers: key -> (name in the report, unfitted model)."""
-    return {
-        "logistic": ("logistic regression", LogisticRegression(C=0.1, max_iter=1000)),
-        "boosting": (
-            "gradient boosting",
-            HistGradientBoostingClassifier(
-                max_iter=80, max_leaf_nodes=15, learning_rate=0.08, early_stopping=False, random_state=seed
-            ),
-        ),
-    }
-
-
 def _score(train: Table, test: Table, task: Task, model: Any, rng: np.random.Generator) -> tuple[Reading, Reading]:
     wanted, truth = train.labels == task.position, test.labels == task.position
     for where, classes in (("the training cohort", wanted), ("the real test patients", truth)):
         fewest = int(min(classes.sum(), (~classes).sum()))
         if fewest < MINIMUM_PER_CLASS:
-            reason = f"{fewest} of {len(classes)} patients in the smaller class of {where}; at least {MINIMUM_PER_CLASS} needed"
+            reason = (
+                f"{fewest} of {len(classes)} patients in the smaller class of {where}; at least "
+                f"{MINIMUM_PER_CLASS} needed"
+            )
             return undefined(reason), undefined(reason)
     model.fit(train.features, wanted)
     scores: NDArray[np.float64] = model.predict_proba(test.features)[:, 1].astype(np.float64)
@@ -83,7 +72,7 @@ def utility_measures(
     rng = np.random.default_rng([seed, 2])
     measures = []
     for task in tasks(comparison.reference, label_values):
-        for key, (name, model) in downstream_models(seed).items():
+        for key, (name, model) in classifiers(seed).items():
             progress(f"train on synthetic, test on real: {name}")
             scores = [
                 _score(contender, comparison.reference, task, model, rng) for contender in comparison.contenders()
