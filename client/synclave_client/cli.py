@@ -64,6 +64,7 @@ def init(
 ) -> None:
     """Set up a site: settings, signing key, empty journal. Prints the public key that the coordinator needs."""
     from synclave_shared.data.schema import Schema
+    from synclave_shared.node_keys import node_key
 
     from synclave_client.vault.service import initialise
 
@@ -105,6 +106,9 @@ def init(
     Schema.load(settings.schema_file)
     settings_file.parent.mkdir(parents=True, exist_ok=True)
     public_key = initialise(settings)
+    document = {"name": name, "settings": str(settings_file), "public_key": public_key}
+    if settings.gateway is not None:
+        document["node_key"] = node_key(settings.gateway.state_folder / "node.key")
     settings_file.write_text(settings.to_toml(), encoding="utf-8")
 
     def draw(out: Console) -> None:
@@ -112,13 +116,15 @@ def init(
             f"[green]Site {escape(name)} is set up.[/green] Settings: {escape(str(settings_file))}", soft_wrap=True
         )
         out.print(f"Public key, for the coordinator: [bold]{public_key}[/bold]", soft_wrap=True)
+        if "node_key" in document:
+            out.print(f"Node key of the gateway, likewise: [bold]{document['node_key']}[/bold]", soft_wrap=True)
         out.print(
             f"Back up {escape(str(settings.state_folder))}: without its journal nobody knows what was spent.",
             soft_wrap=True,
         )
         out.print("Next: synclave-site check-data, then synclave-site run.")
 
-    _show({"name": name, "settings": str(settings_file), "public_key": public_key}, as_json, draw)
+    _show(document, as_json, draw)
 
 
 @app.command("check-data")
