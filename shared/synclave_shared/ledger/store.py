@@ -32,9 +32,9 @@ from synclave_shared.ledger.tiles import (
     CHECKPOINT_PATH,
     TILE_WIDTH,
     WITNESS_FOLDER,
-    decode_bundle,
     encode_bundle,
     entries_path,
+    split_bundle,
     tile_content,
     tile_path,
     tile_positions,
@@ -100,7 +100,7 @@ class Ledger:
             entries: list[bytes] = []
             for level, index, width in tile_positions(checkpoint.size):
                 if level == 0:
-                    entries += decode_bundle((folder / entries_path(index, width)).read_bytes())
+                    entries += split_bundle((folder / entries_path(index, width)).read_bytes())[0]
         ledger = cls(folder, note, entries, key)
         if len(entries) != checkpoint.size or ledger._tree.root() != checkpoint.root:
             raise LedgerError(

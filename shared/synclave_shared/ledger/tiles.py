@@ -19,9 +19,9 @@ __all__ = [
     "CHECKPOINT_PATH",
     "TILE_WIDTH",
     "WITNESS_FOLDER",
-    "decode_bundle",
     "encode_bundle",
     "entries_path",
+    "split_bundle",
     "split_tile",
     "tile_content",
     "tile_path",
@@ -94,22 +94,18 @@ def encode_bundle(entries: Sequence[bytes]) -> bytes:
     return b"".join(len(entry).to_bytes(LENGTH_BYTES, "big") + entry for entry in entries)
 
 
-def decode_bundle(data: bytes) -> list[bytes]:
-    """Split a bundle into its entries.
-
-    Raises:
-        ValueError: if the lengths do not add up.
-    """
+def split_bundle(data: bytes) -> tuple[list[bytes], bytes]:
+    """The entries of a bundle, and the rest from where its lengths stop making sense (empty for a sound bundle)."""
     entries: list[bytes] = []
     position = 0
-    while position < len(data):
+    while position + LENGTH_BYTES <= len(data):
         start = position + LENGTH_BYTES
         stop = start + int.from_bytes(data[position:start], "big")
-        if start > len(data) or stop > len(data):
-            raise ValueError(f"entry {len(entries)} of the bundle runs beyond its end")
+        if stop > len(data):
+            break
         entries.append(data[start:stop])
         position = stop
-    return entries
+    return entries, data[position:]
 
 
 def split_tile(data: bytes) -> list[bytes]:

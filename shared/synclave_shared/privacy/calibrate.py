@@ -36,7 +36,6 @@ def noise_multiplier_for(
     Raises:
         PlanError: if the target is not positive, or no noise up to :data:`MAX_NOISE_MULTIPLIER` reaches it.
     """
-
     if not target_epsilon > 0:
         raise PlanError(
             expected="a target epsilon above 0", found=str(target_epsilon), remedy="State how much may be spent."

@@ -1,0 +1,86 @@
+"""The frame of all three command lines: errors a person can act on, exit codes, one JSON document with ``--json``.
+
+Exit codes: 0 done; 1 an error, or a ledger that is not valid; 2 a command line that cannot be understood; 130 stopped
+with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from synclave_shared.errors import SynclaveError
+
+__all__ = ["EXIT_ERROR", "EXIT_INTERRUPTED", "print_error", "print_json", "printable", "run"]
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document on standard output, in ASCII: any terminal and any reader can take it.
+
+    Raises:
+        ValueError: if it holds NaN or infinity, which are no JSON.
+    """
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, with every control character written out: what others wrote must not steer a terminal."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+
+
+def print_error(error: SynclaveError, *, as_json: bool) -> None:
+    """Say what was expected, what was found and what to do; with ``as_json`` as a document on standard output."""
+    if as_json:
+        fields = {"code": error.code, "expected": error.expected, "found": error.found, "remedy": error.remedy}
+        print_json({"error": fields})
+        return
+    text = Text()
+    for label, value, style in (
+        ("Expected:  ", error.expected, "red"),
+        ("Found:     ", error.found, "red"),
+        ("What to do:", error.remedy, "bold"),
+    ):
+        text.append(f"{label} {printable(value)}\n", style=style)
+    Console(stderr=True).print(text, end="", soft_wrap=True)
+
+
+def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line and leave the process.
+
+    Args:
+        app: the commands.
+        arguments: without the program's name; the process's own by default.
+
+    Raises:
+        SystemExit: always.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given
+    try:
+        outcome = typer.main.get_command(app).main(args=given, prog_name=app.info.name, standalone_mode=False)
+        sys.stdout.flush()
+    except SynclaveError as error:
+        print_error(error, as_json=as_json)
+        sys.exit(EXIT_ERROR)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has left; nothing more can be said, and the interpreter must not try at exit.
+        sys.stdout = None
+        sys.exit(EXIT_ERROR)
+    # Without standalone mode click returns the code of a typer.Exit instead of leaving.
+    sys.exit(outcome if isinstance(outcome, int) else 0)
