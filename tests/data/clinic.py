@@ -112,6 +112,34 @@ outside = "clip"
 missing = "fault"
 
 [[field]]
+name = "event_count"
+kind = "number"
+table = "events"
+column = "stay"
+unit = "events"
+minimum = 0
+maximum = 5
+edges = [1, 2]
+integer = true
+combine = "count"
+outside = "clip"
+missing = "fault"
+
+[[field]]
+name = "pain"
+kind = "number"
+table = "events"
+column = "pain"
+unit = "points"
+minimum = 0
+maximum = 10
+edges = [4, 7]
+integer = true
+combine = "min"
+outside = "fault"
+missing = "own-category"
+
+[[field]]
 name = "diagnosis"
 kind = "codes"
 table = "events"
@@ -153,6 +181,7 @@ EVENTS = {
     "stay": [11, 12, 12, 21],
     "code_1": ["38.9", "V58.0;428", "none", None],
     "code_2": [None, "Z99", "999", None],
+    "pain": [9, 8, 7, 3],
     "procedure": ["lung|scope|long", None, "skin|graft", "lung|tube"],
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import check_folder, load_patients
 from synclave_shared.errors import DataError
 
-from .clinic import EVENTS, STAYS, write_tables
+from .clinic import EVENTS, SCHEMA_TOML, STAYS, write_schema, write_tables
 
 
 def places(report: CheckReport) -> list[tuple[str, int | None, str | None, str]]:
@@ -88,14 +89,29 @@ def test_a_joined_table_is_checked_too(
     assert places(report) == [("events.parquet", row, column, code)]
 
 
+def test_a_patient_without_any_row_is_a_fault_where_a_value_is_needed(tmp_path: Path) -> None:
+    pain = SCHEMA_TOML.index('name = "pain"')
+    text = SCHEMA_TOML[:pain] + SCHEMA_TOML[pain:].replace('"own-category"', '"fault"', 1)
+    schema = Schema.load(write_schema(tmp_path / "schema", text))
+    report = check_folder(schema, write_tables(tmp_path / "s"))
+    assert places(report) == [("events.parquet", None, "pain", "missing-value")]  # p3 has no events
+    events = {**EVENTS, "pain": [9, 8, None, 3]}
+    report = check_folder(schema, write_tables(tmp_path / "s", events=events))
+    assert places(report) == [
+        ("events.parquet", 3, "pain", "missing-value"),
+        ("events.parquet", None, "pain", "missing-value"),
+    ]
+    assert report.fault_count == 2
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
 
 
-def flip_page(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[20:60] = bytes(byte ^ 0xFF for byte in data[20:60])
-    path.write_bytes(data)
+def change_a_value(path: Path) -> None:
+    data = path.read_bytes()
+    assert b"skin|graft" in data
+    path.write_bytes(data.replace(b"skin|graft", b"lung|scope", 1))
 
 
 def empty(path: Path) -> None:
@@ -106,7 +122,7 @@ def text(path: Path) -> None:
     path.write_text("person,number\n1,2\n", encoding="utf-8")
 
 
-@pytest.mark.parametrize("damage", [truncate, flip_page, empty, text])
+@pytest.mark.parametrize("damage", [truncate, change_a_value, empty, text])
 def test_a_damaged_parquet_file_is_one_fault(clinic: Schema, folder: Path, damage: Callable[[Path], None]) -> None:
     pq.write_table(pa.table(EVENTS), folder / "events.parquet", write_page_checksum=True, compression="none")
     damage(folder / "events.parquet")
@@ -172,13 +188,13 @@ def test_many_faults_are_counted_exactly_and_listed_shortly(clinic: Schema, tmp_
 def test_csv_rows_keep_their_numbers_past_ragged_rows(clinic: Schema, folder: Path) -> None:
     (folder / "events.parquet").unlink()
     lines = [
-        "stay,code_1,code_2,procedure",
-        "11,428,,",
+        "stay,code_1,code_2,pain,procedure",
+        "11,428,,1,",
         "12,428",
-        '12,"428",,nonsense',
-        "21,,,,,",
-        "21,\xe9,,",
-        "31,,,what",
+        '12,"428",,2,nonsense',
+        "21,,,,,,",
+        "21,\xe9,,3,",
+        "31,,,4,what",
     ]
     (folder / "events.csv").write_bytes("\n".join(lines).encode("latin-1"))
     assert set(places(check_folder(clinic, folder))) == {
@@ -199,7 +215,7 @@ def test_a_csv_file_without_a_header_is_one_fault(clinic: Schema, folder: Path, 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_name(clinic: Schema, folder: Path) -> None:
     (folder / "events.parquet").unlink()
-    (folder / "events.csv").write_bytes(b"\xef\xbb\xbfstay,code_1,code_2,procedure\n11,428,,\n")
+    (folder / "events.csv").write_bytes(b"\xef\xbb\xbfstay,code_1,code_2,pain,procedure\n11,428,,3,\n")
     assert check_folder(clinic, folder).ok
 
 
@@ -208,8 +224,6 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(clinic: Schema, folder: 
 def test_arbitrary_bytes_end_in_faults_not_in_exceptions(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
-    from .clinic import write_schema
-
     folder = tmp_path_factory.mktemp("bytes")
     schema = Schema.load(write_schema(folder / "schema"))
     write_tables(folder / "s")
@@ -228,8 +242,6 @@ def test_files_nobody_named_are_mentioned(clinic: Schema, folder: Path) -> None:
 
 
 def test_a_report_is_plain_json_and_uses_the_closed_vocabularies(clinic: Schema, tmp_path: Path) -> None:
-    import json
-
     report = check_folder(clinic, write_tables(tmp_path / "s", stays_with("sex", ["x", "m", "m", "m"])))
     plain = json.loads(json.dumps(report.to_dict()))
     assert plain["ok"] is False

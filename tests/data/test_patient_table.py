@@ -17,6 +17,8 @@ from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import check_folder, load_patients
 from synclave_shared.errors import DataError
 
+from .clinic import write_schema
+
 
 def random_patients(schema: Schema, count: int, seed: int) -> PatientDataset:
     random = np.random.default_rng(seed)
@@ -39,8 +41,6 @@ def write(path: Path, schema: Schema, patients: PatientDataset) -> Path:
 @settings(max_examples=25, deadline=None)
 @given(count=st.integers(1, 30), seed=st.integers(0, 2**32 - 1), suffix=st.sampled_from([".parquet", ".csv"]))
 def test_round_trip_is_exact(tmp_path_factory: pytest.TempPathFactory, count: int, seed: int, suffix: str) -> None:
-    from .clinic import write_schema
-
     folder = tmp_path_factory.mktemp("wide")
     schema = Schema.load(write_schema(folder))
     patients = random_patients(schema, count, seed)

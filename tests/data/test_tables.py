@@ -42,6 +42,8 @@ def test_every_rule_on_a_small_clinic(clinic: Schema, folder: Path) -> None:
         "days:7..30",
         "potassium:[3.5,5.1)",
         "stay_count:2..3",
+        "event_count:2..5",
+        "pain:7..10",
         "diagnosis:sepsis",
         "diagnosis:heart failure",
         "diagnosis:other",
@@ -55,6 +57,8 @@ def test_every_rule_on_a_small_clinic(clinic: Schema, folder: Path) -> None:
         "days:7..30",
         "potassium:[5.1,9]",
         "stay_count:1",
+        "event_count:1",
+        "pain:0..3",
         "diagnosis:missing",
         "procedure:lung|tube",
     }
@@ -64,6 +68,8 @@ def test_every_rule_on_a_small_clinic(clinic: Schema, folder: Path) -> None:
         "days:missing",
         "potassium:missing",
         "stay_count:1",
+        "event_count:0",
+        "pain:missing",
         "diagnosis:missing",
     }
 
@@ -147,10 +153,11 @@ stay = st.fixed_dictionaries(
                 {
                     "code_1": st.sampled_from(["38", "038.9", "428; V58", "none", "Z1;;428.0", "x", "V58"]) | maybe,
                     "code_2": st.sampled_from(["428", "none", ";"]) | maybe,
+                    "pain": st.integers(0, 10).map(str) | maybe,
                     "procedure": st.sampled_from(["lung|scope", "lung|tube|x|y", "skin|graft"]) | maybe,
                 }
             ),
-            max_size=3,
+            max_size=2,
         ),
     }
 )
