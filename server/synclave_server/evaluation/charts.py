@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,12 +31,12 @@ CONTENDERS: Final = (
 )
 
 
-def power_of_ten(text: str) -> str:
-    """A small decimal such as ``0.00001`` as ``10⁻⁵``; other numbers stay as they are."""
-    digits = text.removeprefix("0.").lstrip("0")
-    if not text.startswith("0.") or digits != "1":
-        return text
-    return "10⁻" + str(len(text) - 2).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+def power_of_ten(number: float) -> str:
+    """A power of ten such as 0.00001 as ``10⁻⁵``; other numbers with up to three digits."""
+    exponent = math.floor(math.log10(number) + 1e-9)
+    if not math.isclose(number, 10.0**exponent) or exponent >= 0:
+        return f"{number:.3g}"
+    return "10⁻" + str(-exponent).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def utility_bars(area: str, measures: Sequence[Measure], base_rates: dict[str, float]) -> Drawing:
@@ -162,6 +163,7 @@ class EpsilonCurve:
         rounds: round numbers, increasing [R].
         epsilon: cumulative epsilon after each of them [R].
         before: epsilon that other runs had spent on the data set before.
+        delta: at which epsilon is stated.
         budget: the site's budget, if known.
     """
 
@@ -169,6 +171,7 @@ class EpsilonCurve:
     rounds: tuple[int, ...]
     epsilon: tuple[float, ...]
     before: float
+    delta: float
     budget: float | None
 
 
@@ -180,8 +183,12 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
     return moved
 
 
-def epsilon_curves(curves: Sequence[EpsilonCurve], delta: str) -> Drawing:
-    """Epsilon spent over rounds, one line for each set of sites that spent alike, with their budgets."""
+def epsilon_curves(curves: Sequence[EpsilonCurve]) -> Drawing:
+    """Epsilon spent over rounds, one line for each set of sites that spent alike, with their budgets.
+
+    Args:
+        curves: at least one; every epsilon finite.
+    """
     styles: tuple[tuple[str, Any], ...] = (
         ("synthetic", "-"),
         ("alarm", (0, (5, 1.5))),
@@ -215,7 +222,8 @@ def epsilon_curves(curves: Sequence[EpsilonCurve], delta: str) -> Drawing:
         axes.set(xlim=(first - 1, last + 0.09 * (last - first + 2)), ylim=(0, top * 1.12))
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes.set_xlabel("round" + (" (0: marginals)" if first == 0 else ""))
-        axes.set_ylabel(f"epsilon spent (delta {power_of_ten(delta)})")
+        deltas = {curve.delta for curve in curves}
+        axes.set_ylabel("epsilon spent" + (f" (delta {power_of_ten(deltas.pop())})" if len(deltas) == 1 else ""))
         axes.grid(visible=True)
         handles, labels = axes.get_legend_handles_labels()
         for text in figure.legend(handles, labels, loc="outside upper left", ncols=1, fontsize=7.8).get_texts():

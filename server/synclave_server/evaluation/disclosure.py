@@ -92,7 +92,7 @@ def disclosure_measures(
     seed: int,
     progress: Callable[[str], None],
 ) -> list[Measure]:
-    """Copies and neighbour ratio, for synthetic patients, other held-out patients (ceiling), independent columns (floor).
+    """Copies and neighbour ratio; ceiling: held-out patients in the synthetic ones' place, floor: independent columns.
 
     All cohorts that are searched have the same number of patients; the search for copies takes every synthetic patient.
     """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import math
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -34,6 +36,9 @@ MAP_MOST_COMMON: Final = 0.95
 """Codes that more patients have than this share say nothing in a correlation map."""
 MARKED: Final = 8
 """Deviating codes named in figure and table."""
+
+SUMMARY: Final = ("prevalence_log_r2", "correlation_pearson", "discriminator_boosting", "tstr_boosting_auroc")
+"""Measures (beginnings of their keys) that stand in for the whole report on a command line."""
 
 Progress = Callable[[str], None]
 """Is told what is being measured."""
@@ -125,6 +130,11 @@ def evaluate(
             "discriminator_patients": fidelity.DISCRIMINATOR_PATIENTS,
             "neighbour_patients": disclosure.NEIGHBOUR_PATIENTS,
             "bootstraps": BOOTSTRAPS,
+        },
+        "summary": {
+            m.key: {"value": m.value.value, "ceiling": m.ceiling.value, "floor": m.floor.value}
+            for m in measures
+            if m.key.startswith(SUMMARY) and not m.key.startswith("prevalence_log_r2[")
         },
         "measures": {measure.key: measure.to_json() for measure in measures},
         "label_balance": _label_balance(schema, real, synthetic),
@@ -231,16 +241,21 @@ def _drawings(
             m.key: 0.5 if area == "auroc" else t.base_rate for m in chosen for t in tasks if f"[{t.value}]" in m.key
         }
         drawn[area] = charts.utility_bars(area.upper(), chosen, guess)
-    if record and record.sites:
-        together: dict[Any, list[str]] = {}
-        for spend in record.sites:
-            together.setdefault((spend.rounds, spend.epsilon, spend.before, spend.budget), []).append(spend.site)
+    together: dict[charts.EpsilonCurve, list[str]] = {}
+    for spend in record.sites if record else ():
+        curve = charts.EpsilonCurve(
+            names=(),
+            rounds=spend.rounds,
+            epsilon=spend.epsilon,
+            before=spend.before,
+            delta=spend.delta,
+            budget=spend.budget,
+        )
+        if math.isfinite(max(spend.epsilon)):
+            together.setdefault(curve, []).append(spend.site)
+    if together:
         drawn["epsilon"] = charts.epsilon_curves(
-            [
-                charts.EpsilonCurve(names=tuple(names), rounds=rounds, epsilon=epsilon, before=before, budget=budget)
-                for (rounds, epsilon, before, budget), names in together.items()
-            ],
-            metrics["privacy"]["delta"],
+            [dataclasses.replace(curve, names=tuple(names)) for curve, names in together.items()]
         )
     return drawn
 

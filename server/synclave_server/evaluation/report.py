@@ -41,6 +41,7 @@ def render_report(metrics: Mapping[str, Any], measures: Sequence[Measure], drawi
         "percent": percent,
         "count": lambda number: f"{number:,}",
         "reading": reading_text,
+        "power": power_of_ten,
         "rounded": lambda share: f"{100 * share:.2g} %",
     }
     sections = dict.fromkeys(measure.section for measure in measures)
@@ -199,18 +200,22 @@ def _how_safe(metrics: Mapping[str, Any], measures: Mapping[str, Measure]) -> It
         yield "No run folder was given: this report states no epsilon and shows nothing about privacy."
     elif not privacy["ledger_valid"]:
         count = len(privacy["ledger_findings"])
-        yield f"THE LEDGER DOES NOT VERIFY ({count} findings). Rely on no epsilon of this report."
+        findings = "one finding" if count == 1 else f"{count} findings"
+        yield f"THE LEDGER DOES NOT VERIFY ({findings}). Rely on no epsilon of this report."
     elif not privacy["sites"]:
         yield "The ledger verifies, but no site has spent anything in this run."
     else:
-        name, spend = max(privacy["sites"].items(), key=lambda item: item[1]["epsilon"][-1])
-        budget = f", of a budget of {spend['budget_epsilon']:g}" if spend["budget_epsilon"] is not None else ""
-        yield (
-            f"Per patient, no site spent more than epsilon {spend['epsilon'][-1]:.2f} at delta "
-            f"{power_of_ten(privacy['delta'])} "
-            f"({name}{budget}). All {privacy['ledger_size']} ledger entries verify; the numbers "
-            "are recomputed from them."
-        )
+        unbounded = [name for name, spend in privacy["sites"].items() if spend["epsilon"][-1] is None]
+        if unbounded:
+            yield f"NO FINITE EPSILON holds for {', '.join(unbounded)}: what was spent there is no protection."
+        else:
+            name, spend = max(privacy["sites"].items(), key=lambda item: item[1]["epsilon"][-1])
+            budget = f", of a budget of {spend['budget_epsilon']:g}" if spend["budget_epsilon"] is not None else ""
+            yield (
+                f"Per patient, no site spent more than epsilon {spend['epsilon'][-1]:.2f} at delta "
+                f"{power_of_ten(spend['delta'])} ({name}{budget}). All {privacy['ledger_size']} ledger entries verify; "
+                "the numbers are recomputed from them."
+            )
     training, held_out = (measures[key] for key in _COPIES)
     if training.value.value is not None and held_out.value.value is not None:
         yield (

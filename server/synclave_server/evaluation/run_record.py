@@ -6,25 +6,24 @@ the sites signed, not from the numbers that the coordinator wrote beside them.
 
 from __future__ import annotations
 
-import json
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from synclave_shared.canonical import decimal_text
+from pydantic import ValidationError
 from synclave_shared.errors import LedgerError, PlanError, SnapshotError
 from synclave_shared.ledger.entry import SignedEntry, SpendReserved, parse_entry
 from synclave_shared.ledger.store import Ledger
-from synclave_shared.ledger.verify import verify_ledger
+from synclave_shared.ledger.verify import DatasetReport, verify_ledger
 from synclave_shared.plan import TrainPlan
 from synclave_shared.privacy.accountant import epsilon_over_time
 
-__all__ = ["RunRecord", "SiteSpend", "read_run", "spends_per_site"]
+from synclave_server.snapshots import SnapshotRecord
 
-MAX_JSON_BYTES: Final = 10_000_000
-"""A run's plan or snapshot description is a few kilobytes; anything near this is no such file."""
+__all__ = ["RunRecord", "SiteSpend", "read_run", "spends_per_site"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +36,7 @@ class SiteSpend:
         rounds: rounds of this run in which the site spent, increasing.
         epsilon: cumulative epsilon after each of them, over everything the ledger holds for the data set.
         before: epsilon spent on the data set before this run.
+        delta: at which epsilon is stated: that of the site's budget, as the auditor states it.
         budget: the budget that the site stated when it accepted the plan; None if the ledger has none.
     """
 
@@ -45,6 +45,7 @@ class SiteSpend:
     rounds: tuple[int, ...]
     epsilon: tuple[float, ...]
     before: float
+    delta: float
     budget: float | None
 
 
@@ -55,7 +56,7 @@ class RunRecord:
     Attributes:
         plan: the plan.
         ledger_valid: whether every check of the ledger passed.
-        findings: explanations of those that did not.
+        findings: explanations of those that did not, warnings left out.
         ledger_size: number of entries.
         ledger_root: root hash of the ledger.
         snapshot_digest: SHA-256 of the snapshot's tensors; None if the run has no snapshot yet.
@@ -78,7 +79,6 @@ class RunRecord:
             "plan_name": self.plan.name,
             "plan_digest": self.plan.digest,
             "trust_mode": self.plan.trust_mode,
-            "delta": decimal_text(self.plan.privacy.delta),
             "ledger_valid": self.ledger_valid,
             "ledger_findings": list(self.findings),
             "ledger_size": self.ledger_size,
@@ -89,13 +89,19 @@ class RunRecord:
                 spend.site: {
                     "dataset": spend.dataset,
                     "rounds": list(spend.rounds),
-                    "epsilon": list(spend.epsilon),
-                    "epsilon_before": spend.before,
+                    "delta": spend.delta,
+                    "epsilon": [finite(epsilon) for epsilon in spend.epsilon],
+                    "epsilon_before": finite(spend.before),
                     "budget_epsilon": spend.budget,
                 }
                 for spend in self.sites
             },
         }
+
+
+def finite(epsilon: float) -> float | None:
+    """``epsilon``, or None where no finite epsilon holds."""
+    return epsilon if math.isfinite(epsilon) else None
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -125,31 +131,36 @@ def read_run(folder: Path) -> RunRecord:
             remedy="Give the folder that a training wrote, with its ledger.",
         )
     verdict = verify_ledger(folder / "ledger")
-    ledger = Ledger.open(folder / "ledger")
-    entries = [parse_entry(ledger.entry(index)) for index in range(ledger.size)]
-    budgets = {name: site.budget_epsilon for name, site in verdict.sites.items()}
+    try:
+        ledger = Ledger.open(folder / "ledger")
+        entries = [parse_entry(ledger.entry(index)) for index in range(ledger.size)]
+    except LedgerError:
+        if verdict.valid:
+            raise
+        entries = []
+    datasets = {(site, of.dataset): of for site, report in verdict.sites.items() for of in report.datasets}
     snapshot = _snapshot(folder / "snapshot" / "snapshot.json", plan)
     return RunRecord(
         plan=plan,
         ledger_valid=verdict.valid,
-        findings=tuple(finding.explanation for finding in verdict.findings),
+        findings=tuple(f.explanation for f in verdict.findings if f.severity == "error"),
         ledger_size=verdict.size,
         ledger_root=verdict.root,
-        snapshot_digest=snapshot.get("sha256"),
-        snapshot_round=snapshot.get("round"),
-        sites=spends_per_site(entries, plan, budgets),
+        snapshot_digest=snapshot.tensors_digest if snapshot else None,
+        snapshot_round=snapshot.round if snapshot else None,
+        sites=spends_per_site(entries, plan, datasets),
     )
 
 
 def spends_per_site(
-    entries: Sequence[SignedEntry], plan: TrainPlan, budgets: dict[str, float | None]
+    entries: Sequence[SignedEntry], plan: TrainPlan, datasets: Mapping[tuple[str, str], DatasetReport]
 ) -> tuple[SiteSpend, ...]:
     """Cumulative epsilon of each site that spent in ``plan``, from its reservations in the order of the ledger.
 
     Args:
         entries: entries of the ledger, in order.
         plan: the run to show; other runs on the same data set count as spent before or in between.
-        budgets: site -> epsilon budget.
+        datasets: (site, data set) -> what the verifier found; where it has none, the plan's delta is taken.
     """
     reserved: dict[tuple[str, str], list[SpendReserved]] = defaultdict(list)
     for entry in entries:
@@ -160,8 +171,9 @@ def spends_per_site(
         mine = [place for place, body in enumerate(bodies) if body.plan_digest == plan.digest]
         if not mine:
             continue
-        over_time = epsilon_over_time([body.mechanism for body in bodies], float(plan.privacy.delta))
-        budget = budgets.get(site)
+        found = datasets.get((site, dataset))
+        delta = found.delta if found else float(plan.privacy.delta)
+        over_time = epsilon_over_time([body.mechanism for body in bodies], delta)
         spends.append(
             SiteSpend(
                 site=site,
@@ -169,30 +181,26 @@ def spends_per_site(
                 rounds=tuple(bodies[place].round for place in mine),
                 epsilon=tuple(over_time[place] for place in mine),
                 before=over_time[mine[0] - 1] if mine[0] else 0.0,
-                budget=None if budget is None else float(budget),
+                delta=delta,
+                budget=found.budget_epsilon if found else None,
             )
         )
     return tuple(spends)
 
 
-def _snapshot(path: Path, plan: TrainPlan) -> dict[str, Any]:
+def _snapshot(path: Path, plan: TrainPlan) -> SnapshotRecord | None:
     if not path.is_file():
-        return {}
+        return None
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ValueError("larger than any description of a snapshot")
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("no JSON object")
-        described = found.get("plan_digest", plan.digest)
-    except (OSError, ValueError) as error:
+        record = SnapshotRecord.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
         raise SnapshotError(
             expected=f"the description of a snapshot in {path}", found=str(error), remedy="Use an undamaged run folder."
         ) from None
-    if described != plan.digest:
+    if record.plan_digest != plan.digest:
         raise SnapshotError(
             expected=f"a snapshot of plan {plan.digest[:16]}",
-            found=f"one of plan {str(described)[:16]}",
+            found=f"one of plan {record.plan_digest[:16]}",
             remedy="Use the run folder as the training wrote it.",
         )
-    return found
+    return record
