@@ -18,6 +18,9 @@ __all__ = ["budget_document", "draw_budget"]
 _DIGITS = 6
 """Epsilon is shown to six decimals; the accountant's own grid is coarser."""
 
+_DIGEST_SHOWN = 12
+"""Hex digits of a plan's digest: enough to tell a site's plans apart, and to name one to ``withdraw``."""
+
 
 def budget_document(settings: SiteSettings, journal: Journal) -> dict[str, Any]:
     """The state of the site's budget as plain values; epsilons are at the budget's delta.
@@ -80,23 +83,25 @@ def draw_budget(out: Console, document: dict[str, Any]) -> None:
     out.print(summary)
     if document["plans"]:
         plans = Table(title="Plans", title_justify="left", caption="Epsilons of plans compose; they do not add up.")
-        for heading in ("Plan", "Digest", "Data set", "State"):
+        plans.add_column("Plan", overflow="fold")
+        plans.add_column("Digest", no_wrap=True)
+        for heading in ("Data set", "State"):
             plans.add_column(heading, overflow="fold")
-        for heading in ("Rounds", "Released", "To come", "Epsilon", "At most"):
-            plans.add_column(heading, justify="right")
+        for heading in ("Rounds", "Epsilon", "At most"):
+            plans.add_column(heading, justify="right", no_wrap=True)
         for plan in document["plans"]:
             plans.add_row(
                 escape(plan["name"]),
-                plan["digest"][:16],
+                plan["digest"][:_DIGEST_SHOWN],
                 escape(plan["dataset"]),
                 plan["state"],
-                *(str(plan[key]) for key in ("rounds_reserved", "rounds_released", "rounds_to_come")),
+                f"{plan['rounds_reserved']} of {plan['rounds_reserved'] + plan['rounds_to_come']}",
                 *(f"{plan[key]:.4g}" for key in ("epsilon_spent", "epsilon_worst_case")),
             )
         out.print(plans)
     for refusal in document["refusals"]:
         place = "" if refusal["round"] is None else f", round {refusal['round']}"
+        plan_shown = refusal["plan"][:_DIGEST_SHOWN]
         out.print(
-            f"[yellow]refused[/yellow] plan {refusal['plan'][:16]}{place}: {REFUSAL_CODES[refusal['refusal']]}",
-            soft_wrap=True,
+            f"[yellow]refused[/yellow] plan {plan_shown}{place}: {REFUSAL_CODES[refusal['refusal']]}", soft_wrap=True
         )

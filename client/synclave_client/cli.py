@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +32,7 @@ _DEFAULT_SETTINGS: Final = Path("site.toml")
 
 def _show(document: dict[str, Any], as_json: bool, draw: Callable[[Console], None]) -> None:
     if as_json:
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        console.print_json(document)
     else:
         draw(Console())
 

@@ -1,0 +1,309 @@
+"""``synclave-site`` as a data steward meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synclave_client.cli import app
+from synclave_client.settings import SiteSettings
+from synclave_client.vault.journal import Journal
+from synclave_shared.audit import console
+from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.privacy.accountant import epsilon
+
+from tests.vault.coordinator import COORDINATOR_KEY, Coordinator, FakeWorkload, make_plan, open_vault
+from tests.vault.toy import write_hospital
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def site(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs ``synclave-site`` with some arguments in this process."""
+
+    def invoke(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            console.run(app, [str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Outcome(int(left.value.code or 0), captured.out, captured.err)
+
+    return invoke
+
+
+@pytest.fixture
+def hospital(tmp_path: Path) -> Path:
+    write_hospital(tmp_path)
+    return tmp_path
+
+
+def init_arguments(hospital: Path, **changes: object) -> list[object]:
+    options: dict[str, object] = {
+        "name": "north",
+        "data": hospital / "data",
+        "schema": hospital / "schema.toml",
+        "coordinator-key": COORDINATOR_KEY.public_text,
+        "epsilon": "3",
+        **changes,
+    }
+    return ["init", hospital / "site", *(part for name, value in options.items() for part in (f"--{name}", value))]
+
+
+@pytest.fixture
+def settings(site: Any, hospital: Path) -> Path:
+    assert site(*init_arguments(hospital)).code == 0
+    return hospital / "site" / "site.toml"
+
+
+def test_init_makes_a_site_that_the_vault_can_open(site: Any, hospital: Path) -> None:
+    done = site(*init_arguments(hospital, dataset="patients-2026", delta="0.000001"), "--json")
+    assert done.code == 0
+    loaded = SiteSettings.load(Path(done.document["settings"]))
+    assert (loaded.name, loaded.dataset, str(loaded.budget.delta)) == ("north", "patients-2026", "0.000001")
+    assert SigningKey.load(loaded.key_file).public_text == done.document["public_key"]
+    assert loaded.state_folder.stat().st_mode & 0o777 == 0o700
+    Journal.open(loaded.journal_file).close()
+
+
+def test_init_with_a_coordinators_address_makes_the_node_key_too(site: Any, hospital: Path) -> None:
+    arguments = init_arguments(hospital, superlink="fed.example.org:8443", **{"root-certificate": hospital / "ca.pem"})
+    done = site(*arguments, "--json")
+    gateway = SiteSettings.load(Path(done.document["settings"])).gateway
+    assert gateway is not None
+    assert (gateway.state_folder / "node.pub").read_text().strip() == done.document["node_key"]
+
+
+def test_init_never_touches_a_site_that_is_there(site: Any, hospital: Path, settings: Path) -> None:
+    before = {path: path.read_bytes() for path in settings.parent.rglob("*") if path.is_file()}
+    again = site(*init_arguments(hospital))
+    assert again.code == 1
+    assert "What to do:" in again.err
+    settings.rename(settings.with_suffix(".moved"))
+    assert site(*init_arguments(hospital)).code == 1
+    settings.with_suffix(".moved").rename(settings)
+    assert {path: path.read_bytes() for path in settings.parent.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [
+        ("name", "North Hospital", "name"),
+        ("coordinator-key", "nonsense", "coordinator_key"),
+        ("epsilon", "a lot", "epsilon"),
+        ("epsilon", "0", "epsilon"),
+        ("delta", "1", "delta"),
+        ("device", "abacus", "device"),
+        ("socket", "/tmp/" + "x" * 100, "socket_path"),
+        ("schema", "/nowhere/schema.toml", "/nowhere/schema.toml"),
+    ],
+)
+def test_init_names_what_is_wrong_and_makes_nothing(
+    site: Any, hospital: Path, option: str, value: str, named: str
+) -> None:
+    done = site(*init_arguments(hospital, **{option: value}), "--json")
+    assert done.code == 1
+    assert named in done.document["error"]["expected"] + done.document["error"]["found"]
+    assert not (hospital / "site").exists()
+
+
+def test_settings_survive_their_file(hospital: Path, settings: Path) -> None:
+    loaded = SiteSettings.load(settings)
+    copy = settings.with_name("copy.toml")
+    copy.write_text(loaded.to_toml())
+    assert SiteSettings.load(copy) == loaded
+
+
+def test_relative_paths_are_relative_to_the_file(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = settings.read_text()
+    settings.write_text(text.replace(str(settings.parent) + "/", ""))
+    monkeypatch.chdir("/")
+    assert SiteSettings.load(settings).state_folder == settings.parent / "state"
+
+
+def test_state_among_the_data_is_refused(site: Any, hospital: Path, settings: Path) -> None:
+    settings.write_text(
+        settings.read_text().replace(str(hospital / "site" / "state"), str(hospital / "data" / "state"))
+    )
+    done = site("budget", "--settings", settings)
+    assert done.code == 1
+    assert "lie apart" in done.err
+
+
+def test_check_data_passes_good_data_and_counts_them(site: Any, hospital: Path) -> None:
+    done = site("check-data", "--schema", hospital / "schema.toml", hospital / "data", "--json")
+    assert done.code == 0
+    assert (done.document["ok"], done.document["patients"], done.document["faults"]) == (True, 60, [])
+    shown = site("check-data", "--schema", hospital / "schema.toml", hospital / "data")
+    assert shown.code == 0
+    assert "No faults" in shown.out
+    assert "died = yes" in shown.out
+
+
+def test_check_data_names_each_fault_by_file_row_and_column(site: Any, hospital: Path) -> None:
+    table = hospital / "data" / "patients.csv"
+    table.write_text("id,sex,died\nP1,f,no\nP2,[bold]x,yes\nP3,m,perhaps\n")
+    done = site("check-data", "--schema", hospital / "schema.toml", hospital / "data", "--json")
+    assert done.code == 1
+    places = {(fault["file"], fault["row"], fault["column"]) for fault in done.document["faults"]}
+    assert places == {("patients.csv", 2, "sex"), ("patients.csv", 3, "died")}
+    shown = site("check-data", "--schema", hospital / "schema.toml", hospital / "data")
+    assert shown.code == 1
+    for part in ("patients.csv", "sex", "[bold]x", "perhaps", "2 faults"):
+        assert part in shown.out
+    assert table.read_text().startswith("id,sex,died\nP1")
+
+
+def test_check_data_of_a_folder_that_is_not_there(site: Any, hospital: Path) -> None:
+    done = site("check-data", "--schema", hospital / "schema.toml", hospital / "nowhere", "--json")
+    assert done.code == 1
+    assert [fault["code"] for fault in done.document["faults"]] == ["not-found"]
+
+
+def test_the_budget_of_a_new_site_is_whole(site: Any, settings: Path) -> None:
+    document = site("budget", "--settings", settings, "--json").document
+    assert document["epsilon"] == {"allowed": 3.0, "spent": 0.0, "left": 3.0, "worst_case": 0.0}
+    assert (document["plans"], document["refusals"], document["paused"]) == ([], [], False)
+
+
+def open_plan(settings: Path) -> str:
+    """An accepted plan of which two rounds were done; its digest."""
+    loaded = SiteSettings.load(settings)
+    key = SigningKey.load(loaded.key_file)
+    plan = make_plan()
+    entry = plan.sites[0].model_copy(update={"public_key": key.public_text})
+    plan = plan.model_copy(update={"sites": (entry,)})
+    vault, journal = open_vault(loaded, FakeWorkload(), key=key)
+    coordinator = Coordinator(vault, plan)
+    coordinator.join()
+    assert [coordinator.round(number).status for number in (0, 1)] == ["ok", "ok"]
+    too_dear = plan.model_copy(
+        update={"name": "dear", "federation": plan.federation.model_copy(update={"rounds": 9000})}
+    )
+    other = Coordinator(vault, too_dear)
+    other.hello()
+    assert other.propose().code == "budget-exceeded"
+    journal.close()
+    return plan.digest
+
+
+def test_the_budget_shows_spent_and_promised_by_composition(site: Any, settings: Path) -> None:
+    digest = open_plan(settings)
+    document = site("budget", "--settings", settings, "--json").document
+    plan = make_plan()
+    spent = epsilon([plan.mechanism(0), plan.mechanism(1)], 1e-5)
+    assert document["epsilon"]["spent"] == pytest.approx(spent, abs=1e-5)
+    assert document["epsilon"]["left"] == pytest.approx(3 - spent, abs=1e-5)
+    assert document["epsilon"]["worst_case"] == pytest.approx(epsilon(plan.mechanisms(), 1e-5), abs=1e-5)
+    (shown,) = document["plans"]
+    assert (shown["digest"], shown["state"], shown["rounds_released"], shown["rounds_to_come"]) == (
+        digest,
+        "open",
+        2,
+        2,
+    )
+    assert [refusal["refusal"] for refusal in document["refusals"]] == ["budget-exceeded"]
+    table = site("budget", "--settings", settings)
+    assert table.code == 0
+    for part in ("first", digest[:12], "open", "2 of 4", f"{spent:.4g}", "refused"):
+        assert part in table.out
+
+
+def test_withdrawing_frees_what_was_promised_and_keeps_what_was_spent(site: Any, settings: Path) -> None:
+    digest = open_plan(settings)
+    before = site("budget", "--settings", settings, "--json").document["epsilon"]
+    assert site("withdraw", "ffff", "--settings", settings).code == 1
+    assert site("withdraw", digest[:12], "--settings", settings, "--json").document["plan"] == digest
+    after = site("budget", "--settings", settings, "--json").document["epsilon"]
+    assert after["spent"] == before["spent"] == after["worst_case"] < before["worst_case"]
+
+
+def test_pause_and_resume(site: Any, settings: Path) -> None:
+    assert site("pause", "--settings", settings, "--json").document == {"name": "north", "paused": True}
+    assert site("budget", "--settings", settings, "--json").document["paused"] is True
+    assert "taking part" in site("resume", "--settings", settings).out
+    assert not SiteSettings.load(settings).pause_file.exists()
+
+
+@pytest.mark.parametrize("command", ["budget", "pause", "resume", "vault", "gateway", "run"])
+def test_every_command_explains_missing_settings(site: Any, tmp_path: Path, command: str) -> None:
+    done = site(command, "--settings", tmp_path / "site.toml")
+    assert (done.code, done.out) == (1, "")
+    assert "synclave-site init" in done.err
+    assert "Traceback" not in done.err
+    assert site(command, "--settings", tmp_path / "site.toml", "--json").document["error"]["code"] == "configuration"
+
+
+@pytest.mark.parametrize("command", ["gateway", "run"])
+def test_a_gateway_needs_an_address(site: Any, settings: Path, command: str) -> None:
+    done = site(command, "--settings", settings)
+    assert done.code == 1
+    assert "[gateway]" in done.err
+
+
+def test_a_wrong_command_line_is_exit_2(site: Any) -> None:
+    assert site("budget", "--nonsense").code == 2
+
+
+def test_run_keeps_both_up_and_stops_both(hospital: Path) -> None:
+    """The vault is killed once and must come back; SIGTERM then ends everything, and nothing is left behind."""
+    arguments = init_arguments(
+        hospital,
+        superlink="127.0.0.1:9",
+        socket=hospital / "v.sock",
+        **{"root-certificate": hospital / "ca.pem"},
+    )
+    command = [sys.executable, "-m", "synclave_client.cli"]
+    subprocess.run([*command, *map(str, arguments)], check=True, capture_output=True)
+    settings = hospital / "site" / "site.toml"
+    log = hospital / "site" / "gateway" / "logs" / "vault.log"
+    process = subprocess.Popen(
+        [*command, "run", "--settings", str(settings), "--json"],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        _wait_for(log, 1, process)
+        _kill_vault(process.pid)
+        _wait_for(log, 2, process)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    assert json.loads(out) == {"name": "north", "stopped": True}
+    assert not (hospital / "v.sock").exists()
+
+
+def _wait_for(log: Path, times: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 90
+    while not log.exists() or log.read_text().count("ready on") < times:
+        assert process.poll() is None, "it ended"
+        assert time.monotonic() < deadline, log.read_text() if log.exists() else "no log"
+        time.sleep(0.1)
+
+
+def _kill_vault(parent: int) -> None:
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        if b"synclave_client.vault" in Path(f"/proc/{child}/cmdline").read_bytes():
+            os.kill(int(child), signal.SIGKILL)
+            return
+    raise AssertionError("no vault among the children")
