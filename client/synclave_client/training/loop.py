@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from synclave_shared.diffusion.losses import cross_entropy
+from synclave_shared.diffusion.preconditioning import posterior_logits, prior_logits
+from synclave_shared.errors import DataError
+from synclave_shared.models.codes import build_code_denoiser, load_parameter_vector
+from synclave_shared.models.layout import CodeLayout
+from synclave_shared.plan import ModelSpec, Optimiser, TrainPlan
 from torch import Tensor, nn
 
 from synclave_client.training.batch_selection import select_patients
@@ -20,12 +26,6 @@ from synclave_client.training.marginals import release_marginals
 from synclave_client.training.noise import SecretRandomness
 from synclave_client.training.private import PatientGradients
 from synclave_client.training.release import fixed_point_update
-from synclave_shared.diffusion.losses import cross_entropy
-from synclave_shared.diffusion.preconditioning import posterior_logits, prior_logits
-from synclave_shared.errors import DataError
-from synclave_shared.models.codes import build_code_denoiser, load_parameter_vector
-from synclave_shared.models.layout import CodeLayout
-from synclave_shared.plan import ModelSpec, Optimiser, TrainPlan
 
 if TYPE_CHECKING:
     from synclave_shared.data.patients import PatientDataset

@@ -1,8 +1,8 @@
 """Secret randomness of a site: the coins of batch selection and the noise of every release.
 
 The privacy guarantee assumes that nobody can predict these numbers, so they come from ChaCha20 under a key of the
-operating system, never from a plan's seed: two sites with one seed would add noise that cancels in their difference. They
-are float64, because float32 coins miss small selection rates by percents and float32 noise has recognisable gaps.
+operating system, never from a plan's seed: two sites with one seed would add noise that cancels in their difference.
+They are float64, because float32 coins miss small selection rates by percents and float32 noise has recognisable gaps.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from synclave_shared.diffusion.preconditioning import split_columns
 from synclave_shared.models.layout import CodeLayout
 
 __all__ = ["cross_entropy"]
@@ -23,16 +24,9 @@ def cross_entropy(logits: Tensor, clean: Tensor, layout: CodeLayout) -> Tensor:
         [...]: one number per row. Nothing is averaged over patients, because clipping is per patient.
     """
     total = torch.zeros(logits.shape[:-1], dtype=logits.dtype, device=logits.device)
-    position = 0
-    for start, stop in layout.categories:
-        if start > position:
-            total = total + _bernoulli(logits[..., position:start], clean[..., position:start])
-        total = total - (torch.log_softmax(logits[..., start:stop], dim=-1) * clean[..., start:stop]).sum(-1)
-        position = stop
-    if position < layout.width:
-        total = total + _bernoulli(logits[..., position:], clean[..., position:])
+    for (piece, one_hot), (truth, _) in zip(split_columns(logits, layout), split_columns(clean, layout), strict=True):
+        if one_hot:
+            total = total - (piece.log_softmax(-1) * truth).sum(-1)
+        else:
+            total = total + functional.binary_cross_entropy_with_logits(piece, truth, reduction="none").sum(-1)
     return total
-
-
-def _bernoulli(logits: Tensor, clean: Tensor) -> Tensor:
-    return functional.binary_cross_entropy_with_logits(logits, clean, reduction="none").sum(-1)

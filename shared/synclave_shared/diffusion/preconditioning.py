@@ -5,8 +5,9 @@ For a column with prior probability ``p``, seen as ``x = x0 + sigma * n``, Bayes
     logit(p) + (x - 1/2) / sigma**2,
 
 and for a one-hot group with prior logits ``a`` the posterior ``softmax(a + x / sigma**2)``: the Gaussian likelihood's
-quadratic terms cancel. This is exact for independent columns and needs no parameter, so it takes the place that the skip
-connection has in EDM (Karras et al. 2022, section 5); the network only learns the correction that correlations make.
+quadratic terms cancel. This is exact for independent columns and needs no parameter, so it takes the place that the
+skip connection has in EDM (Karras et al. 2022, section 5); the network only learns the correction that correlations
+make.
 """
 
 from __future__ import annotations
@@ -19,13 +20,25 @@ from torch import Tensor
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.plan import ModelSpec
 
-__all__ = ["LOGIT_BOUND", "Network", "label_one_hot", "noise_features", "posterior_logits", "posterior_mean", "prior_logits"]
+__all__ = [
+    "LOGIT_BOUND",
+    "Network",
+    "column_scale",
+    "independent_logits",
+    "label_one_hot",
+    "noise_features",
+    "posterior_logits",
+    "posterior_mean",
+    "prior_logits",
+    "split_columns",
+]
 
 LOGIT_BOUND = 30.0
 """Posterior logits are clamped to +-30: sigmoid(30) is 1 in float32, and the cross-entropy stays finite."""
 
-CORRECTION_BOUND = 8.0
-"""The network moves a logit by less than 8 (odds of 3,000), so that noise in its parameters cannot run away."""
+
+VARIANCE_FLOOR = 0.1
+"""Keeps patients with a rare code from having huge gradients, which clipping would then shrink as a whole."""
 
 
 class Network(Protocol):
@@ -36,32 +49,20 @@ class Network(Protocol):
         ...
 
 
-def _log_softmax_groups(logits: Tensor, layout: CodeLayout) -> Tensor:
-    """Logits [..., D] with every one-hot group normalised to log-probabilities; other columns unchanged."""
-    if not layout.categories:
-        return logits
-    pieces, position = [], 0
-    for start, stop in layout.categories:
-        if start > position:
-            pieces.append(logits[..., position:start])
-        pieces.append(torch.log_softmax(logits[..., start:stop], dim=-1))
-        position = stop
-    if position < layout.width:
-        pieces.append(logits[..., position:])
-    return torch.cat(pieces, dim=-1)
+def split_columns(values: Tensor, layout: CodeLayout) -> list[tuple[Tensor, bool]]:
+    """Columns [..., D] as the layout's pieces, each with whether it is a one-hot group.
+
+    One ``split`` instead of a slice per group: the backward pass of each slice would fill a tensor of full width.
+    """
+    sizes = [size for size, _ in layout.pieces]
+    kinds = [one_hot for _, one_hot in layout.pieces]
+    return list(zip(torch.split(values, sizes, dim=-1), kinds, strict=True))
 
 
 def posterior_mean(logits: Tensor, layout: CodeLayout) -> Tensor:
     """Probabilities [..., D] of logits [..., D]: sigmoid of codes, softmax of one-hot groups."""
-    pieces, position = [], 0
-    for start, stop in layout.categories:
-        if start > position:
-            pieces.append(torch.sigmoid(logits[..., position:start]))
-        pieces.append(torch.softmax(logits[..., start:stop], dim=-1))
-        position = stop
-    if position < layout.width:
-        pieces.append(torch.sigmoid(logits[..., position:]))
-    return torch.cat(pieces, dim=-1)
+    pieces = split_columns(logits, layout)
+    return torch.cat([piece.softmax(-1) if one_hot else piece.sigmoid() for piece, one_hot in pieces], dim=-1)
 
 
 def prior_logits(anchor: Tensor, layout: CodeLayout) -> Tensor:
@@ -81,11 +82,22 @@ def prior_logits(anchor: Tensor, layout: CodeLayout) -> Tensor:
     return torch.cat([anchor, hidden[None]])
 
 
+def column_scale(prior: Tensor, layout: CodeLayout) -> Tensor:
+    """What standardises each column [D]: ``1 / sqrt(p (1 - p) + VARIANCE_FLOOR)`` with the hidden label's prior p.
+
+    Applied to the network's input *and* output it makes a coupling a correlation, of the same size for rare and
+    common columns.
+    """
+    probability = posterior_mean(prior[-1], layout)
+    return (probability * (1 - probability) + VARIANCE_FLOOR).rsqrt()
+
+
 def independent_logits(x: Tensor, sigma: Tensor, prior: Tensor, layout: CodeLayout) -> Tensor:
     """Posterior logits [..., D] of independent columns; ``sigma`` [...], ``prior`` broadcastable to [..., D]."""
     precision = sigma[..., None].square().reciprocal()
-    logits = prior + (x - 0.5) * precision
-    return _log_softmax_groups(logits, layout).clamp(-LOGIT_BOUND, LOGIT_BOUND)
+    pieces = split_columns(prior + (x - 0.5) * precision, layout)
+    logits = torch.cat([piece.log_softmax(-1) if one_hot else piece for piece, one_hot in pieces], dim=-1)
+    return logits.clamp(-LOGIT_BOUND, LOGIT_BOUND)
 
 
 def noise_features(sigma: Tensor, width: int) -> Tensor:
@@ -123,8 +135,8 @@ def posterior_logits(
     """
     row = prior[labels][:, None, :]
     independent = independent_logits(x, sigma, row, layout)
-    evidence = posterior_mean(independent, layout) - posterior_mean(row, layout)
+    scale = column_scale(prior, layout)
+    evidence = scale * (posterior_mean(independent, layout) - posterior_mean(row, layout))
     one_hot = label_one_hot(labels, layout)[:, None, :].expand(*sigma.shape, -1)
     condition = torch.cat([noise_features(sigma, spec.noise_features), one_hot], dim=-1)
-    correction = network(evidence, condition)
-    return independent + CORRECTION_BOUND * torch.tanh(correction / CORRECTION_BOUND)
+    return (independent + scale * network(evidence, condition)).clamp(-LOGIT_BOUND, LOGIT_BOUND)

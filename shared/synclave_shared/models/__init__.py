@@ -1,0 +1,1 @@
+"""Networks, and how they become flat vectors; the anchor that noisy marginals give them."""

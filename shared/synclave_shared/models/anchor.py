@@ -19,6 +19,12 @@ __all__ = ["Anchor", "anchor_from_marginals", "marginals_size"]
 LARGEST_FLOOR = 0.01
 """However noisy the marginals, a code is never held to be more common than 1 % only because of the noise."""
 
+CLEAR_OF_NOISE = 8.0
+"""Standard deviations above which an observed prevalence is taken as it is."""
+
+EM_ITERATIONS = 200
+"""The likelihood has settled to four digits by then; it takes a few milliseconds."""
+
 
 class Anchor(NamedTuple):
     """Public knowledge of the columns.
@@ -40,10 +46,9 @@ def marginals_size(schema: Schema) -> int:
 def anchor_from_marginals(total_sums: NDArray[np.float64], schema: Schema, noise_std: float) -> Anchor:
     """Estimate each column's prevalence under each label value, allowing for the noise.
 
-    The pooled prevalence is a posterior mean under an exponential prior on [0, inf) and Gaussian noise. The difference
-    that a label value makes is shrunk by the empirical-Bayes factor ``signal / (signal + noise)`` (James and Stein
-    1961), in units of the column's standard deviation, so that common columns keep theirs and rare ones do not invent
-    any. One-hot groups are renormalised.
+    The pooled prevalence is a posterior mean (:func:`_denoised`). The difference that a label value makes is shrunk by
+    the empirical-Bayes factor ``signal / (signal + noise)`` (James and Stein 1961), in units of the column's standard
+    deviation, so that common columns keep theirs and rare ones do not invent any. One-hot groups are renormalised.
 
     Args:
         total_sums: [L*D + L], sum over sites of the marginals releases.
@@ -69,7 +74,7 @@ def anchor_from_marginals(total_sums: NDArray[np.float64], schema: Schema, noise
     observed = sums.sum(axis=0) / patients
     observed_std = max(noise_std * math.sqrt(values) / patients, 0.5 / patients)
     floor = min(0.1 * observed_std, LARGEST_FLOOR)
-    pooled = np.clip(_nonnegative_mean(observed, observed_std), floor, 1.0 - floor)
+    pooled = np.clip(_denoised(observed, observed_std), floor, 1.0 - floor)
 
     spread = np.sqrt(pooled * (1.0 - pooled))
     difference = (sums / counts[:, None] - observed) / spread
@@ -86,19 +91,24 @@ def anchor_from_marginals(total_sums: NDArray[np.float64], schema: Schema, noise
     return Anchor(logits=logits.astype(np.float32), label_shares=counts / patients)
 
 
-def _nonnegative_mean(observed: NDArray[np.float64], std: float) -> NDArray[np.float64]:
-    """Posterior mean of quantities >= 0 seen with Gaussian noise, their prior exponential with the observed mean.
+def _denoised(observed: NDArray[np.float64], std: float) -> NDArray[np.float64]:
+    """Posterior means of quantities >= 0 that were seen with Gaussian noise, their law estimated from all of them.
 
-    The posterior is a normal law of location ``observed - std**2 / mean`` cut off at 0.
+    Nonparametric maximum likelihood (Kiefer and Wolfowitz 1956) by expectation-maximisation on a grid. Most codes of a
+    vocabulary are rare and a few are common; no textbook prior fits both, and clipping at 0 would turn half of the
+    noise on the rare ones into patients. Values far above the noise are kept as they are.
     """
-    mean = max(float(observed.mean()), std)
-    location = (observed - std**2 / mean) / std
-    return std * np.array([value + _hazard(-value) for value in location.tolist()])
-
-
-def _hazard(value: float) -> float:
-    """phi(v) / (1 - Phi(v)) of the standard normal law."""
-    if value > 25.0:
-        return value + 1.0 / value  # the asymptote: exp(-v*v/2) would underflow
-    upper_tail = 0.5 * math.erfc(value / math.sqrt(2.0))
-    return math.exp(-0.5 * value * value) / math.sqrt(2.0 * math.pi) / upper_tail
+    near = observed < CLEAR_OF_NOISE * std
+    if not near.any():
+        return observed
+    grid = std * np.concatenate([[0.0], np.geomspace(0.02, CLEAR_OF_NOISE + 2.0, 160)])
+    distance = np.square((observed[near, None] - grid) / std)
+    likelihood = np.exp(-0.5 * (distance - distance.min(axis=1, keepdims=True)))
+    weights = np.full(grid.size, 1.0 / grid.size)
+    for _ in range(EM_ITERATIONS):
+        posterior = likelihood * weights
+        posterior /= posterior.sum(axis=1, keepdims=True)
+        weights = posterior.mean(axis=0)
+    estimate = observed.copy()
+    estimate[near] = posterior @ grid
+    return estimate

@@ -1,11 +1,18 @@
-"""The code denoiser's network: a small residual MLP that predicts how columns bear on each other.
+"""The code denoiser's network: how columns bear on each other.
 
-Its output is a *correction* in logits. What each column's own noisy value and its noisy prevalence say is added outside
-(:mod:`synclave_shared.diffusion.preconditioning`), so the untrained network, whose last layer is zero, is already the
-exact denoiser of independent columns, and all that the privacy budget has to pay for are the correlations.
+Its output is a *correction* in logits. What each column's own noisy value and its noisy prevalence say is added
+outside (:mod:`synclave_shared.diffusion.preconditioning`), so the untrained network, whose weights are zero where it
+matters, is already the exact denoiser of independent columns, and all that the privacy budget has to pay for are the
+correlations.
+
+The main part is one symmetric matrix of couplings between standardised columns: the first-order expansion of the exact
+posterior in the correlations (a Boltzmann machine's mean-field step). One patient's gradient is then an outer product
+of standardised residuals, its expectation the matrix of correlations that the model misses: under noise it learns in
+a few steps what a multilayer network cannot find at all. A residual network can be added (``blocks``) for data sets and
+budgets large enough to pay for it.
 
 Shapes: ``B`` patients, ``K`` noise levels, ``D`` columns, ``L`` label values, ``F`` noise features, ``P`` parameters.
-All parameters sit in Linear and LayerNorm leaves, each used once per forward pass: what exact per-patient clipping needs.
+All parameters sit in leaves that are used once per forward pass: what exact per-patient clipping needs.
 """
 
 from __future__ import annotations
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CodeDenoiser",
+    "SymmetricCoupling",
     "anchor_size",
     "build_code_denoiser",
     "load_parameter_vector",
@@ -51,13 +59,60 @@ class ResidualBlock(nn.Module):
         return hidden + narrowed
 
 
+class SymmetricCoupling(nn.Module):
+    """``x -> M x`` with a symmetric matrix M, of which the D*(D+1)/2 free values are the parameters.
+
+    Sharing the value of (i, j) and (j, i) halves the coordinates that receive noise, and a patient's clip norm is not
+    spent on an antisymmetric part that means nothing.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.weight = nn.Parameter(torch.zeros(width * (width + 1) // 2))
+
+    def matrix(self) -> Tensor:
+        """M [D, D]."""
+        rows, columns = torch.triu_indices(self.width, self.width, device=self.weight.device)
+        upper = self.weight.new_zeros(self.width, self.width).index_put((rows, columns), self.weight)
+        return upper + upper.triu(1).T
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Map [..., D] to [..., D]."""
+        return values @ self.matrix()
+
+
 class CodeDenoiser(nn.Module):
-    """Correction of the independent columns' posterior logits.
+    """Correction of the independent columns' posterior logits, both sides standardised.
 
     Args:
         spec: sizes.
         layout: columns and label values.
     """
+
+    def __init__(self, spec: ModelSpec, layout: CodeLayout) -> None:
+        super().__init__()
+        self.coupling = SymmetricCoupling(layout.width)
+        self.residual = ResidualNetwork(spec, layout) if spec.blocks else None
+
+    def forward(self, evidence: Tensor, condition: Tensor) -> Tensor:
+        """Correction logits.
+
+        Args:
+            evidence: [B, K, D], standardised difference of each column's independent posterior and its prior.
+            condition: [B, K, F + L + 1], noise features and the one-hot label (last place: hidden label).
+
+        Returns:
+            [B, K, D], zero before any training.
+        """
+        correction: Tensor = self.coupling(evidence)
+        if self.residual is not None:
+            correction = correction + self.residual(evidence, condition)
+        return correction
+
+
+class ResidualNetwork(nn.Module):
+    """A residual MLP on evidence and condition; its last layer starts at zero."""
 
     def __init__(self, spec: ModelSpec, layout: CodeLayout) -> None:
         super().__init__()
@@ -68,15 +123,7 @@ class CodeDenoiser(nn.Module):
         self.head = nn.Linear(spec.hidden, layout.width)
 
     def forward(self, evidence: Tensor, condition: Tensor) -> Tensor:
-        """Correction logits.
-
-        Args:
-            evidence: [B, K, D], independent posterior minus prior of each column.
-            condition: [B, K, F + L + 1], noise features and the one-hot label (last place: hidden label).
-
-        Returns:
-            [B, K, D], zero before any training.
-        """
+        """Map [B, K, D] and [B, K, F + L + 1] to [B, K, D]."""
         hidden = self.columns(evidence) + self.condition(condition)
         for block in self.blocks:
             hidden = block(hidden)
@@ -93,7 +140,8 @@ def build_code_denoiser(spec: ModelSpec, layout: CodeLayout) -> CodeDenoiser:
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5, generator=generator)
                 nn.init.zeros_(module.bias)
-        nn.init.zeros_(model.head.weight)
+        if model.residual is not None:
+            nn.init.zeros_(model.residual.head.weight)
     return model
 
 

@@ -35,6 +35,20 @@ class CodeLayout:
         if self.width < 1 or self.label_values < 1:
             raise ValueError("a layout needs at least one column and one label value")
 
+    @property
+    def pieces(self) -> list[tuple[int, bool]]:
+        """The columns as neighbouring pieces: (number of columns, whether they are a one-hot group)."""
+        pieces: list[tuple[int, bool]] = []
+        position = 0
+        for start, stop in self.categories:
+            if start > position:
+                pieces.append((start - position, False))
+            pieces.append((stop - start, True))
+            position = stop
+        if position < self.width:
+            pieces.append((self.width - position, False))
+        return pieces
+
     @classmethod
     def of(cls, schema: Schema) -> CodeLayout:
         """The layout of a schema."""

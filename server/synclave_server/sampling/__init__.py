@@ -1,0 +1,1 @@
+"""Drawing synthetic patients from a trained model."""

@@ -1,0 +1,133 @@
+"""What a person asks for when drawing synthetic patients, resolved into exact numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+from synclave_shared.canonical import ExactDecimal, FrozenModel, canonical_bytes, sha256_hex
+from synclave_shared.errors import ConfigurationError
+from synclave_shared.plan import explain_validation
+
+from synclave_server.sampling.philox import MAX_PATIENTS
+
+__all__ = ["DEFAULT_SAMPLER", "DEFAULT_STEPS", "SampleRequest", "allot", "resolve_request"]
+
+DEFAULT_SAMPLER: Final = "heun"
+DEFAULT_STEPS: Final = 8
+"""15 calls of the network: prevalence and correlations are then as with 64 steps (docs/sampling.md)."""
+
+MAX_STEPS: Final = 10_000
+"""Far beyond convergence; more is a typing error."""
+
+MAX_GUIDANCE: Final = 100
+"""Beyond it every code that the label makes likelier is certain."""
+
+
+class SampleRequest(FrozenModel):
+    """A resolved request; with a snapshot it fixes every synthetic patient.
+
+    Attributes:
+        label_counts: patients for each label value, in the schema's order.
+        sampler: name of the sampler.
+        steps: noise levels visited; the last one is where the clean row is drawn.
+        seed: fixes all randomness.
+        guidance: weight of classifier-free guidance; 0 is plain conditional sampling.
+    """
+
+    label_counts: dict[str, Annotated[int, Field(ge=0)]]
+    sampler: Literal["ddim", "heun", "ancestral"]
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
+    seed: Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
+    guidance: Annotated[ExactDecimal, Field(ge=0, le=MAX_GUIDANCE)]
+
+    @property
+    def patients(self) -> int:
+        """How many patients are asked for."""
+        return sum(self.label_counts.values())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, hex."""
+        return sha256_hex(canonical_bytes(self))
+
+
+def allot(patients: int, shares: NDArray[np.floating]) -> list[int]:
+    """Split ``patients`` by ``shares`` [L] into whole numbers of the right sum (largest remainders)."""
+    exact = np.asarray(shares, dtype=np.float64)
+    exact = exact / exact.sum() * patients
+    counts = np.floor(exact).astype(np.int64)
+    missing = patients - int(counts.sum())
+    counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
+    return [int(count) for count in counts]
+
+
+def resolve_request(
+    *,
+    patients: int,
+    label_counts: Mapping[str, int] | None,
+    label_values: tuple[str, ...],
+    label_shares: NDArray[np.floating] | None,
+    sampler: str,
+    steps: int,
+    seed: int,
+    guidance: Decimal,
+) -> SampleRequest:
+    """Check a request and fill in label counts.
+
+    Args:
+        patients: how many.
+        label_counts: exact counts by label value; None: by the shares that the training measured privately, else even.
+        label_values: the schema's label values.
+        label_shares: [L], or None.
+        sampler: name of the sampler.
+        steps: noise levels visited.
+        seed: 0 <= seed < 2**64.
+        guidance: weight of classifier-free guidance.
+
+    Raises:
+        ConfigurationError: if a label value or the sampler is unknown, the counts do not add up, or a number is out of
+            range.
+    """
+    if not 1 <= patients <= MAX_PATIENTS:
+        raise _refused(f"1 to {MAX_PATIENTS} patients", str(patients), "Ask for another number of patients.")
+    if not 0 <= seed < 2**64:
+        raise _refused("a seed from 0 to 2**64 - 1", str(seed), "Choose another seed.")
+    if label_counts is None:
+        shares = np.ones(len(label_values)) if label_shares is None else label_shares
+        label_counts = dict(zip(label_values, allot(patients, shares), strict=True))
+    unknown = sorted(set(label_counts) - set(label_values))
+    if unknown:
+        raise _refused(
+            f"a label value of {', '.join(label_values)}", unknown[0], "Use one of the schema's label values."
+        )
+    if sum(label_counts.values()) != patients:
+        raise _refused(
+            f"label counts that add up to {patients} patients",
+            f"{sum(label_counts.values())}",
+            "Correct the counts or the number of patients.",
+        )
+    try:
+        return SampleRequest.model_validate(
+            {
+                "label_counts": {value: label_counts.get(value, 0) for value in label_values},
+                "sampler": sampler,
+                "steps": steps,
+                "seed": str(seed),
+                "guidance": guidance,
+            }
+        )
+    except ValidationError as error:
+        raise _refused(
+            "sampler ddim, heun or ancestral, steps from 1, guidance from 0",
+            explain_validation(error),
+            "Correct the request.",
+        ) from None
+
+
+def _refused(expected: str, found: str, remedy: str) -> ConfigurationError:
+    return ConfigurationError(expected=expected, found=found, remedy=remedy)
