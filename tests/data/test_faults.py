@@ -67,6 +67,33 @@ def test_a_wrong_cell_is_named_by_row_and_column(
         load_patients(clinic, tmp_path / "s")
 
 
+def test_a_missing_label_is_a_fault_where_the_schema_asks_for_one(tmp_path: Path) -> None:
+    schema = Schema.load(write_schema(tmp_path / "schema", SCHEMA_TOML.replace('"leave-out"', '"fault"')))
+    stays = stays_with("status", ["home", None, "?", "dead"])
+    report = check_folder(schema, write_tables(tmp_path / "s", stays))
+    assert places(report) == [("stays.parquet", row, "status", "missing-value") for row in (2, 3)]
+    without = {name: values for name, values in STAYS.items() if name != "status"}
+    report = check_folder(schema, write_tables(tmp_path / "s", without))
+    assert places(report) == [("stays.parquet", None, "status", "missing-column")]
+
+
+def test_no_labelled_patient_is_a_fault(clinic: Schema, tmp_path: Path) -> None:
+    report = check_folder(clinic, write_tables(tmp_path / "s", stays_with("status", [None, None, "", "?"])))
+    assert places(report) == [("stays.parquet", None, "status", "no-patients")]
+
+
+def test_a_folder_that_may_not_be_read_is_a_fault(
+    clinic: Schema, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)  # root may read everything, so a mode would not do
+    assert [(fault.code, fault.found) for fault in check_folder(clinic, folder).faults] == [
+        ("not-found", "Permission denied")
+    ]
+
+
 def test_strings_that_are_not_utf8_are_found_in_their_rows(clinic: Schema, tmp_path: Path) -> None:
     latin = pa.array([b"m", b"f", "é".encode("latin-1"), b"m"]).view(pa.binary()).cast(pa.binary())
     offsets_and_bytes = pa.StringArray.from_buffers(4, latin.buffers()[1], latin.buffers()[2])

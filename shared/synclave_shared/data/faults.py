@@ -29,7 +29,7 @@ SHOWN_CHARACTERS: Final = 80
 """Longest piece of a cell that a fault shows."""
 
 FAULT_CODES: Final = {
-    "not-found": "there is no such folder or file",
+    "not-found": "there is no such folder or file, or this user may not read it",
     "empty-folder": "the folder has none of the schema's tables",
     "missing-file": "a table of the schema has no file",
     "two-files": "a table is there both as Parquet and as CSV",

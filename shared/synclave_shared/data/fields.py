@@ -30,7 +30,9 @@ __all__ = [
     "NumberBin",
     "NumberField",
     "SchemaField",
+    "is_number",
     "normal_form",
+    "title_of",
 ]
 
 OTHER: Final = "other"
@@ -227,7 +229,8 @@ class CategoryField(_Vocabulary):
         mapping: stored text -> value. With a mapping, texts not in it are outside.
         vocabulary: the values, in order.
         combine: which of a patient's rows counts: the ``first`` or ``last`` by the table's order column, or the
-            ``highest``: the value that stands last in the vocabulary. Rows without a value are passed over.
+            ``highest``: the value that stands last in the vocabulary (``other`` after all of them). Rows without a
+            value are passed over.
         outside: a ``fault``, or the value ``other``.
         missing: for patients without any value: the value ``missing`` (``own-category``) or a ``fault`` for each
             empty cell.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["PatientDataset"]
+__all__ = ["PatientDataset", "together"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +46,16 @@ class PatientDataset:
             labels=self.labels[positions],
             patient_ids=[self.patient_ids[position] for position in positions],
         )
+
+
+def together(datasets: Sequence[PatientDataset]) -> PatientDataset:
+    """All patients of several data sets under one schema, in order.
+
+    Raises:
+        ValueError: if a patient occurs in two of them.
+    """
+    return PatientDataset(
+        features=np.concatenate([dataset.features for dataset in datasets]),
+        labels=np.concatenate([dataset.labels for dataset in datasets]),
+        patient_ids=[patient for dataset in datasets for patient in dataset.patient_ids],
+    )

@@ -48,13 +48,20 @@ def read_patients(schema: Schema, path: Path) -> tuple[PatientDataset | None, Ch
     """
     faults = FaultLog()
     rows: dict[str, int] = {}
-    dataset: PatientDataset | None
-    if path.is_file() and is_patient_table(schema, path):
-        dataset = read_wide(schema, path, faults)
-        if dataset is not None:
-            rows[path.name] = len(dataset)
-    else:
-        dataset = _read_tables(schema, path, faults, rows)
+    dataset: PatientDataset | None = None
+    try:
+        if path.is_file() and is_patient_table(schema, path):
+            dataset = read_wide(schema, path, faults)
+            rows |= {} if dataset is None else {path.name: len(dataset)}
+        else:
+            dataset = _read_tables(schema, path, faults, rows)
+    except PermissionError as error:
+        faults.add(
+            file=str(path),
+            code="not-found",
+            expected="a folder this user may read",
+            found=error.strerror or "no access",
+        )
     if faults.total:
         dataset = None
     counts = {}
