@@ -12,6 +12,8 @@ from synclave_shared.data.schema import Schema
 
 __all__ = ["draw_report"]
 
+_NAMED_COLUMNS = 3
+
 
 def draw_report(out: Console, schema: Schema, report: CheckReport) -> None:
     """Print the faults place by place, then what the folder holds.
@@ -25,6 +27,8 @@ def draw_report(out: Console, schema: Schema, report: CheckReport) -> None:
         out.print(_faults(report))
         _explain_codes(out, report)
     out.print(_contents(schema, report))
+    if report.notices:
+        out.print(_applied_rules(report))
     if report.ok:
         out.print(f"[green]No faults: the data fit the schema {escape(schema.name)}.[/green]")
         return
@@ -38,10 +42,12 @@ def draw_report(out: Console, schema: Schema, report: CheckReport) -> None:
 
 def _faults(report: CheckReport) -> Table:
     table = Table(title="What does not fit", title_justify="left", show_lines=False)
-    for heading, style in (("File", "bold"), ("Row", "cyan"), ("Column", "cyan"), ("Fault", "red")):
-        table.add_column(heading, style=style, justify="right" if heading == "Row" else "left", overflow="fold")
-    table.add_column("Expected", style="green", overflow="fold", ratio=1)
-    table.add_column("Found", style="yellow", overflow="fold", ratio=1)
+    table.add_column("File", style="bold", overflow="fold")
+    table.add_column("Row", style="cyan", justify="right", no_wrap=True)
+    table.add_column("Column", style="cyan", overflow="fold")
+    table.add_column("Fault", style="red", no_wrap=True)
+    table.add_column("Expected", style="green", overflow="fold")
+    table.add_column("Found", style="yellow", overflow="fold")
     for fault in report.faults:
         table.add_row(
             escape(fault.file),
@@ -67,7 +73,8 @@ def _contents(schema: Schema, report: CheckReport) -> Table:
     table = Table(title=f"{escape(report.path)} read by schema {escape(schema.name)}", title_justify="left")
     table.add_column("What", style="bold")
     table.add_column("Number", justify="right")
-    table.add_row("patients", str(report.patients))
+    # With a fault in the tables it is not known who is a patient and who is not.
+    table.add_row("patients", str(report.patients) if report.ok else "-")
     for value, count in report.label_counts.items():
         table.add_row(f"  {escape(schema.label.name)} = {escape(value)}", str(count))
     table.add_row("columns of the model", str(schema.width))
@@ -75,7 +82,29 @@ def _contents(schema: Schema, report: CheckReport) -> Table:
         table.add_row(f"  {escape(group.name)} ({group.kind})", str(group.stop - group.start))
     for file, rows in report.rows.items():
         table.add_row(f"rows of {escape(file)}", str(rows))
+    return table
+
+
+def _applied_rules(report: CheckReport) -> Table:
+    """One line per file and rule: a table of many columns would otherwise fill pages. ``--json`` has them all."""
+    table = Table(title="What the schema's own rules did", title_justify="left")
+    table.add_column("File", style="bold", overflow="fold")
+    table.add_column("Rule", overflow="fold")
+    table.add_column("Columns", overflow="fold")
+    table.add_column("Number", justify="right", no_wrap=True)
+    columns: dict[tuple[str, str], list[str]] = {}
+    counts: Counter[tuple[str, str]] = Counter()
     for notice in report.notices:
-        place = escape(notice.file if notice.column is None else f"{notice.file}, {notice.column}")
-        table.add_row(f"{NOTICE_CODES[notice.code]} ({place})", str(notice.count), style="dim")
+        place = (notice.file, notice.code)
+        columns.setdefault(place, []).extend([] if notice.column is None else [notice.column])
+        counts[place] += notice.count
+    for (file, code), names in columns.items():
+        shown = ", ".join(names[:_NAMED_COLUMNS])
+        more = len(names) - _NAMED_COLUMNS
+        table.add_row(
+            escape(file),
+            NOTICE_CODES[code],
+            escape(shown) + (f" and {more} more" if more > 0 else ""),
+            str(counts[file, code]),
+        )
     return table

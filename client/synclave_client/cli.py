@@ -47,11 +47,11 @@ def init(
     epsilon: Annotated[str, typer.Option(help="Budget: largest epsilon that all trainings together may spend.")],
     delta: Annotated[str, typer.Option(help="Delta at which that epsilon is meant.")] = "0.00001",
     dataset: Annotated[
-        str | None, typer.Option(help="Name of the data set the budget protects [default: NAME].")
+        str | None, typer.Option(help="Name of the data set under the budget (default: the name).")
     ] = None,
     minimum_noise: Annotated[str, typer.Option(help="Floor for every noise multiplier of a plan.")] = "0.3",
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:N.")] = "cpu",
-    socket: Annotated[Path | None, typer.Option(help="The vault's Unix socket [default: DIR/run/vault.sock].")] = None,
+    socket: Annotated[Path | None, typer.Option(help="The vault's Unix socket (default: DIR/run/vault.sock).")] = None,
     gateway_group: Annotated[
         str | None, typer.Option(help="Group of the gateway's user, if it is another user.")
     ] = None,
@@ -191,7 +191,7 @@ def withdraw(
 
 @app.command()
 def pause(settings: SettingsOption = _DEFAULT_SETTINGS, as_json: JsonOption = False) -> None:
-    """Refuse all plans and rounds from now on, until ``resume``. Takes effect at once, also in a running vault."""
+    """Refuse all plans and rounds from now on, until `resume`. Takes effect at once, also in a running vault."""
     site = SiteSettings.load(settings)
     _require_state(site)
     site.pause_file.touch(mode=0o600)
@@ -200,7 +200,7 @@ def pause(settings: SettingsOption = _DEFAULT_SETTINGS, as_json: JsonOption = Fa
 
 @app.command()
 def resume(settings: SettingsOption = _DEFAULT_SETTINGS, as_json: JsonOption = False) -> None:
-    """Take part again after ``pause``."""
+    """Take part again after `pause`."""
     site = SiteSettings.load(settings)
     _require_state(site)
     site.pause_file.unlink(missing_ok=True)
