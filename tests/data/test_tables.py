@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synclave_shared.data.patients import PatientDataset
+from synclave_shared.data.patients import PatientDataset, together
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import check_folder, load_patients, read_patients
 
@@ -218,3 +218,16 @@ def test_a_dataset_refuses_what_is_not_one_item_per_patient() -> None:
         PatientDataset(features=features, labels=labels, patient_ids=["a"])
     with pytest.raises(ValueError, match="uint8"):
         PatientDataset(features=features.astype(np.int64), labels=labels, patient_ids=["a", "b"])  # type: ignore[arg-type]
+
+
+def test_sites_put_together_keep_their_order_and_share_nobody() -> None:
+    def site(*ids: str) -> PatientDataset:
+        features = np.full((len(ids), 2), len(ids), dtype=np.uint8)
+        return PatientDataset(features=features, labels=np.arange(len(ids), dtype=np.int64), patient_ids=list(ids))
+
+    both = together([site("b", "a"), site("c")])
+    assert both.patient_ids == ["b", "a", "c"]
+    assert both.labels.tolist() == [0, 1, 0]
+    assert both.features[:, 0].tolist() == [2, 2, 1]
+    with pytest.raises(ValueError, match="twice"):
+        together([site("a"), site("a")])
