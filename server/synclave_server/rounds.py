@@ -75,14 +75,7 @@ class _State:
     next_round: int
 
 
-def run_training(
-    run: RunFolder,
-    transport: Transport,
-    key: SigningKey,
-    initial: InitialModel,
-    *,
-    join_timeout_s: float = JOIN_TIMEOUT_S,
-) -> None:
+def run_training(run: RunFolder, transport: Transport, key: SigningKey, initial: InitialModel) -> None:
     """Run the plan of ``run`` from where it stopped to its end.
 
     Args:
@@ -90,7 +83,6 @@ def run_training(
         transport: how to reach the sites.
         key: the coordinator's key.
         initial: the model before the first round.
-        join_timeout_s: how long to wait for the whole roster, seconds.
 
     Raises:
         FederationError: if too few sites join, accept, or give valid replies in a round. What was done stays; the same
@@ -98,7 +90,7 @@ def run_training(
         LedgerError: if the run's ledger cannot be used.
         SnapshotError: if the state to resume from is damaged.
     """
-    _Training(run, transport, key, initial).run(join_timeout_s)
+    _Training(run, transport, key, initial).run()
 
 
 class _Training:
@@ -111,12 +103,12 @@ class _Training:
         self._cohort = Cohort(self._plan, transport, self._notary)
         self._epsilon_of: dict[tuple[Any, ...], float] = {}
 
-    def run(self, join_timeout_s: float) -> None:
+    def run(self) -> None:
         """See :func:`run_training`."""
         state = self._resume()
         metrics = self._run.read_metrics()
         self._tell("joining", f"waiting for {len(self._plan.sites)} sites", round=state.next_round - 1)
-        missing = self._cohort.join(join_timeout_s)
+        missing = self._cohort.join(JOIN_TIMEOUT_S)
         self._require(self._cohort.sites, missing, "to join")
         accepted = self._cohort.sites
         if not self._notary.closed:

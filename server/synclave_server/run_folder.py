@@ -185,15 +185,16 @@ class RunFolder:
 
 
 class ProgressTail:
-    """Reads events that are appended to a run's ``progress.jsonl`` after this object was made.
+    """Reads events that are appended to a run's ``progress.jsonl``.
 
     Args:
         path: the file; it need not exist yet.
+        from_start: also those that were there before this object was made.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, from_start: bool = False) -> None:
         self._path = path
-        self._offset = path.stat().st_size if path.exists() else 0
+        self._offset = path.stat().st_size if path.exists() and not from_start else 0
 
     def new_events(self) -> Iterator[RoundProgress]:
         """The events since the last call; a line that is still being written is left for the next one."""

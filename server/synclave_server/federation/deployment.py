@@ -110,7 +110,7 @@ def run_deployed(
 
 
 class _Watch:
-    """Ends a run early when too few sites are left. One that ends after the start is a site that was lost: others go on.
+    """Ends a run early when too few sites are left. One that ends after the start was lost: the others go on.
 
     Args:
         group: the sites' processes, two per site, named by it.

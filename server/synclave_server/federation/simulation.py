@@ -1,4 +1,4 @@
-"""Many sites on one machine: the same ServerApp and ClientApp under Flower's simulation engine, one process for all vaults.
+"""Many sites on one machine: the same apps under Flower's simulation engine, and one process for all vaults.
 
 Messages, plans, journals and ledgers are those of a deployment; what is missing is the network and its guards. The
 engine (Ray) runs in a process of its own, so that it is stopped with everything it started.

@@ -1,0 +1,358 @@
+"""The real ServerApp and the real ClientApp over an in-process grid, with honest and with faulty sites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from synclave_server import rounds
+from synclave_server.snapshots import read_snapshot
+from synclave_shared.canonical import sha256_hex
+from synclave_shared.fixed_point import from_fixed
+from synclave_shared.ledger.entry import PlanRefused, SpendReserved
+from synclave_shared.ledger.verify import verify_ledger
+from synclave_shared.models.codes import parameter_count
+from synclave_shared.protocol import Envelope, decode_update, parse_request
+
+from tests.federation.conftest import World
+from tests.federation.hospitals import (
+    COORDINATOR_KEY,
+    NAMES,
+    SCHEMA,
+    Fault,
+    Handler,
+    Site,
+    at_round,
+    entries,
+    events,
+    releasing,
+    with_header,
+)
+
+NewWorld = Callable[..., World]
+
+
+def digests(world: World) -> dict[int, str]:
+    """Snapshot digests by round, from the ledger."""
+    return {
+        entry.body.round: entry.body.snapshot_digest  # type: ignore[attr-defined]
+        for entry in entries(world.run)
+        if entry.kind == "snapshot"
+    }
+
+
+def mean_of_last_updates(world: World, names: Sequence[str]) -> NDArray[np.float64]:
+    """Slow truth: what the sites sent in the last round (the reply before that to the close), weighted by hand."""
+    plan = world.run.plan()
+    patients = {name: plan.site(name).nominal_patients for name in names}
+    size = parameter_count(plan.model, SCHEMA)
+    return np.sum(
+        [
+            patients[name]
+            / sum(patients.values())
+            * from_fixed(decode_update(world.sites[name].replies[-2].payload, size))
+            for name in names
+        ],
+        axis=0,
+    )
+
+
+def test_a_run_leaves_a_valid_ledger_a_snapshot_and_metrics(new_world: NewWorld) -> None:
+    world = new_world()
+    with world.up():
+        world.train()
+    last = events(world.run)[-1]
+    assert last.stage == "complete"
+    assert last.sites_ok == 3
+    report = verify_ledger(world.run.ledger)
+    assert report.valid, report.findings
+    assert set(report.sites) == set(NAMES)
+    snapshot = read_snapshot(world.run.snapshot)
+    assert snapshot.record.round == 3
+    assert digests(world)[3] == snapshot.record.tensors_digest
+    named = entries(world.run)[snapshot.record.ledger_index].body
+    assert getattr(named, "snapshot_digest", None) == snapshot.record.tensors_digest
+    assert snapshot.anchor is not None
+    assert snapshot.label_shares is not None
+    assert snapshot.label_shares.sum() == pytest.approx(1, abs=1e-6)
+    metrics = world.run.read_metrics()
+    assert [entry["round"] for entry in metrics["rounds"]] == [0, 1, 2, 3]
+    spent = [entry["epsilon"]["north"] for entry in metrics["rounds"]]
+    assert spent == sorted(spent)
+    assert spent[-1] == pytest.approx(report.sites["north"].epsilon, rel=1e-6)
+    assert world.run.complete_rounds() == [2, 3]
+
+
+def test_the_model_is_the_weighted_mean_of_what_the_sites_sent(new_world: NewWorld) -> None:
+    world = new_world(rounds=1)
+    with world.up():
+        world.train()
+    before, after = (read_snapshot(world.run.round_folder(number)).model for number in (0, 1))
+    assert np.allclose(after - before, mean_of_last_updates(world, NAMES), atol=1e-6)
+
+
+def raising(_site: Site, _handler: Handler, _request: Envelope) -> Envelope:
+    raise RuntimeError("SECRET patient 4711 has HIV")
+
+
+def other_key(_site: Site, handler: Handler, request: Envelope) -> Envelope:
+    return with_header(handler(request), public_key=COORDINATOR_KEY.public_text)
+
+
+def other_name(_site: Site, handler: Handler, request: Envelope) -> Envelope:
+    return with_header(handler(request), site="south")
+
+
+def unsigned_bytes(_site: Site, handler: Handler, request: Envelope) -> Envelope:
+    answer = handler(request)
+    payload = bytes(len(answer.payload))
+    return with_header(Envelope(answer.header, payload), payload_digest=sha256_hex(payload))
+
+
+def no_reply_at_all(_site: Site, _handler: Handler, _request: Envelope) -> Envelope:
+    return Envelope(b"\xff{not json", b"")
+
+
+def replay_of_round_one(site: Site, handler: Handler, request: Envelope) -> Envelope:
+    handler(request)
+    return next(reply for reply in site.replies if len(reply.payload) == len(site.replies[-1].payload))
+
+
+def not_a_number(update: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.full_like(update, np.float64("nan").view(np.int64))
+
+
+FAULTS: dict[str, tuple[Fault, str]] = {
+    "exception": (raising, "failed (internal)"),
+    "malformed": (no_reply_at_all, "malformed"),
+    "other-key": (other_key, "wrong-key"),
+    "other-name": (other_name, "wrong-site"),
+    "not-released": (unsigned_bytes, "release-missing"),
+    "replayed": (replay_of_round_one, "release-missing"),
+    "too-short": (releasing(lambda update: update[:-1]), "wrong-size"),
+    "too-long": (releasing(lambda update: np.append(update, 0)), "wrong-size"),
+    "nan": (releasing(not_a_number), "magnitude-exceeded"),
+    "smallest-integer": (releasing(lambda update: np.full_like(update, -(2**63))), "magnitude-exceeded"),
+    "boosted": (releasing(lambda update: update * 1000), "norm-exceeded"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_faulty_reply_is_named_and_leaves_no_trace_in_the_model(new_world: NewWorld, name: str) -> None:
+    fault, finding = FAULTS[name]
+    world = new_world(rounds=2)
+    world.sites["north"].fault = at_round(2, fault)
+    with world.up():
+        world.train()
+    assert events(world.run)[-1].stage == "complete"
+    last = world.run.read_metrics()["rounds"][-1]
+    assert last["sites"] == ["south", "west"]
+    assert last["findings"]["north"].startswith(finding)
+    before, after = (read_snapshot(world.run.round_folder(number)).model for number in (1, 2))
+    assert np.allclose(after - before, mean_of_last_updates(world, ("south", "west")), atol=1e-6)
+    assert not any(b"SECRET" in data or b"4711" in data for data in world.grid.received)
+
+
+def test_a_site_that_goes_away_is_not_waited_for(new_world: NewWorld) -> None:
+    world = new_world(rounds=2)
+
+    def leave(_site: Site, handler: Handler, request: Envelope) -> Envelope:
+        world.node("west").online = False
+        return handler(request)
+
+    world.sites["west"].fault = at_round(0, leave)
+    with world.up():
+        world.node("west").silent = False
+        world.train()
+    assert events(world.run)[-1].stage == "complete"
+    assert [entry["sites"] for entry in world.run.read_metrics()["rounds"][1:]] == [["north", "south"]] * 2
+    assert verify_ledger(world.run.ledger).valid
+
+
+def test_a_silent_site_costs_the_timeout_and_no_more(new_world: NewWorld) -> None:
+    world = new_world(rounds=1, round_timeout_s=1)
+
+    def fall_silent(_site: Site, handler: Handler, request: Envelope) -> Envelope:
+        world.node("west").silent = True
+        return handler(request)
+
+    world.sites["west"].fault = at_round(0, fall_silent)
+    with world.up():
+        world.train()
+    last = world.run.read_metrics()["rounds"][-1]
+    assert last["findings"] == {"west": "no-reply"}
+    assert 1 <= last["seconds"] < 5
+
+
+def test_too_few_valid_replies_stop_the_run_and_store_nothing(new_world: NewWorld) -> None:
+    world = new_world()
+    for name in ("north", "south"):
+        world.sites[name].fault = at_round(2, raising)
+    with world.up():
+        world.train()
+        failure = events(world.run)[-1]
+        assert failure.stage == "failed"
+        assert "at least 2 of 3 sites to give a valid reply in round 2 of 3" in failure.expected
+        assert "north: something went wrong at the site" in failure.found
+        assert "SECRET" not in failure.found
+        assert world.run.complete_rounds() == [0, 1]
+        assert read_snapshot(world.run.snapshot).record.round == 1
+        assert verify_ledger(world.run.ledger).valid
+        # The same command again, with the sites repaired, goes on from there.
+        for name in ("north", "south"):
+            world.sites[name].fault = None
+        world.train()
+    assert events(world.run)[-1].stage == "complete"
+    assert [site.workload.trained for site in world.sites.values()] == [[0, 1, 2, 3]] * 3
+    assert verify_ledger(world.run.ledger).valid
+
+
+def test_a_run_does_not_start_below_the_minimum(new_world: NewWorld) -> None:
+    world = new_world(minimum_sites=3)
+    world.node("west").online = False
+    with world.up():
+        world.train()
+    failure = events(world.run)[-1]
+    assert failure.stage == "failed"
+    assert "at least 3 of 3 sites to join" in failure.expected
+    assert not world.run.complete_rounds()
+    assert not any(isinstance(entry.body, SpendReserved) for entry in entries(world.run))
+
+
+def test_a_site_whose_budget_is_too_small_refuses_in_the_ledger(new_world: NewWorld) -> None:
+    world = new_world()
+    world.sites["west"].budget = Decimal("0.01")
+    with world.up():
+        world.train()
+    assert events(world.run)[-1].stage == "complete"
+    refusals = [entry for entry in entries(world.run) if isinstance(entry.body, PlanRefused)]
+    assert [(entry.actor, entry.body.refusal) for entry in refusals] == [("west", "budget-exceeded")]  # type: ignore[attr-defined]
+    assert not world.sites["west"].workload.trained
+
+
+def test_a_peer_registered_under_another_name_is_no_site(new_world: NewWorld) -> None:
+    world = new_world()
+    world.node("north").name = "south"
+    with world.up():
+        world.train()
+    assert events(world.run)[-1].stage == "complete"
+    assert world.run.read_metrics()["rounds"][-1]["sites"] == ["south", "west"]
+    assert not world.sites["north"].workload.trained
+
+
+def test_a_lost_reply_is_made_up_for(new_world: NewWorld) -> None:
+    """The site released round 1 and the coordinator never heard: in round 2 it repeats what the ledger lacks."""
+    world = new_world(rounds=2)
+
+    def lose(_site: Site, handler: Handler, request: Envelope) -> Envelope:
+        handler(request)
+        return Envelope(b"lost")
+
+    world.sites["west"].fault = at_round(1, lose)
+    with world.up():
+        world.train()
+    report = verify_ledger(world.run.ledger)
+    assert report.valid, report.findings
+    assert world.run.read_metrics()["rounds"][-1]["sites"] == ["north", "south", "west"]
+    spends = [
+        entry.body.round
+        for entry in entries(world.run)
+        if entry.actor == "west" and isinstance(entry.body, SpendReserved)
+    ]
+    assert spends == [0, 1, 2]
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing catches it."""
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, where: str, number: int) -> None:
+    """End the coordinator at one point of one round."""
+    original = getattr(rounds, where) if hasattr(rounds, where) else getattr(rounds._Training, where)
+    calls = {"left": number}
+
+    def dying(*arguments: Any, **options: Any) -> Any:
+        calls["left"] -= 1
+        if calls["left"] == 0:
+            raise Killed
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(rounds if hasattr(rounds, where) else rounds._Training, where, dying)
+
+
+@pytest.mark.parametrize("aggregator", ["fedavg", "fedyogi"])
+@pytest.mark.parametrize("where", ["write_snapshot", "_record", "copy_snapshot", "_measure", "_close"])
+def test_killed_and_resumed_it_ends_as_if_nothing_had_happened(
+    new_world: NewWorld, monkeypatch: pytest.MonkeyPatch, where: str, aggregator: str
+) -> None:
+    settings: dict[str, Any] = {"rounds": 2, "aggregator": aggregator, "server_learning_rate": Decimal("0.5")}
+    broken = new_world(**settings)
+    with broken.up():
+        with monkeypatch.context() as patch:
+            # The third snapshot is that of round 2; the run is closed once.
+            kill_at(patch, where, 1 if where == "_close" else 3)
+            with pytest.raises(Killed):
+                broken.train()
+        broken.train()
+    whole = new_world(**settings)
+    with whole.up():
+        whole.train()
+    assert events(broken.run)[-1].stage == "complete"
+    assert digests(broken) == digests(whole)
+    assert sorted(digests(broken)) == [0, 1, 2]
+    report = verify_ledger(broken.run.ledger)
+    assert report.valid, report.findings
+    # No patient was trained on twice.
+    assert [site.workload.trained for site in broken.sites.values()] == [[0, 1, 2]] * 3
+    kinds = [(entry.kind, getattr(entry.body, "round", None)) for entry in entries(broken.run)]
+    assert len([kind for kind in kinds if kind[0] == "aggregate"]) == 3
+
+
+def test_a_finished_run_is_left_as_it_is(new_world: NewWorld) -> None:
+    world = new_world(rounds=1)
+    with world.up():
+        world.train()
+        size, before = len(entries(world.run)), (world.run.ledger / "checkpoint").read_bytes().split(b"\n\n")[0]
+        world.train()
+    assert events(world.run)[-1].stage == "complete"
+    assert len(entries(world.run)) == size
+    assert (world.run.ledger / "checkpoint").read_bytes().split(b"\n\n")[0] == before
+
+
+def test_a_damaged_state_is_refused_and_nothing_is_asked_of_the_sites(new_world: NewWorld) -> None:
+    world = new_world(rounds=2)
+    with world.up():
+        world.sites["north"].fault = world.sites["south"].fault = at_round(2, raising)
+        world.train()
+        tensors: Path = world.run.round_folder(1) / "model.safetensors"
+        content = bytearray(tensors.read_bytes())
+        content[-1] ^= 1
+        tensors.write_bytes(content)
+        asked = world.grid.sent
+        world.train()
+    failure = events(world.run)[-1]
+    assert failure.stage == "failed"
+    assert "model.safetensors with SHA-256" in failure.found
+    assert world.grid.sent == asked
+
+
+def test_the_request_for_a_round_cannot_carry_privacy_settings(new_world: NewWorld) -> None:
+    world = new_world(rounds=1)
+    seen: list[bytes] = []
+
+    def watch(_site: Site, handler: Handler, request: Envelope) -> Envelope:
+        parse_request(request)
+        seen.append(request.header)
+        return handler(request)
+
+    world.sites["north"].fault = at_round(1, watch)
+    with world.up():
+        world.train()
+    assert seen
+    for word in (b"noise", b"clip", b"selection", b"epsilon"):
+        assert word not in seen[0]
