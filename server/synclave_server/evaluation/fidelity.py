@@ -60,10 +60,9 @@ class Prevalence:
 
 def r_squared(truth: NDArray[np.float64], found: NDArray[np.float64]) -> Reading:
     """``1 - sum((found - truth)^2) / sum((truth - mean)^2)``: agreement with the diagonal, not with any line."""
-    spread = float(((truth - truth.mean()) ** 2).sum()) if len(truth) else 0.0
-    if len(truth) < 2 or spread == 0.0:
+    if len(np.unique(truth)) < 2:
         return undefined("fewer than two different prevalences among the real patients")
-    return defined(1.0 - float(((found - truth) ** 2).sum()) / spread)
+    return defined(1.0 - float(((found - truth) ** 2).sum() / ((truth - truth.mean()) ** 2).sum()))
 
 
 def log_floor(reference: Table, contender: Table) -> float:

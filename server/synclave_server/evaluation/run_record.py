@@ -163,7 +163,8 @@ def spends_per_site(
         datasets: (site, data set) -> what the verifier found; where it has none, the plan's delta is taken.
     """
     reserved: dict[tuple[str, str], list[SpendReserved]] = defaultdict(list)
-    for entry in entries:
+    # A byte-for-byte repeated entry counts once, as it does for the auditor.
+    for entry in {entry.to_bytes(): entry for entry in entries}.values():
         if isinstance(entry.body, SpendReserved):
             reserved[(entry.actor, entry.body.dataset)].append(entry.body)
     spends = []
