@@ -5,11 +5,17 @@ The coordinator's rooms import nothing of the client's; they call ``synclave-sit
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
+import stat
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +23,10 @@ from pathlib import Path
 from synclave_shared.canonical import decimal_text
 from synclave_shared.errors import FederationError
 
-__all__ = ["LocalSite", "set_up_sites"]
+__all__ = ["LocalSite", "set_up_sites", "socket_folder"]
+
+ROSTER = "sites.json"
+"""Written when every site is set up: which sites a folder holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +44,29 @@ class LocalSite:
     public_key: str
 
 
+@contextmanager
+def socket_folder(run: Path) -> Iterator[Path]:
+    """A folder with a short path for the sites' Unix sockets, always the same for one run; removed at the end.
+
+    Raises:
+        FederationError: if somebody else has put something in its place.
+    """
+    name = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12]
+    folder = Path(tempfile.gettempdir()) / f"synclave-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise FederationError(
+            expected=f"a folder of our own at {folder}, closed to others",
+            found="something else",
+            remedy="Remove it, or set TMPDIR to another folder with a short path.",
+        )
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def set_up_sites(
     folder: Path,
     data_folders: Mapping[str, Path],
@@ -46,7 +78,7 @@ def set_up_sites(
     delta: Decimal,
     socket_folder: Path,
 ) -> list[LocalSite]:
-    """Set up one site per data folder with ``synclave-site init``.
+    """Set up one site per data folder with ``synclave-site init``, or take those that were set up there before.
 
     Args:
         folder: where each site gets its own folder with settings, key and journal.
@@ -58,8 +90,11 @@ def set_up_sites(
         socket_folder: short path for the Unix sockets, whose paths have at most about 100 bytes.
 
     Raises:
-        FederationError: if a site could not be set up; its own explanation is passed on.
+        FederationError: if a site could not be set up (its own explanation is passed on), or ``folder`` holds others.
     """
+    roster = folder / ROSTER
+    if roster.exists():
+        return _read_roster(roster, data_folders)
 
     def set_up(item: tuple[str, Path]) -> LocalSite:
         name, data_folder = item
@@ -89,4 +124,21 @@ def set_up_sites(
         )
 
     with ThreadPoolExecutor(max_workers=2) as pool:
-        return list(pool.map(set_up, data_folders.items()))
+        sites = list(pool.map(set_up, data_folders.items()))
+    content = [{"name": site.name, "settings": str(site.settings), "public_key": site.public_key} for site in sites]
+    roster.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return sites
+
+
+def _read_roster(roster: Path, data_folders: Mapping[str, Path]) -> list[LocalSite]:
+    sites = [
+        LocalSite(name=site["name"], settings=Path(site["settings"]), public_key=site["public_key"])
+        for site in json.loads(roster.read_text(encoding="utf-8"))
+    ]
+    if {site.name for site in sites} != set(data_folders):
+        raise FederationError(
+            expected=f"the sites of the run that was begun here: {', '.join(site.name for site in sites)}",
+            found=", ".join(data_folders),
+            remedy="Name the same sites to resume that run, or another --out for a new one.",
+        )
+    return sites

@@ -1,0 +1,275 @@
+"""``synclave``: what a coordinator runs. Every command prints one JSON document with ``--json``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from synclave_shared.audit import console as frame
+from synclave_shared.errors import ConfigurationError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="synclave",
+    help="Coordinate a federated, differentially private training; sample synthetic patients; evaluate them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+HomeOption = Annotated[Path, typer.Option("--home", help="The coordinator's folder, with its key.", metavar="DIR")]
+SiteKeysOption = Annotated[
+    list[str] | None,
+    typer.Option("--site-key", help="A site's public key as NAME=KEY, from `synclave-site init`; repeat.", metavar="NAME=KEY"),
+]
+_DEFAULT_HOME: Final = Path("synclave-home")
+
+
+class Modality(StrEnum):
+    """Kinds of data the demo knows."""
+
+    CODES = "codes"
+
+
+def _output(as_json: bool) -> Console:
+    """Where a command talks to a person: with ``--json`` standard output belongs to the document alone."""
+    return Console(stderr=as_json)
+
+
+def _show(document: dict[str, Any], as_json: bool, draw: Callable[[Console], None]) -> None:
+    if as_json:
+        frame.print_json(document)
+    else:
+        draw(Console())
+
+
+def _pairs(items: list[str] | None, what: str) -> dict[str, str]:
+    """Read repeated ``NAME=VALUE`` options."""
+    pairs: dict[str, str] = {}
+    for item in items or []:
+        name, separator, value = item.partition("=")
+        if not (name and separator and value) or name in pairs:
+            raise ConfigurationError(
+                expected=f"{what}, each name once", found=item, remedy="Write the name, =, and the value."
+            )
+        pairs[name] = value
+    return pairs
+
+
+def _number(text: str, what: str) -> Decimal:
+    """An exact number from an option that must not become a binary float."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite() or number < 0:
+        raise ConfigurationError(expected=f"{what}: a number, 0 or above", found=text, remedy="Write it like 3 or 0.5.")
+    return number
+
+
+def _epsilon(text: str | None, what: str) -> Decimal | None:
+    number = None if text is None else _number(text, what)
+    if number == 0:
+        raise ConfigurationError(
+            expected=f"{what}: an epsilon above 0", found="0", remedy="With a budget of 0 nothing can be trained."
+        )
+    return number
+
+
+@app.command()
+def demo(
+    modality: Annotated[Modality, typer.Option(help="Kind of data.")] = Modality.CODES,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for everything [default: synclave-demo/<time>].", metavar="DIR")
+    ] = None,
+    epsilon: Annotated[str | None, typer.Option(help="Privacy budget of each hospital [default: the plan's].")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, max=1000, help="Training rounds [default: the plan's].")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of sampling and evaluation.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Four hospitals on this machine train together on embedded real data; then sample, evaluate and audit."""
+    from synclave_server.demo import draw_demo, run_demo
+
+    target = _epsilon(epsilon, "--epsilon")
+    document = run_demo(modality.value, out=out, epsilon=target, rounds=rounds, seed=seed, console=_output(as_json))
+    _show(document, as_json, lambda console: draw_demo(document, console))
+
+
+@app.command()
+def simulate(
+    plan: Annotated[Path, typer.Argument(help="Plan file.", metavar="PLAN.toml")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run in it is resumed.", metavar="DIR")],
+    site: Annotated[list[str], typer.Option(help="A site's data folder; repeat for each site.", metavar="NAME=DIR")],
+    budget: Annotated[
+        str | None, typer.Option(help="Budget (epsilon) of every site [default: what the plan spends].")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Gateways that Ray runs at a time.")] = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Train on this machine with many sites, by the same apps in Flower's simulation engine."""
+    from synclave_server.simulate import run_simulation
+
+    folders = {name: Path(value) for name, value in _pairs(site, "--site NAME=DIR").items()}
+    document = run_simulation(
+        plan, folders, out=out, budget=_epsilon(budget, "--budget"), workers=workers, console=_output(as_json)
+    )
+
+    def draw(console: Console) -> None:
+        console.print(f"Snapshot: {escape(document['snapshot'])}", soft_wrap=True)
+        console.print(f"Ledger:   {escape(document['ledger'])}  (synclave-audit verify)", soft_wrap=True)
+
+    _show(document, as_json, draw)
+
+
+@app.command()
+def init(home: HomeOption = _DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Make the coordinator's key. Prints the public key that every site pins."""
+    from synclave_shared.ledger.keys import SigningKey
+
+    from synclave_server.preparation import coordinator_key
+
+    key = SigningKey.load(coordinator_key(home, create=True))
+    document = {"home": str(home.resolve()), "public_key": key.public_text}
+
+    def draw(console: Console) -> None:
+        console.print(f"Coordinator's folder: {escape(document['home'])}. Keep its key: it signs plans and ledgers.", soft_wrap=True)
+        console.print(f"Public key, for the sites: [bold]{key.public_text}[/bold]", soft_wrap=True)
+
+    _show(document, as_json, draw)
+
+
+@app.command()
+def plan(
+    plan: Annotated[Path, typer.Argument(help="Plan file.", metavar="PLAN.toml")],
+    site_key: SiteKeysOption = None,
+    home: HomeOption = _DEFAULT_HOME,
+    out: Annotated[Path | None, typer.Option(help="Sign the plan and lay the run down here.", metavar="DIR")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a plan costs, before anything is signed; with --out, sign it."""
+    from synclave_server.plan_view import cost_document, draw_cost
+    from synclave_server.planning import resolve_privacy
+    from synclave_server.preparation import coordinator_key, prepare_run, read_draft
+
+    draft = read_draft(plan)
+    keys = _pairs(site_key, "--site-key NAME=KEY")
+    if out is not None:
+        signed, folder = prepare_run(draft, key_file=coordinator_key(home), site_keys=keys, out=out)
+        document = cost_document(signed.privacy, signed.federation)
+        document |= {"plan_digest": signed.digest, "run": str(folder.path.resolve())}
+    else:
+        document = cost_document(resolve_privacy(draft.plan_file), draft.plan_file.federation)
+    _show(document, as_json, lambda console: draw_cost(document, console))
+
+
+@app.command()
+def run(
+    folder: Annotated[Path, typer.Argument(help="Run folder made by `synclave plan --out`.", metavar="RUN")],
+    node_key: Annotated[
+        list[str],
+        typer.Option(help="A site's public node key file (gateway/node.pub); repeat.", metavar="NAME=FILE"),
+    ],
+    home: HomeOption = _DEFAULT_HOME,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - sites come from outside
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Public TLS port.")] = 8443,
+    name: Annotated[str | None, typer.Option(help="Host name by which the sites reach this machine.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve the sites and run a signed plan to its end, or resume it after the last complete round."""
+    from synclave_server.hosting import run_hosted
+    from synclave_server.preparation import coordinator_key
+
+    files = {site: Path(value) for site, value in _pairs(node_key, "--node-key NAME=FILE").items()}
+    document = run_hosted(
+        folder,
+        home=home,
+        key_file=coordinator_key(home),
+        node_keys=files,
+        host=host,
+        port=port,
+        name=name,
+        console=_output(as_json),
+    )
+    _show(document, as_json, lambda console: console.print(f"Snapshot: {escape(document['snapshot'])}", soft_wrap=True))
+
+
+@app.command()
+def sample(
+    snapshot: Annotated[Path, typer.Option(help="Snapshot folder.", metavar="DIR")],
+    patients: Annotated[int, typer.Option(min=1, max=1_000_000_000, help="How many synthetic patients.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.", metavar="FILE.parquet")],
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Label value, NAME=VALUE for all patients or NAME=VALUE:COUNT; repeat [default: by the measured shares].",
+            metavar="NAME=VALUE[:COUNT]",
+        ),
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddim, heun or ancestral [default: heun].")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Noise levels visited [default: 8].")] = None,
+    guidance: Annotated[str, typer.Option(help="Weight of classifier-free guidance; 0 is none.")] = "0",
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Fixes all randomness; each patient has a stream.")] = 0,
+    device: Annotated[list[str] | None, typer.Option(help="Torch device; repeat to share the work [default: cpu].")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Patients at a time; changes no byte of the result.")] = 4096,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw synthetic patients from a snapshot: exact label counts, the same bytes for any batch size."""
+    from synclave_server.sample_view import run_sample
+
+    document = run_sample(
+        snapshot,
+        patients,
+        out=out,
+        labels=label or [],
+        sampler=sampler,
+        steps=steps,
+        guidance=_number(guidance, "--guidance"),
+        seed=seed,
+        devices=device or ["cpu"],
+        batch_size=batch_size,
+        console=_output(as_json),
+    )
+    _show(
+        document,
+        as_json,
+        lambda console: console.print(f"{patients} synthetic patients: {escape(document['out'])}", soft_wrap=True),
+    )
+
+
+@app.command()
+def evaluate(
+    schema: Annotated[Path, typer.Option(help="Schema (TOML).", metavar="S.toml")],
+    real: Annotated[Path, typer.Option(help="Held-out real patients: a file or a folder of tables.", metavar="FILE")],
+    synthetic: Annotated[Path, typer.Option(help="Synthetic patients.", metavar="FILE")],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.html.", metavar="DIR")],
+    train: Annotated[
+        Path | None, typer.Option(help="Real training patients, where they may be seen.", metavar="FILE")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder: adds epsilon and provenance.", metavar="DIR")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of splits and downstream models.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare synthetic with real patients; writes metrics.json and a self-contained report.html."""
+    from synclave_server.evaluate_view import draw_evaluation, run_evaluation
+
+    document = run_evaluation(
+        schema, real, synthetic, train, run, out=out, seed=seed, console=_output(as_json)
+    )
+    _show(document, as_json, lambda console: draw_evaluation(document, console))
+
+
+def main() -> None:
+    """Entry point of ``synclave``."""
+    frame.run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""``synclave simulate``: a user's plan and data folders, trained on this machine in Flower's simulation engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from synclave_shared.errors import ConfigurationError
+from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.ledger.verify import verify_ledger
+
+from synclave_server.plan_view import cost_document
+from synclave_server.planning import resolve_privacy
+from synclave_server.preparation import coordinator_key, prepare_run, read_draft
+from synclave_server.progress_view import Steps, training_view
+from synclave_server.sites import set_up_sites, socket_folder
+
+__all__ = ["run_simulation"]
+
+
+def run_simulation(
+    plan_path: Path, folders: Mapping[str, Path], *, out: Path, budget: Decimal | None, workers: int, console: Console
+) -> dict[str, Any]:
+    """Set up the sites, train, and verify the ledger; returns paths and epsilons.
+
+    Args:
+        plan_path: plan file.
+        folders: data folder of each site by name.
+        out: the run's folder. If it holds an interrupted run of the same plan and sites, that run is resumed.
+        budget: epsilon that each site may spend; None allows just what the plan spends.
+        workers: gateways that run at a time.
+        console: where to show progress.
+
+    Raises:
+        SynclaveError: whatever went wrong; the folder keeps the logs, and the same call resumes.
+    """
+    from synclave_server.federation.simulation import run_simulated
+
+    for name, folder in folders.items():
+        if not folder.is_dir():
+            raise ConfigurationError(
+                expected=f"a data folder for site {name}",
+                found=f"nothing at {folder}",
+                remedy="Write --site NAME=DIR with the folder of the site's tables.",
+            )
+    steps = Steps(console, 3)
+    with socket_folder(out) as sockets:
+        with steps.step("The plan and the sites"):
+            draft = read_draft(plan_path)
+            privacy = resolve_privacy(draft.plan_file)
+            cost = cost_document(privacy, draft.plan_file.federation)
+            key_file = coordinator_key(out / "coordinator", create=True)
+            sites = set_up_sites(
+                out / "sites",
+                folders,
+                schema_file=draft.schema_path,
+                coordinator_key=SigningKey.load(key_file).public_text,
+                dataset=draft.plan_file.name,
+                epsilon=budget or Decimal(f"{cost['epsilon']:.4f}") + Decimal("0.0001"),
+                delta=privacy.delta,
+                socket_folder=sockets,
+            )
+            plan, run = prepare_run(
+                draft, key_file=key_file, site_keys={site.name: site.public_key for site in sites}, out=out
+            )
+            steps.note(f"epsilon {cost['epsilon']:.3f} at delta {cost['delta']}, {len(sites)} sites")
+        with steps.step("The training, in Flower's simulation engine"), training_view(console) as view:
+            run_simulated(run, key_file, [site.settings for site in sites], view, workers=workers)
+        with steps.step("The audit"):
+            audit = verify_ledger(run.ledger)
+            steps.note("valid" if audit.valid else "; ".join(finding.explanation for finding in audit.findings))
+    return {
+        "out": str(run.path.resolve()),
+        "snapshot": str(run.snapshot.resolve()),
+        "ledger": str(run.ledger.resolve()),
+        "metrics": str(run.metrics.resolve()),
+        "plan_digest": plan.digest,
+        "ledger_valid": audit.valid,
+        "sites": {name: {"epsilon": site.epsilon, "delta": site.delta} for name, site in sorted(audit.sites.items())},
+    }
