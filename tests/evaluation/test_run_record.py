@@ -58,7 +58,7 @@ def test_the_snapshot_is_named_and_one_of_another_plan_refused(tmp_path):
     assert (record.snapshot_digest, record.snapshot_round) == ("a" * 64, 3)
     described = tmp_path / "snapshot" / "snapshot.json"
     described.write_bytes(described.read_bytes().replace(plan.digest.encode(), b"9" * 64))
-    with pytest.raises(SnapshotError, match="another|9999"):
+    with pytest.raises(SnapshotError, match=r"another|9999"):
         read_run(tmp_path)
     described.write_text("[]")
     with pytest.raises(SnapshotError):
