@@ -7,11 +7,11 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from synclave_shared.errors import REFUSAL_CODES
-from synclave_shared.privacy.accountant import epsilon
 
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import Journal
+from synclave_shared.errors import REFUSAL_CODES
+from synclave_shared.privacy.accountant import epsilon
 
 __all__ = ["budget_document", "draw_budget"]
 

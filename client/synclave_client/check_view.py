@@ -7,6 +7,7 @@ from collections import Counter
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
 from synclave_shared.data.faults import FAULT_CODES, NOTICE_CODES, CheckReport
 from synclave_shared.data.schema import Schema
 

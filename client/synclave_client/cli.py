@@ -10,10 +10,10 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 from rich.markup import escape
-from synclave_shared.audit import console
-from synclave_shared.errors import ConfigurationError
 
 from synclave_client.settings import CoordinatorAddress, SiteSettings
+from synclave_shared.audit import console
+from synclave_shared.errors import ConfigurationError
 
 __all__ = ["app", "main"]
 
@@ -62,10 +62,9 @@ def init(
     as_json: JsonOption = False,
 ) -> None:
     """Set up a site: settings, signing key, empty journal. Prints the public key that the coordinator needs."""
+    from synclave_client.vault.service import initialise
     from synclave_shared.data.schema import Schema
     from synclave_shared.node_keys import node_key
-
-    from synclave_client.vault.service import initialise
 
     settings_file = folder.resolve() / "site.toml"
     if settings_file.exists():
@@ -133,10 +132,9 @@ def check_data(
     as_json: JsonOption = False,
 ) -> None:
     """Check a folder of tables against a schema and name every fault by file, row and column. Sends nothing."""
+    from synclave_client.check_view import draw_report
     from synclave_shared.data.schema import Schema
     from synclave_shared.data.tables import check_folder
-
-    from synclave_client.check_view import draw_report
 
     loaded = Schema.load(schema)
     report = check_folder(loaded, folder)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
+
 from synclave_shared.canonical import ExactDecimal, FrozenModel, decimal_text
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.plan import Name, PublicKeyText, explain_validation

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from synclave_client.cli import app
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import Journal
 from synclave_shared.audit import console
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.privacy.accountant import epsilon
-
 from tests.vault.coordinator import COORDINATOR_KEY, Coordinator, FakeWorkload, make_plan, open_vault
 from tests.vault.toy import write_hospital
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from synclave_client.settings import SiteSettings
 from synclave_client.vault import database, journal
 from synclave_client.vault.journal import Journal
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.plan import TrainPlan
 from synclave_shared.protocol import Envelope, parse_reply
-
 from tests.vault.coordinator import Coordinator, FakeWorkload, make_plan, make_settings, open_vault
 
 NEVER = 10_000

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from synclave_client.vault.journal import KEPT_PAYLOADS, MAX_ATTEMPTS, Journal, SeenNote
 from synclave_shared.errors import JournalError, PolicyRefusal
 from synclave_shared.plan import TrainPlan
 from synclave_shared.privacy.budget import Budget
-
 from tests.vault.coordinator import make_plan
 
 BUDGET = Budget(epsilon=Decimal(3), delta=Decimal("0.00001"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from synclave_client.settings import SitePolicy, SiteSettings
 from synclave_client.vault.policy import check_round_budget, check_signer, decide
 from synclave_shared.errors import BudgetExceeded, PolicyRefusal
@@ -15,7 +16,6 @@ from synclave_shared.plan import Federation, Marginals, Privacy, SiteEntry, Trai
 from synclave_shared.privacy.accountant import epsilon
 from synclave_shared.privacy.budget import Budget, Verdict
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
-
 from tests.vault.coordinator import SCHEMA_DIGEST, SITE_KEY, make_plan, make_settings
 
 STRANGER = SigningKey.from_seed(b"x" * 32)

@@ -13,12 +13,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.service import initialise, serve_site
 from synclave_client.vault_channel import VaultClient
@@ -27,7 +28,6 @@ from synclave_shared.errors import ConfigurationError, JournalError
 from synclave_shared.models.codes import anchor_size, model_payload_size, parameter_count
 from synclave_shared.plan import SiteEntry, TrainPlan
 from synclave_shared.protocol import Envelope, HelloRequest, encode_model, parse_reply
-
 from tests.vault.coordinator import Coordinator, make_plan, make_settings
 from tests.vault.toy import write_hospital
 
@@ -70,11 +70,14 @@ def plan_for(schema: Schema, *sites: SiteEntry) -> TrainPlan:
 
 
 @contextmanager
-def running_vault(*settings: SiteSettings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running_vault(*settings: SiteSettings, log: Path, sandbox: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
     arguments = [part for one in settings for part in ("--settings", str(one.schema_file.parent / "site.toml"))]
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "synclave_client.vault", *arguments], stdout=output, stderr=output, env=_ENVIRONMENT
+            [*sandbox, sys.executable, "-m", "synclave_client.vault", *arguments],
+            stdout=output,
+            stderr=output,
+            env=_ENVIRONMENT,
         )
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -147,6 +150,14 @@ with VaultClient(socket) as vault:
 """
 
 
+def without_network() -> list[str]:
+    """A command prefix that takes the network away; empty where the kernel or the container does not allow it."""
+    prefix = ["unshare", "--net", "--"]
+    if shutil.which("unshare") and subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0:
+        return prefix
+    return []
+
+
 class PipedGateway:
     """A gateway process of another user, fed with requests by a pipe (both ends are this test's)."""
 
@@ -182,14 +193,16 @@ class PipedGateway:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="takes on other users' identities, which only root may")
-def test_a_round_completes_through_a_gateway_that_cannot_read_the_data(folder: Path) -> None:
+def test_a_round_completes_between_a_vault_without_network_and_a_gateway_that_cannot_read_the_data(
+    folder: Path,
+) -> None:
     settings, schema, entry = make_site(
         folder / "n", gateway_group=str(GATEWAY_GROUP), socket_path=folder / "run" / "vault.sock"
     )
     settings.data_folder.chmod(0o700)
     plan = plan_for(schema, entry)
     model = encode_model(np.zeros(model_payload_size(plan.model, schema), np.float32))
-    with running_vault(settings, log=folder / "vault.log"):
+    with running_vault(settings, log=folder / "vault.log", sandbox=without_network()):
         socket, run = settings.socket_path.stat(), settings.socket_path.parent.stat()
         assert (stat.S_IMODE(socket.st_mode), socket.st_gid) == (0o660, GATEWAY_GROUP)
         assert (stat.S_IMODE(run.st_mode), run.st_gid) == (0o2750, GATEWAY_GROUP)

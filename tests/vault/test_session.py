@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import MAX_ATTEMPTS, Journal
 from synclave_client.vault.session import Vault
@@ -24,7 +25,6 @@ from synclave_shared.plan import Federation, Privacy
 from synclave_shared.privacy.accountant import epsilon
 from synclave_shared.privacy.budget import Budget
 from synclave_shared.protocol import Envelope, parse_reply
-
 from tests.vault.coordinator import (
     OTHER_MODEL,
     SITE_KEY,

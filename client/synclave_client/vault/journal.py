@@ -18,13 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Self
 
+from synclave_client.vault.database import JournalDatabase, sync, unusable
 from synclave_shared.canonical import canonical_bytes, decimal_text, sha256_hex
 from synclave_shared.errors import JournalError, PolicyRefusal
 from synclave_shared.plan import TrainPlan
 from synclave_shared.privacy.budget import Budget
 from synclave_shared.privacy.mechanism import MECHANISM, GaussianSum, PoissonGaussian
-
-from synclave_client.vault.database import JournalDatabase, sync, unusable
 
 __all__ = [
     "KEPT_PAYLOADS",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from synclave_client.settings import SiteSettings
 from synclave_shared.errors import BudgetExceeded, PlanError, PolicyRefusal
 from synclave_shared.plan import TrainPlan
 from synclave_shared.privacy.budget import Verdict, check_budget
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
-
-from synclave_client.settings import SiteSettings
 
 __all__ = ["check_round_budget", "check_signer", "decide"]
 

@@ -17,13 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from synclave_shared.errors import ConfigurationError, SynclaveError
-from synclave_shared.ledger.keys import SigningKey
-
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import Journal
 from synclave_client.vault.session import Vault, Workload
 from synclave_client.vault_channel import serve
+from synclave_shared.errors import ConfigurationError, SynclaveError
+from synclave_shared.ledger.keys import SigningKey
 
 __all__ = ["configure_log", "initialise", "leave", "main", "run", "serve_site"]
 
@@ -66,8 +65,6 @@ def serve_site(settings: SiteSettings, training_lock: threading.Lock) -> Any:
         _open_socket_folder(settings)
         vault = Vault(settings, journal, key, _load(settings), training_lock=training_lock)
         server = serve(vault.handle, settings.socket_path)
-        if settings.gateway_group is not None:
-            os.chown(settings.socket_path, -1, _group_id(settings.gateway_group))
     except BaseException:
         journal.close()
         raise
@@ -97,7 +94,10 @@ def _load(settings: SiteSettings) -> Workload | str:
 
 
 def _open_socket_folder(settings: SiteSettings) -> None:
-    """Let the gateway's group, and nobody else, reach the socket: a set-group-id folder of mode 2750."""
+    """Let the gateway's group, and nobody else, reach the socket: a set-group-id folder of mode 2750.
+
+    The socket inherits the folder's group, so a vault that may not change owners (its systemd unit) can still make it.
+    """
     if settings.gateway_group is None:
         return
     folder = settings.socket_path.parent

@@ -16,6 +16,10 @@ from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from synclave_client.settings import SiteSettings
+from synclave_client.vault.journal import Journal, SeenNote
+from synclave_client.vault.policy import check_round_budget, check_signer, decide
 from synclave_shared.canonical import FrozenModel, sha256_hex
 from synclave_shared.errors import LedgerError, PlanError, PolicyRefusal, SynclaveError
 from synclave_shared.ledger.entry import (
@@ -43,10 +47,6 @@ from synclave_shared.protocol import (
     failed,
     parse_request,
 )
-
-from synclave_client.settings import SiteSettings
-from synclave_client.vault.journal import Journal, SeenNote
-from synclave_client.vault.policy import check_round_budget, check_signer, decide
 
 __all__ = ["MAX_REPLY_ENTRIES", "Vault", "Workload"]
 

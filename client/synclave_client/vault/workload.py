@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+from synclave_client.settings import SiteSettings
+from synclave_client.training.loop import train_round
+from synclave_client.training.marginals import release_marginals
+from synclave_client.training.noise import SecretRandomness
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import load_patients
@@ -11,11 +16,6 @@ from synclave_shared.errors import ProtocolError
 from synclave_shared.models.codes import model_payload_size, split_payload
 from synclave_shared.plan import MARGINALS_ROUND, TrainPlan
 from synclave_shared.protocol import decode_model
-
-from synclave_client.settings import SiteSettings
-from synclave_client.training.loop import train_round
-from synclave_client.training.marginals import release_marginals
-from synclave_client.training.noise import SecretRandomness
 
 __all__ = ["PatientWorkload"]
 
