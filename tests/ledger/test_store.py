@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synclave_shared.errors import LedgerError
+from synclave_shared.ledger import store
+from synclave_shared.ledger.checkpoint import parse_note
+from synclave_shared.ledger.entry import COORDINATOR, KeyRegistered, parse_entry, sign_entry
+from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.ledger.merkle import EMPTY_ROOT, leaf_hash, verify_consistency, verify_inclusion
+from synclave_shared.ledger.store import Ledger
+from synclave_shared.ledger.tiles import encode_bundle, entries_path, split_bundle, tile_path, tile_positions
+from synclave_shared.ledger.verify import verify_ledger
+from synclave_shared.ledger.witness import cosign
+from tests.ledger.story import SITES, START, Story, files_of, key_of
+
+KEY = key_of(COORDINATOR)
+STORY = Story().whole()
+DATA = [entry.to_bytes() for entry in STORY.entries]
+ENTRY = DATA[0]
+
+
+def test_paths_are_those_of_the_published_specification() -> None:
+    assert entries_path(1234067, 256) == "tile/entries/x001/x234/067"
+    assert tile_path(2, 0, 1) == "tile/2/000.p/1"
+    # A tree of size 70,000, as the specification counts its tiles.
+    tiles = list(tile_positions(70_000))
+    assert [tile for tile in tiles if tile[0] == 0] == [*((0, i, 256) for i in range(273)), (0, 273, 112)]
+    assert [tile for tile in tiles if tile[0]] == [(1, 0, 256), (1, 1, 17), (2, 0, 1)]
+    assert list(tile_positions(256)) == [(0, 0, 256), (1, 0, 1)]
+    assert list(tile_positions(0)) == []
+
+
+@given(st.integers(0, 140_000), st.integers(0, 140_000))
+def test_new_tiles_are_those_that_the_smaller_ledger_lacks(one: int, other: int) -> None:
+    old, new = sorted((one, other))
+    assert set(tile_positions(new, old)) == set(tile_positions(new)) - set(tile_positions(old))
+
+
+@given(st.lists(st.binary(max_size=400), max_size=20), st.binary(max_size=3))
+def test_bundles_are_split_where_they_were_joined(entries: list[bytes], rest: bytes) -> None:
+    assert split_bundle(encode_bundle(entries)) == (entries, b"")
+    found, left = split_bundle(encode_bundle(entries) + b"\xff\xff" + rest)
+    assert (found, left) == (entries, b"\xff\xff" + rest)
+
+
+def test_an_empty_ledger_is_signed_and_can_be_opened(tmp_path: Path) -> None:
+    ledger = Ledger.create(tmp_path / "ledger", STORY.origin, KEY)
+    assert (ledger.size, ledger.root) == (0, EMPTY_ROOT.hex())
+    assert Ledger.open(tmp_path / "ledger", KEY).checkpoint() == ledger.checkpoint()
+    before = files_of(tmp_path)
+    with pytest.raises(LedgerError):
+        Ledger.create(tmp_path / "ledger", STORY.origin, KEY)
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("in_steps", [0, 1, 4])
+def test_what_is_appended_is_there_when_it_is_opened_again(tmp_path: Path, in_steps: int) -> None:
+    written = STORY.write(tmp_path / "ledger", in_steps=in_steps)
+    for ledger in (written, Ledger.open(tmp_path / "ledger"), Ledger.open(tmp_path / "ledger", KEY)):
+        assert [ledger.entry(index) for index in range(ledger.size)] == DATA
+        assert ledger.root == written.root
+        assert ledger.checkpoint() == written.checkpoint()
+        assert (ledger.origin, ledger.size) == (STORY.origin, len(DATA))
+
+
+def test_the_number_of_steps_leaves_no_trace_in_the_files(tmp_path: Path) -> None:
+    STORY.write(tmp_path / "one")
+    STORY.write(tmp_path / "many", in_steps=3)
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "many")
+
+
+def test_several_hundred_entries_make_full_tiles_and_proofs_from_every_size(tmp_path: Path) -> None:
+    ledger = Ledger.create(tmp_path, STORY.origin, KEY)
+    roots = {0: ledger.root}
+    sizes = [255, 256, 257, 511, 512, 600]
+    for size in sizes:
+        indices = ledger.append([ENTRY] * (size - ledger.size))
+        assert indices[-1] == size - 1
+        roots[size] = ledger.root
+    assert set(files_of(tmp_path)) == {
+        "checkpoint",
+        "tile/0/000",
+        "tile/0/001",
+        "tile/0/002.p/88",
+        "tile/1/000.p/2",
+        "tile/entries/000",
+        "tile/entries/001",
+        "tile/entries/002.p/88",
+    }
+    again = Ledger.open(tmp_path, KEY)
+    root = bytes.fromhex(again.root)
+    for size in (0, *sizes):
+        proof = [bytes.fromhex(node) for node in again.consistency_proof(size)]
+        assert verify_consistency(size, 600, proof, bytes.fromhex(roots[size]), root)
+    for index in (0, 255, 256, 599):
+        proof = [bytes.fromhex(node) for node in again.inclusion_proof(index)]
+        assert verify_inclusion(leaf_hash(ENTRY), index, 600, proof, root)
+
+
+def test_nothing_is_appended_if_one_entry_is_bad(tmp_path: Path) -> None:
+    ledger = STORY.write(tmp_path)
+    before, size = files_of(tmp_path), ledger.size
+    forged = parse_entry(ENTRY).model_copy(update={"time": "2026-11-22T08:00:00Z"}).to_bytes()
+    for bad in (b"{}", forged, ENTRY + b" "):
+        with pytest.raises(LedgerError):
+            ledger.append([ENTRY, bad])
+    assert ledger.append([]) == []
+    assert (files_of(tmp_path), ledger.size) == (before, size)
+
+
+def test_reading_needs_no_key_and_writing_the_right_one(tmp_path: Path) -> None:
+    STORY.write(tmp_path)
+    before = files_of(tmp_path)
+    with pytest.raises(LedgerError, match="key"):
+        Ledger.open(tmp_path).append([ENTRY])
+    with pytest.raises(LedgerError, match="signature"):
+        Ledger.open(tmp_path, SigningKey.from_seed(bytes(32)))
+    for call in (
+        lambda ledger: ledger.entry(len(DATA)),
+        lambda ledger: ledger.entry(-1),
+        lambda ledger: ledger.inclusion_proof(len(DATA)),
+        lambda ledger: ledger.consistency_proof(len(DATA) + 1),
+    ):
+        with pytest.raises(LedgerError):
+            call(Ledger.open(tmp_path))
+    assert files_of(tmp_path) == before
+
+
+def test_two_writers_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    first = STORY.write(tmp_path)
+    second = Ledger.open(tmp_path, KEY)
+    first.append([ENTRY])
+    before = files_of(tmp_path)
+    with pytest.raises(LedgerError, match="Another process"):
+        second.append([DATA[1]])
+    assert files_of(tmp_path) == before
+    assert second.size == len(DATA)
+    assert first.append([DATA[2]]) == [len(DATA) + 1]
+    assert Ledger.open(tmp_path, KEY).root == first.root
+
+
+class Crash(BaseException):
+    """Stands for the power going off."""
+
+
+def append_and_crash(folder: Path, monkeypatch: pytest.MonkeyPatch, writes: int) -> bool:
+    """Append two entries, and stop before write number ``writes``; whether it got that far."""
+    real, count = store._replace, 0
+
+    def replace(path: Path, data: bytes) -> None:
+        nonlocal count
+        if count == writes:
+            # The worst moment: half of the temporary file is on disk.
+            path.with_name(path.name + store.TEMPORARY_SUFFIX).write_bytes(data[: len(data) // 2])
+            raise Crash
+        count += 1
+        real(path, data)
+
+    ledger = Ledger.open(folder, KEY)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_replace", replace)
+        try:
+            ledger.append(DATA[1:3])
+        except Crash:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("size", [1, 2, 254, 255, 256, 257])
+def test_a_crash_at_any_write_leaves_the_old_ledger_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    original = tmp_path / "original"
+    ledger = Ledger.create(original, STORY.origin, KEY)
+    ledger.append([ENTRY] * size)
+    old_root = ledger.root
+    crashes = 0
+    while True:
+        folder = tmp_path / f"crash-{crashes}"
+        shutil.copytree(original, folder)
+        if not append_and_crash(folder, monkeypatch, crashes):
+            break
+        crashes += 1
+        # What a reader sees before the operator comes back is the old ledger, with left-overs at most.
+        assert Ledger.open(folder).root == old_root
+        findings = verify_ledger(folder).findings
+        assert {finding.code for finding in findings if finding.severity == "error"} == set()
+        again = Ledger.open(folder, KEY)
+        assert again.root == old_root
+        assert files_of(folder) == files_of(original)
+        again.append(DATA[3:5])
+        again.append(DATA[5:6])
+        assert Ledger.open(folder, KEY).root == again.root
+        assert [finding for finding in verify_ledger(folder).findings if finding.file] == []
+    assert crashes >= 3
+    assert Ledger.open(folder, KEY).size == size + 2
+
+
+def test_a_failed_write_leaves_the_open_ledger_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = STORY.write(tmp_path)
+    root = ledger.root
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_replace", full)
+        with pytest.raises(LedgerError, match="No space"):
+            ledger.append([ENTRY])
+    assert (ledger.root, ledger.size) == (root, len(DATA))
+    assert ledger.append([ENTRY]) == [len(DATA)]
+    assert Ledger.open(tmp_path, KEY).root == ledger.root
+
+
+@pytest.mark.parametrize("path", ["checkpoint", "tile/entries/000.p/25"])
+@pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: b"", lambda d: d[:9] + b"\x00" + d[10:], None])
+def test_a_damaged_ledger_is_not_opened(tmp_path: Path, path: str, damage: Any) -> None:
+    STORY.write(tmp_path)
+    target = tmp_path / path
+    if damage:
+        target.write_bytes(damage(target.read_bytes()))
+    else:
+        target.unlink()
+    before = files_of(tmp_path)
+    for key in (None, KEY):
+        with pytest.raises(LedgerError):
+            Ledger.open(tmp_path, key)
+    assert files_of(tmp_path) == before
+
+
+def test_cosignatures_stand_in_the_checkpoint_and_stay_when_the_ledger_grows(tmp_path: Path) -> None:
+    ledger = STORY.write(tmp_path)
+    assert [line.name for line in parse_note(ledger.checkpoint()).signatures] == [STORY.origin, *SITES]
+    ledger.append([ENTRY])
+    assert [line.name for line in parse_note(ledger.checkpoint()).signatures] == [STORY.origin]
+    for site in SITES:
+        kept = parse_note((tmp_path / "witness" / site).read_text(encoding="utf-8"))
+        assert kept.checkpoint.size == len(DATA)
+    assert Ledger.open(tmp_path, KEY).checkpoint() == ledger.checkpoint()
+
+
+def test_a_late_cosignature_of_an_older_size_is_kept_only_if_there_is_no_newer(tmp_path: Path) -> None:
+    ledger = Ledger.create(tmp_path, STORY.origin, KEY)
+    notes = {}
+    for start in range(0, len(DATA), 5):
+        ledger.append(DATA[start : start + 5])
+        notes[ledger.size] = ledger.checkpoint()
+    for size, kept in ((10, 10), (20, 20), (15, 20), (25, 25)):
+        ledger.add_cosignature(size, "berlin", cosign(notes[size], "berlin", key_of("berlin"), START) + "\n")
+        assert parse_note((tmp_path / "witness/berlin").read_text(encoding="utf-8")).checkpoint.size == kept
+    assert verify_ledger(tmp_path).sites["berlin"].witnessed_size == 25
+
+
+def test_cosignatures_that_do_not_verify_are_refused_and_leave_no_trace(tmp_path: Path) -> None:
+    ledger = STORY.write(tmp_path, witnessed=False)
+    note = ledger.checkpoint()
+    before = files_of(tmp_path)
+    good = cosign(note, "berlin", key_of("berlin"), START)
+    stranger = cosign(note, "paris", key_of("paris"), START)
+    for size, name, line in (
+        (ledger.size, "oslo", good),
+        (ledger.size - 1, "berlin", good),
+        (ledger.size + 1, "berlin", good),
+        (ledger.size, "paris", stranger),
+        (ledger.size, "../berlin", good),
+        (ledger.size, "berlin", cosign(note, "berlin", key_of("oslo"), START)),
+        (ledger.size, "berlin", "no line"),
+        (ledger.size, "berlin", good + "\n— x QUJDREVG"),
+    ):
+        with pytest.raises(LedgerError):
+            ledger.add_cosignature(size, name, line)
+    assert files_of(tmp_path) == before
+    assert ledger.checkpoint() == note
+
+
+def test_a_site_that_registered_nothing_cannot_write_outside_the_folder(tmp_path: Path) -> None:
+    body = KeyRegistered(name="berlin", role="site", public_key=key_of("berlin").public_text)
+    with pytest.raises(LedgerError):
+        sign_entry("key-registered", "../up", "", body, key_of("berlin"))
