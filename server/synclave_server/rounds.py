@@ -43,7 +43,7 @@ __all__ = ["InitialModel", "run_training"]
 JOIN_TIMEOUT_S: Final = 120.0
 """How long the whole roster is waited for; afterwards the minimum suffices."""
 
-ANSWER_TIMEOUT_S: Final = 120.0
+ANSWER_TIMEOUT_S: Final = 60.0
 """For proposals and the end: a site composes its whole history then, which takes it seconds."""
 
 
@@ -301,7 +301,7 @@ class _Training:
         self._cohort.ask(
             sites,
             lambda checkpoint: Envelope.of(CloseRequest(plan_digest=self._plan.digest, checkpoint=checkpoint)),
-            ANSWER_TIMEOUT_S,
+            min(ANSWER_TIMEOUT_S, float(self._plan.federation.round_timeout_s)),
         )
 
     # --- reporting ---------------------------------------------------------------------------------------------

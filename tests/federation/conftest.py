@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from flwr.app import Context, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
+
 from synclave_client.gateway.app import SOCKETS_VARIABLE
 from synclave_server.app import COORDINATOR_KEY_VARIABLE, RUN_VARIABLE, app
 from synclave_server.run_folder import RunFolder
 from synclave_shared.plan import TrainPlan
-
 from tests.federation.grid import InProcessGrid, Node
 from tests.federation.hospitals import NAMES, Site, ToyWorkload, make_plan, prepare
 
@@ -80,7 +80,8 @@ def new_world(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
         monkeypatch.setenv(RUN_VARIABLE, str(world.run.path))
         monkeypatch.setenv(COORDINATOR_KEY_VARIABLE, str(key))
         monkeypatch.setenv(SOCKETS_VARIABLE, str(folder))
-        monkeypatch.setattr("synclave_server.rounds.JOIN_TIMEOUT_S", 3.0)
+        monkeypatch.setattr("synclave_server.rounds.JOIN_TIMEOUT_S", 2.0)
+        monkeypatch.setattr("synclave_server.federation.transport.POLL_INTERVAL_S", 0.005)
         worlds.append(world)
         return world
 

@@ -14,6 +14,7 @@ from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
+
 from synclave_client.gateway.app import app as client_app
 
 

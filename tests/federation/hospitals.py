@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import Journal
 from synclave_client.vault.session import Vault
