@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from synclave_server.evaluation.comparison import Table
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+
 from synclave_server.evaluation.comparison import Table
 from synclave_server.evaluation.disclosure import copies, disclosure_measures, neighbour_ratio
 from synclave_server.evaluation.report import verdict
-
 from tests.evaluation.cohorts import make_schema, make_table
 
 GROUPS = make_schema().groups

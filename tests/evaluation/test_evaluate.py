@@ -4,11 +4,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+
 from synclave_server.evaluation.comparison import Table
 from synclave_server.evaluation.evaluate import FORMAT, evaluate
 from synclave_server.evaluation.figure import canvas, drawing, plain_text, short_title
 from synclave_shared.errors import DataError
-
 from tests.evaluation.cohorts import CODES, HOSTILE, STAGES, dataset, make_schema, make_table
 from tests.evaluation.runs import make_plan, write_run
 

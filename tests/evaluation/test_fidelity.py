@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
+
 from synclave_server.evaluation.classifiers import LEAF, BoostedTrees, classifiers
 from synclave_server.evaluation.comparison import Table, compare, independent_columns
 from synclave_server.evaluation.fidelity import (
@@ -22,7 +23,6 @@ from synclave_server.evaluation.fidelity import (
 )
 from synclave_server.evaluation.measure import Measure, defined, undefined
 from synclave_server.evaluation.ranking import ranking_quality
-
 from tests.evaluation.cohorts import CODES, make_schema, make_table
 
 GROUPS = make_schema().groups

@@ -1,9 +1,9 @@
 import pytest
+
 from synclave_server.evaluation.run_record import read_run
 from synclave_shared.errors import LedgerError, PlanError, SnapshotError
 from synclave_shared.ledger.verify import verify_ledger
 from synclave_shared.privacy.accountant import epsilon
-
 from tests.evaluation.runs import make_plan, write_run, write_snapshot_record
 
 SITES = ("north", "south")

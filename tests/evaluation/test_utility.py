@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+
 from synclave_server.evaluation.comparison import Table, compare
 from synclave_server.evaluation.utility import tasks, utility_measures
-
 from tests.evaluation.cohorts import make_schema, make_table
 
 GROUPS = make_schema().groups

@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from synclave_shared.data.patients import PatientDataset
-from synclave_shared.data.schema import Schema
-from synclave_shared.errors import DataError
 
 from synclave_server.evaluation import charts, disclosure, fidelity, plots, utility
 from synclave_server.evaluation.comparison import MAX_PATIENTS, Comparison, Table, compare
@@ -25,6 +22,9 @@ from synclave_server.evaluation.measure import Measure
 from synclave_server.evaluation.ranking import BOOTSTRAPS
 from synclave_server.evaluation.report import render_report
 from synclave_server.evaluation.run_record import RunRecord, read_run
+from synclave_shared.data.patients import PatientDataset
+from synclave_shared.data.schema import Schema
+from synclave_shared.errors import DataError
 
 __all__ = ["FORMAT", "evaluate"]
 
