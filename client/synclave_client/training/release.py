@@ -34,4 +34,4 @@ def fixed_point_update(
             found="NaN or infinity",
             remedy="Nothing was released. Lower the learning rate or the noise of the plan.",
         )
-    return to_fixed(update * min(1.0, update_norm / max(norm, np.finfo(np.float64).tiny)))
+    return to_fixed(update * (update_norm / norm) if norm > update_norm else update)

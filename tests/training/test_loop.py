@@ -1,0 +1,239 @@
+"""A round at a site, as its release is seen from outside."""
+
+import math
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from synclave_client.training import loop
+from synclave_client.training.loop import train_round
+from synclave_client.training.marginals import clipped_marginals, release_marginals
+from synclave_client.training.noise import SecretRandomness
+from synclave_client.training.release import fixed_point_update
+from synclave_shared.data.patients import PatientDataset
+from synclave_shared.errors import DataError, PlanError, ProtocolError, SnapshotError
+from synclave_shared.fixed_point import SCALE_BITS, from_fixed
+from synclave_shared.models.codes import build_code_denoiser, parameter_vector
+from synclave_shared.plan import TrainPlan
+from tests.models.small import LAYOUT, small_dataset, small_plan, small_rows, small_schema
+from tests.training.test_noise import has_std
+
+SCHEMA = small_schema()
+ROUNDING = 2.0 ** -(SCALE_BITS + 1)
+TINY_NOISE = Decimal("0.000001")
+
+
+def update(plan: TrainPlan, dataset: PatientDataset, key: int = 0, **changes: Any) -> NDArray[np.float64]:
+    arguments: dict[str, Any] = {
+        "plan": plan,
+        "site_name": "north",
+        "schema": SCHEMA,
+        "dataset": dataset,
+        "model_vector": parameter_vector(build_code_denoiser(plan.model, LAYOUT)),
+        "anchor": None,
+        "device": "cpu",
+        "randomness": SecretRandomness(bytes([key]) * 32),
+    }
+    return from_fixed(train_round(**(arguments | changes)))
+
+
+def one_step(**privacy: Any) -> TrainPlan:
+    return small_plan(
+        model={"blocks": 0},
+        privacy={"selection_rate": Decimal("0.5"), **privacy},
+        federation={"steps_per_round": 1, "update_norm": Decimal(1_000_000)},
+        optimiser={"learning_rate": Decimal(1)},
+    )
+
+
+def test_the_noise_has_the_plans_size_on_the_released_update() -> None:
+    """An empty site releases noise alone: std = learning rate * noise_multiplier * clip_norm / expected batch."""
+    plan = one_step(noise_multiplier=Decimal(3), clip_norm=Decimal(2))
+    parts = [update(plan, small_dataset(0), key) for key in range(40)]
+    values = np.concatenate(parts)
+    expected_std = 3 * 2 / (0.5 * 200)
+    assert has_std(values, expected_std)
+    assert not has_std(values, expected_std * 2 / 3)
+    assert not has_std(values, expected_std * 3 / 2)
+
+
+def test_the_noise_is_there_beside_patients_too() -> None:
+    quiet, loud = one_step(noise_multiplier=TINY_NOISE), one_step(noise_multiplier=Decimal(1))
+    differences = [update(loud, small_dataset(50), key) - update(quiet, small_dataset(50), key) for key in range(40)]
+    assert has_std(np.concatenate(differences), 1.0 / 100)
+
+
+def test_noise_is_drawn_anew_in_every_round() -> None:
+    plan = one_step()
+    dataset = small_dataset(30)
+    first = update(plan, dataset, randomness=SecretRandomness.from_os())
+    second = update(plan, dataset, randomness=SecretRandomness.from_os())
+    assert not np.allclose(first, second)
+
+
+@pytest.mark.parametrize("rows", [(0, 1), (1, 0), (0, 0)])
+def test_one_patient_moves_an_unnoised_update_by_at_most_rate_times_clip_over_batch(rows: tuple[int, int]) -> None:
+    """One step with the same coins and diffusion noise; a patient of no code becomes one of every code.
+
+    To exchange a patient is to remove one and add one: twice the clip norm. (Adding alone is tested on the sum itself,
+    in test_private.py: it would shift the diffusion noise of everybody else.)
+    """
+    clip_norm, learning_rate, batch_size = 0.5, 1.0, 200.0
+    plan = one_step(noise_multiplier=TINY_NOISE, selection_rate=Decimal(1), clip_norm=Decimal("0.5"))
+    features, labels = small_rows(20)
+    updates = []
+    for row in rows:
+        changed = features.copy()
+        changed[-1, :9] = row
+        changed[-1, 9:] = [1, 0, 0] if row else [0, 0, 1]
+        updates.append(
+            update(plan, PatientDataset(features=changed, labels=labels, patient_ids=[str(i) for i in range(20)]))
+        )
+    moved = float(np.linalg.norm(updates[0] - updates[1]))
+    assert moved <= 2 * learning_rate * clip_norm / batch_size + 2 * ROUNDING * math.sqrt(updates[0].size)
+    assert (moved > 0.5 * learning_rate * clip_norm / batch_size) == (rows[0] != rows[1])
+
+
+def test_gradients_are_divided_by_the_public_batch_size_not_the_real_one() -> None:
+    small = one_step(noise_multiplier=TINY_NOISE)
+    twice = small_plan(
+        nominal_patients=400,
+        model={"blocks": 0},
+        privacy=small.privacy.model_dump(),
+        federation=small.federation.model_dump(),
+        optimiser=small.optimiser.model_dump(),
+    )
+    dataset = small_dataset(100)
+    assert np.allclose(update(small, dataset), 2 * update(twice, dataset), atol=3 * ROUNDING)
+
+
+def test_micro_batches_change_the_cost_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = one_step(noise_multiplier=TINY_NOISE, selection_rate=Decimal(1))
+    whole = update(plan, small_dataset(64))
+    # The diffusion noise is drawn per micro-batch, so only the size of the result can be compared, not its bits.
+    monkeypatch.setattr(loop, "MICROBATCH_PATIENTS", 7)
+    pieces = update(plan, small_dataset(64))
+    cosine = whole @ pieces / np.linalg.norm(whole) / np.linalg.norm(pieces)
+    assert cosine > 0.7
+    assert np.linalg.norm(pieces) == pytest.approx(np.linalg.norm(whole), rel=0.3)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_site_of_one_patient_releases_something_bounded(name: str) -> None:
+    plan = small_plan(nominal_patients=1, optimiser={"name": name}, federation={"update_norm": Decimal(3)})
+    found = update(plan, small_dataset(1))
+    assert np.linalg.norm(found) <= 3 + ROUNDING * math.sqrt(found.size)
+
+
+def test_the_update_is_scaled_down_to_the_plans_bound() -> None:
+    plan = small_plan(federation={"update_norm": Decimal("0.01")})
+    found = update(plan, small_dataset(50))
+    assert np.linalg.norm(found) == pytest.approx(0.01, rel=0.01)
+
+
+def test_a_model_gone_wild_makes_a_step_of_noise_alone() -> None:
+    """Parameters so large that no patient's gradient is finite: the release is still noise, not NaN."""
+    plan = one_step(noise_multiplier=Decimal(1))
+    wild = parameter_vector(build_code_denoiser(plan.model, LAYOUT)) + np.float32(3e38)
+    dataset = small_dataset(50)
+    found = from_fixed(train_round(plan, "north", SCHEMA, dataset, wild, None, "cpu", SecretRandomness(bytes(32))))
+    assert np.all(np.isfinite(found))
+    assert np.linalg.norm(found) < 10
+
+
+def test_private_training_learns_which_codes_go_together() -> None:
+    plan = small_plan(
+        model={"blocks": 0, "noise_levels": 4},
+        privacy={"noise_multiplier": Decimal("0.5"), "selection_rate": Decimal("0.2"), "clip_norm": Decimal(2)},
+        federation={"steps_per_round": 40},
+        nominal_patients=2000,
+        optimiser={"learning_rate": Decimal("0.5")},
+    )
+    features, _ = small_rows(2000)
+    prevalence = np.clip(features.mean(axis=0), 0.01, 0.99)
+    anchor = np.log(prevalence / (1 - prevalence))
+    anchor[9:] = np.log(prevalence[9:])
+    found = update(plan, small_dataset(2000), anchor=np.stack([anchor, anchor]).astype(np.float32))
+    matrix = np.zeros((12, 12))
+    matrix[np.triu_indices(12)] = found
+    together = matrix[[0, 0, 1], [1, 2, 2]]
+    strangers = [matrix[i, j] for i in range(9) for j in range(i + 1, 9) if j > 3]
+    assert together.min() > 3 * np.abs(strangers).max()
+
+
+@pytest.mark.parametrize("fault", ["columns", "label"])
+def test_data_of_another_schema_is_refused(fault: str) -> None:
+    features, labels = small_rows(5)
+    if fault == "columns":
+        features = features[:, :-1]
+    else:
+        labels = labels + 5
+    dataset = PatientDataset(features=features, labels=labels, patient_ids=[str(i) for i in range(5)])
+    with pytest.raises(DataError):
+        update(small_plan(), dataset)
+
+
+def test_a_model_of_another_size_is_refused() -> None:
+    with pytest.raises(SnapshotError):
+        update(small_plan(), small_dataset(5), model_vector=np.zeros(3, np.float32))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_update_that_is_not_finite_is_not_released(value: float) -> None:
+    with pytest.raises(ProtocolError):
+        fixed_point_update(np.zeros(3, np.float32), np.array([0.0, value, 1.0]), 1.0)
+
+
+def test_marginal_rows_are_clipped_per_patient() -> None:
+    features, labels = small_rows(40)
+    expected = np.zeros(26)
+    for row, label in zip(features.astype(float), labels, strict=True):
+        own = np.zeros(26)
+        own[label * 12 : label * 12 + 12] = row
+        own[24 + label] = 1
+        expected += own * min(1.0, 1.5 / np.linalg.norm(own))
+    assert np.allclose(clipped_marginals(features, labels, 2, 1.5), expected)
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_one_patient_moves_the_marginals_by_at_most_the_clip_norm(row: int) -> None:
+    features, labels = small_rows(40)
+    features[-1] = row
+    moved = clipped_marginals(features, labels, 2, 1.5) - clipped_marginals(features[:-1], labels[:-1], 2, 1.5)
+    assert 0 < np.linalg.norm(moved) <= 1.5 + 1e-9
+
+
+def test_the_marginals_noise_has_the_plans_size() -> None:
+    plan = small_plan()
+    empty = [
+        from_fixed(release_marginals(plan, SCHEMA, small_dataset(0), SecretRandomness(bytes([key]) * 32)))
+        for key in range(200)
+    ]
+    values = np.concatenate(empty)
+    assert has_std(values, 3.0)
+    assert not has_std(values, 2.0)
+    assert not has_std(values, 4.5)
+
+
+def test_marginals_without_a_place_in_the_plan_are_refused() -> None:
+    with pytest.raises(PlanError):
+        release_marginals(
+            small_plan(privacy={"marginals": None}), SCHEMA, small_dataset(3), SecretRandomness(bytes(32))
+        )
+
+
+def test_hidden_labels_have_the_plans_share() -> None:
+    """4,000 patients; within 4.5 standard errors of 25 %."""
+    plan = small_plan(model={"label_dropout": Decimal("0.25")})
+    loss = loop.DiffusionLoss(spec=plan.model, layout=LAYOUT, prior=torch.zeros(3, 12))
+    features, labels = small_rows(4000)
+    batch = loss.draw(torch.from_numpy(features).float(), torch.from_numpy(labels), torch.Generator().manual_seed(0))
+    share = (batch.labels == 2).float().mean().item()
+    assert abs(share - 0.25) < 4.5 * math.sqrt(0.25 * 0.75 / 4000)
+    assert bool(((batch.labels == torch.from_numpy(labels)) | (batch.labels == 2)).all())
+    assert batch.sigma.min().item() >= float(plan.model.sigma_min) - 1e-6
+    assert batch.sigma.max().item() <= float(plan.model.sigma_max) + 1e-6
