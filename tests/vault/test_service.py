@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.service import initialise, serve_site
@@ -241,8 +242,20 @@ def test_data_that_cannot_be_used_are_answered_with_a_code_and_explained_in_the_
         server.stop(None).wait()
     assert reply.payload == b""
     assert (parse_reply(reply).status, parse_reply(reply).code) == ("failed", "data")
-    assert "the data cannot be used" in caplog.text
-    assert "Then restart the vault" in caplog.text
+    assert "cannot be used" in caplog.text
+    assert "Then restart it" in caplog.text
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 9, reason="this machine has a tenth GPU")
+def test_a_device_that_is_not_there_is_found_out_before_anything_is_spent(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings, _, _ = make_site(folder / "n", device="cuda:9")
+    server = serve_site(settings, threading.Lock())
+    reply = parse_reply(Remote(settings).handle(Envelope.of(HelloRequest())))
+    server.stop(None).wait()
+    assert (reply.status, reply.code) == ("failed", "configuration")
+    assert "cuda:9" in caplog.text
 
 
 def test_a_site_without_its_journal_is_not_served(folder: Path) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import MAX_ATTEMPTS, Journal
@@ -21,7 +25,7 @@ from synclave_shared.ledger.checkpoint import cosignature_time, parse_line, pars
 from synclave_shared.ledger.entry import PlanAccepted, SpendReserved, UpdateReleased, parse_entry
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.merkle import MerkleTree, leaf_hash
-from synclave_shared.plan import Federation, Privacy
+from synclave_shared.plan import Federation, Privacy, TrainPlan
 from synclave_shared.privacy.accountant import epsilon
 from synclave_shared.privacy.budget import Budget
 from synclave_shared.protocol import Envelope, parse_reply
@@ -355,6 +359,70 @@ def test_broken_data_answer_with_their_code_but_history_is_still_served(site: Si
     assert vault.handle(request) == first
     assert len(spent(journal)) == 1
     assert coordinator.close().status == "ok"
+    journal.close()
+
+
+def test_a_hello_is_answered_while_a_training_goes_on(vault: Vault, workload: FakeWorkload) -> None:
+    coordinator = Coordinator(vault, make_plan())
+    coordinator.join()
+    training, enough = threading.Event(), threading.Event()
+
+    def slow(*_: Any) -> NDArray[np.int64]:
+        training.set()
+        assert enough.wait(20)
+        return np.zeros(8, np.int64)
+
+    workload.release = slow  # type: ignore[method-assign]
+    replies: list[Envelope] = []
+    request = coordinator.round_request(1)
+    thread = threading.Thread(target=lambda: replies.append(vault.handle(request)))
+    thread.start()
+    assert training.wait(20)
+    assert coordinator.hello().status == "ok"
+    assert replies == []
+    enough.set()
+    thread.join()
+    assert parse_reply(replies[0]).status == "ok"
+
+
+def test_sites_of_one_process_train_one_at_a_time(tmp_path: Path) -> None:
+    lock = threading.Lock()
+    running: list[str] = []
+    overlaps: list[list[str]] = []
+
+    class Counting(FakeWorkload):
+        def release(self, plan: TrainPlan, round_number: int, payload: bytes) -> NDArray[np.int64]:
+            running.append(plan.name)
+            overlaps.append(list(running))
+            time.sleep(0.05)
+            running.remove(plan.name)
+            return np.zeros(8, np.int64)
+
+    threads, journals = [], []
+    for name in ("a", "b", "c"):
+        settings = make_settings(tmp_path / name)
+        settings.state_folder.mkdir(parents=True)
+        Journal.create(settings.journal_file)
+        journals.append(Journal.open(settings.journal_file))
+        vault = Vault(settings, journals[-1], SITE_KEY, Counting(), training_lock=lock)
+        coordinator = Coordinator(vault, make_plan(name))
+        coordinator.join()
+        threads.append(threading.Thread(target=coordinator.round, args=(1,)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for journal in journals:
+        journal.close()
+    assert sorted(overlaps) == [["a"], ["b"], ["c"]]
+
+
+def test_a_key_that_is_not_the_journals_is_noticed(site: SiteSettings) -> None:
+    vault, journal = open_vault(site, FakeWorkload())
+    assert Coordinator(vault, make_plan()).hello().status == "ok"
+    journal.close()
+    vault, journal = open_vault(site, FakeWorkload(), key=SigningKey.from_seed(b"n" * 32))
+    assert Coordinator(vault, make_plan()).hello().code == "journal"
     journal.close()
 
 

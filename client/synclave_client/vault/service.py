@@ -80,7 +80,7 @@ def _load(settings: SiteSettings) -> Workload | str:
         return PatientWorkload.load(settings)
     except SynclaveError as error:
         _log.error(
-            "%s: the data cannot be used. Expected %s; found %s. %s Then restart the vault; until then it answers %s.",
+            "%s: data or device cannot be used. Expected %s; found %s. %s Then restart it; until then it answers %s.",
             settings.name,
             error.expected,
             error.found,

@@ -21,13 +21,14 @@ from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import Journal, SeenNote
 from synclave_client.vault.policy import check_round_budget, check_signer, decide
 from synclave_shared.canonical import FrozenModel, sha256_hex
-from synclave_shared.errors import LedgerError, PlanError, PolicyRefusal, SynclaveError
+from synclave_shared.errors import JournalError, LedgerError, PlanError, PolicyRefusal, SynclaveError
 from synclave_shared.ledger.entry import (
     KeyRegistered,
     PlanAccepted,
     PlanRefused,
     SpendReserved,
     UpdateReleased,
+    parse_entry,
     sign_entry,
 )
 from synclave_shared.ledger.keys import SIGNATURE_BYTES, SigningKey, decode_base64, verify_signature
@@ -110,8 +111,12 @@ class Vault:
     def handle(self, request: Envelope) -> Envelope:
         """Answer a request. Never raises: an error becomes its closed code, and its text goes to the local log only."""
         try:
+            message = parse_request(request)
+            if isinstance(message, HelloRequest):
+                # Not behind the lock: a coordinator that came back asks who is there while a training goes on.
+                return self._hello()
             with self._lock:
-                return self._answer(request)
+                return self._answer(message, request.payload)
         except SynclaveError as error:
             _log.error("%s: %s\n%s", self._settings.name, error.code, error, exc_info=True)
             return failed(error.code)
@@ -119,16 +124,14 @@ class Vault:
             _log.exception("%s: unexpected error", self._settings.name)
             return failed("internal")
 
-    def _answer(self, request: Envelope) -> Envelope:
-        match parse_request(request):
-            case HelloRequest():
-                return self._hello()
-            case ProposeRequest() as proposal:
-                return self._propose(proposal)
-            case RoundRequest() as round_request:
-                return self._round(round_request, request.payload)
-            case CloseRequest() as closing:
-                return self._close(closing)
+    def _answer(self, message: ProposeRequest | RoundRequest | CloseRequest, payload: bytes) -> Envelope:
+        match message:
+            case ProposeRequest():
+                return self._propose(message)
+            case RoundRequest():
+                return self._round(message, payload)
+            case CloseRequest():
+                return self._close(message)
 
     # --- the four requests -------------------------------------------------------------------------------------
 
@@ -137,6 +140,12 @@ class Vault:
             return failed(self._workload)
         registration = KeyRegistered(name=self._settings.name, role="site", public_key=self._key.public_text)
         content = self._journal.registration(lambda: self._sign("key-registered", "", registration))
+        if parse_entry(content).key != self._key.public_text:
+            raise JournalError(
+                expected="the key with which this journal was begun",
+                found=f"another one in {self._settings.key_file}",
+                remedy="Restore the state folder as a whole: key and journal belong together.",
+            )
         return Envelope.of(self._reply(entries=(content.decode(),)))
 
     def _propose(self, request: ProposeRequest) -> Envelope:

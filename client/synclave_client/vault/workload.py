@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from synclave_client.settings import SiteSettings
@@ -12,7 +13,7 @@ from synclave_client.training.noise import SecretRandomness
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import load_patients
-from synclave_shared.errors import ProtocolError
+from synclave_shared.errors import ConfigurationError, ProtocolError
 from synclave_shared.models.codes import model_payload_size, split_payload
 from synclave_shared.plan import MARGINALS_ROUND, TrainPlan
 from synclave_shared.protocol import decode_model
@@ -41,9 +42,16 @@ class PatientWorkload:
         """Read schema and data of a site.
 
         Raises:
+            ConfigurationError: if the device is not there. Found out here, since a round that fails later is spent.
             SchemaError: if the schema cannot be used.
             DataError: if the data do not fit it; the error lists every fault.
         """
+        if settings.device != "cpu" and not _has_device(settings.device):
+            raise ConfigurationError(
+                expected=f"the device {settings.device}, as site.toml says",
+                found=f"{torch.cuda.device_count()} CUDA devices",
+                remedy="Correct `device`, or check the driver and whether this process may use it (deploy/README.md).",
+            )
         schema = Schema.load(settings.schema_file)
         dataset = load_patients(schema, settings.data_folder)
         return cls(site_name=settings.name, device=settings.device, schema=schema, dataset=dataset)
@@ -89,3 +97,8 @@ class PatientWorkload:
             self._device,
             randomness,
         )
+
+
+def _has_device(device: str) -> bool:
+    index = int(device.partition(":")[2] or 0)
+    return torch.cuda.is_available() and index < torch.cuda.device_count()
