@@ -1,0 +1,223 @@
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synclave_server.aggregate import ServerState
+from synclave_server.sampling import engine
+from synclave_server.sampling.engine import PatientGenerator, draw_rows, sample
+from synclave_server.sampling.request import allot, resolve_request
+from synclave_server.snapshots import write_snapshot
+from synclave_shared.canonical import sha256_hex
+from synclave_shared.data.patient_table import read_patient_table
+from synclave_shared.errors import ConfigurationError, SnapshotError
+from synclave_shared.models.codes import build_code_denoiser, parameter_vector
+from tests.models.small import LAYOUT, small_plan, small_schema
+
+SCHEMA = small_schema()
+PLAN = small_plan(model={"blocks": 0})
+ANCHOR = np.log(np.array([[0.2] * 9 + [0.5, 0.3, 0.2], [0.4] * 9 + [0.2, 0.2, 0.6]], np.float32))
+ANCHOR[:, :9] -= np.log1p(-np.exp(ANCHOR[:, :9]))
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with a strong positive coupling of codes 0 and 1."""
+    model = parameter_vector(build_code_denoiser(PLAN.model, LAYOUT))
+    model[1] = 1.0
+    folder = tmp_path_factory.mktemp("run") / "snapshot"
+    write_snapshot(
+        folder,
+        plan=PLAN,
+        schema=SCHEMA.to_json_bytes(),
+        round_number=2,
+        model=model,
+        anchor=ANCHOR,
+        label_shares=np.array([0.7, 0.3], np.float32),
+        server_state=ServerState(np.zeros(0), np.zeros(0)),
+        sites=("north", "south"),
+        aggregate_digest="0" * 64,
+        ledger_index=9,
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"batch_size": 1}, {"batch_size": 256}, {"batch_size": 300}, {"devices": ("cpu", "cpu", "cpu")}],
+)
+@pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
+def test_the_file_has_the_same_bytes_for_any_batch_size_and_number_of_devices(
+    snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], sampler: str
+) -> None:
+    monkeypatch.setattr(engine, "ROW_GROUP_PATIENTS", 512)
+    options: dict[str, Any] = {"sampler": sampler, "steps": 3, "seed": 5}
+    sample(snapshot, 900, out=tmp_path / "a.parquet", **options)
+    sample(snapshot, 900, out=tmp_path / "b.parquet", **options, **changes)
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 2
+
+
+def test_a_patient_alone_is_the_patient_in_a_crowd(snapshot: Path) -> None:
+    generator = PatientGenerator(PLAN.model, LAYOUT, np.ones(78, np.float32) * 0.1, ANCHOR)
+    request = ask(patients=600)
+    numbers, labels = np.arange(600), np.arange(600) % 2
+    crowd = generator.features(request, numbers, labels)
+    for patient in (0, 255, 256, 599):
+        alone = generator.features(request, numbers[[patient]], labels[[patient]])
+        assert np.array_equal(alone[0], crowd[patient])
+
+
+def test_seeds_and_labels_matter(snapshot: Path, tmp_path: Path) -> None:
+    first = sample(snapshot, 300, out=tmp_path / "a.parquet", seed=1)
+    again = sample(snapshot, 300, out=tmp_path / "b.parquet", seed=1)
+    other = sample(snapshot, 300, out=tmp_path / "c.parquet", seed=2)
+    assert first.file_digest == again.file_digest != other.file_digest
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"), [(None, [280, 120]), ({"yes": 400}, [0, 400]), ({"no": 1, "yes": 399}, [1, 399])]
+)
+def test_label_counts_are_exact(
+    snapshot: Path, tmp_path: Path, asked: dict[str, int] | None, expected: list[int]
+) -> None:
+    sample(snapshot, 400, out=tmp_path / "out.parquet", label_counts=asked, steps=2)
+    found = read_patient_table(SCHEMA, tmp_path / "out.parquet")
+    assert np.bincount(found.labels, minlength=2).tolist() == expected
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "heun", "ancestral"])
+def test_prevalence_follows_the_anchor_and_the_coupling_shows(snapshot: Path, tmp_path: Path, sampler: str) -> None:
+    """4,000 patients of one label; 4.5 standard errors and the solver's small bias."""
+    steps = 40 if sampler == "ancestral" else 12
+    sample(snapshot, 4000, out=tmp_path / "out.parquet", sampler=sampler, steps=steps, label_counts={"no": 4000})
+    found = read_patient_table(SCHEMA, tmp_path / "out.parquet").features.astype(float)
+    assert np.allclose(found.mean(axis=0)[2:9], 0.2, atol=0.04)
+    assert np.allclose(found.mean(axis=0)[9:], [0.5, 0.3, 0.2], atol=0.04)
+    correlation = np.corrcoef(found[:, :9].T)
+    assert correlation[0, 1] > 0.3
+    assert np.abs(correlation[2:, 2:] - np.eye(7)).max() < 0.09
+
+
+def test_guidance_moves_patients_towards_their_label(snapshot: Path, tmp_path: Path) -> None:
+    """Codes are commoner with label yes: guided patients of that label have more of them."""
+    means = []
+    for weight in (0, 3):
+        out = tmp_path / f"{weight}.parquet"
+        sample(snapshot, 1000, out=out, label_counts={"yes": 1000}, guidance=Decimal(weight))
+        means.append(read_patient_table(SCHEMA, out).features[:, 2:9].mean())
+    assert means[1] > means[0] + 0.1
+
+
+def test_provenance_is_in_the_file_and_beside_it(snapshot: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    provenance = sample(snapshot, 10, out=out, seed=3)
+    beside = json.loads((tmp_path / "out.parquet.provenance.json").read_bytes())
+    inside = json.loads(pq.read_schema(out).metadata[b"synclave.provenance"])
+    assert beside["file_digest"] == sha256_hex(out.read_bytes()) == provenance.file_digest
+    assert inside | {"file_digest": beside["file_digest"]} == beside
+    assert inside["snapshot_digest"] == sha256_hex((snapshot / "model.safetensors").read_bytes())
+    assert inside["request_digest"] == provenance.request.digest
+    assert inside["round"] == 2
+    assert inside["ledger_index"] == 9
+
+
+def test_progress_ends_with_everybody(snapshot: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    sample(snapshot, 700, out=tmp_path / "o.parquet", batch_size=256, steps=1, progress=lambda *done: seen.append(done))
+    assert seen == [(256, 700), (512, 700), (700, 700)]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"label_counts": {"maybe": 10}},
+        {"label_counts": {"yes": 9}},
+        {"label_counts": {"yes": 11, "no": -1}},
+        {"sampler": "magic"},
+        {"steps": 0},
+        {"seed": -1},
+        {"guidance": Decimal(-1)},
+        {"patients": 0},
+        {"batch_size": 0},
+        {"devices": ()},
+        {"devices": ("abacus",)},
+        {"out": "out.csv"},
+    ],
+)
+def test_an_impossible_request_is_refused_and_nothing_written(
+    snapshot: Path, tmp_path: Path, fault: dict[str, Any]
+) -> None:
+    options: dict[str, Any] = {"patients": 10, "out": "out.parquet"} | fault
+    out = tmp_path / options.pop("out")
+    with pytest.raises(ConfigurationError):
+        sample(snapshot, options.pop("patients"), out=out, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_half_way_leaves_the_old_file(
+    snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.parquet"
+    out.write_bytes(b"old")
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("device lost")
+
+    monkeypatch.setattr(PatientGenerator, "features", broken)
+    with pytest.raises(RuntimeError):
+        sample(snapshot, 10, out=out)
+    assert out.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_damaged_snapshot_is_refused(snapshot: Path, tmp_path: Path) -> None:
+    with pytest.raises(SnapshotError):
+        sample(tmp_path / "nowhere", 10, out=tmp_path / "out.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def ask(**changes: Any) -> Any:
+    return resolve_request(
+        **(
+            {
+                "patients": 10,
+                "label_counts": None,
+                "label_values": ("no", "yes"),
+                "label_shares": None,
+                "sampler": "heun",
+                "steps": 3,
+                "seed": 0,
+                "guidance": Decimal(0),
+            }
+            | changes
+        )
+    )
+
+
+def test_without_shares_labels_are_even() -> None:
+    assert ask(patients=11).label_counts == {"no": 6, "yes": 5}
+
+
+@given(st.integers(1, 10_000), st.lists(st.floats(0.001, 1.0), min_size=1, max_size=8))
+def test_allotted_counts_add_up_and_are_within_one_of_exact(patients: int, shares: list[float]) -> None:
+    counts = allot(patients, np.array(shares))
+    assert sum(counts) == patients
+    exact = np.array(shares) / sum(shares) * patients
+    assert np.abs(np.array(counts) - exact).max() < 1 + 1e-6
+
+
+def test_every_drawn_row_has_one_value_per_group_with_the_right_frequencies() -> None:
+    """20,000 rows; 4.5 standard errors."""
+    rng = np.random.default_rng(0)
+    probabilities = np.tile(np.array([0.1] * 9 + [0.7, 0.0, 0.3]), (20_000, 1))
+    rows = draw_rows(probabilities, rng.uniform(size=probabilities.shape), LAYOUT)
+    assert np.all(rows[:, 9:].sum(axis=1) == 1)
+    assert rows[:, 10].sum() == 0
+    assert np.abs(rows.mean(axis=0) - probabilities[0]).max() < 4.5 * np.sqrt(0.25 / 20_000)
