@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from decimal import Decimal
 from typing import Any
@@ -169,10 +170,8 @@ def test_a_changed_byte_is_refused_or_breaks_the_signature(index: int, draw: st.
     data = bytearray(STORY.entries[index].to_bytes())
     position = draw.draw(st.integers(0, len(data) - 1))
     data[position] ^= draw.draw(st.integers(1, 255))
-    try:
+    with contextlib.suppress(LedgerError):
         assert not parse_entry(bytes(data)).verify()
-    except LedgerError:
-        pass
 
 
 PLAN_ENTRY = next(entry for entry in STORY.entries if isinstance(entry.body, PlanProposed))
