@@ -94,6 +94,8 @@ def utility_bars(area: str, measures: Sequence[Measure], base_rates: dict[str, f
                 parse_math=False,
             )
         axes.set(ylim=(len(measures) - 0.45, -0.55))
+        if top == start:
+            top = 1.0
         low_end = min([start, *(m.value.value for m in measures if m.value.value is not None)])
         axes.set_xlim(low_end, top + 0.16 * max(top - low_end, 0.05))
         axes.set_xlabel(f"{area} on held-out real patients")
