@@ -88,10 +88,10 @@ def _epsilon(text: str | None, what: str) -> Decimal | None:
 def demo(
     modality: Annotated[Modality, typer.Option(help="Kind of data.")] = Modality.CODES,
     out: Annotated[
-        Path | None, typer.Option(help="New folder for everything [default: synclave-demo/<time>].", metavar="DIR")
+        Path | None, typer.Option(help="New folder for everything (default: synclave-demo/<time>).", metavar="DIR")
     ] = None,
-    epsilon: Annotated[str | None, typer.Option(help="Privacy budget of each hospital [default: the plan's].")] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, max=1000, help="Training rounds [default: the plan's].")] = None,
+    epsilon: Annotated[str | None, typer.Option(help="Privacy budget of each hospital (default: the plan's).")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, max=1000, help="Training rounds (default: the plan's).")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of sampling and evaluation.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -109,7 +109,7 @@ def simulate(
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run in it is resumed.", metavar="DIR")],
     site: Annotated[list[str], typer.Option(help="A site's data folder; repeat for each site.", metavar="NAME=DIR")],
     budget: Annotated[
-        str | None, typer.Option(help="Budget (epsilon) of every site [default: what the plan spends].")
+        str | None, typer.Option(help="Budget (epsilon) of every site (default: what the plan spends).")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Gateways that Ray runs at a time.")] = 2,
     as_json: JsonOption = False,
@@ -209,15 +209,15 @@ def sample(
     label: Annotated[
         list[str] | None,
         typer.Option(
-            help="Label value, NAME=VALUE for all patients or NAME=VALUE:COUNT; repeat [default: by the measured shares].",
+            help="Label value, NAME=VALUE for all patients or NAME=VALUE:COUNT; repeat (default: by the measured shares).",
             metavar="NAME=VALUE[:COUNT]",
         ),
     ] = None,
-    sampler: Annotated[str | None, typer.Option(help="ddim, heun or ancestral [default: heun].")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Noise levels visited [default: 8].")] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddim, heun or ancestral (default: heun).")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Noise levels visited (default: 8).")] = None,
     guidance: Annotated[str, typer.Option(help="Weight of classifier-free guidance; 0 is none.")] = "0",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Fixes all randomness; each patient has a stream.")] = 0,
-    device: Annotated[list[str] | None, typer.Option(help="Torch device; repeat to share the work [default: cpu].")] = None,
+    device: Annotated[list[str] | None, typer.Option(help="Torch device; repeat to share the work (default: cpu).")] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Patients at a time; changes no byte of the result.")] = 4096,
     as_json: JsonOption = False,
 ) -> None:

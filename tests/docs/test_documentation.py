@@ -42,7 +42,7 @@ def test_every_option_is_documented() -> None:
         group = typer.main.get_command(app)
         assert isinstance(group, Group)
         for name, command in group.commands.items():
-            section = text.partition(f"`{program} {name}")[2].partition("\n### ")[0]
+            section = text.partition(f"### `{program} {name}")[2].partition("\n### ")[0]
             missing += [
                 f"{program} {name} {option}"
                 for parameter in command.params
