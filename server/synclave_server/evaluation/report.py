@@ -134,8 +134,8 @@ def headline(metrics: Mapping[str, Any], measures: Mapping[str, Measure]) -> lis
     shift = max(abs(share["real"] - share["synthetic"]) for share in metrics["label_balance"])
     if shift >= 0.05:
         made.append(
-            f"The shares of {schema['label']} differ by up to {100 * shift:.0f} percentage points from the real ones; if that was asked for, "
-            "part of every difference below is due to it."
+            f"The shares of {schema['label']} differ by up to {100 * shift:.0f} percentage points from the real ones; "
+            "if that was asked for, part of every difference below is due to it."
         )
     return [
         ("What was made", made),
