@@ -38,7 +38,11 @@ LOGIT_BOUND = 30.0
 
 
 VARIANCE_FLOOR = 0.1
-"""Keeps patients with a rare code from having huge gradients, which clipping would then shrink as a whole."""
+"""Below about this variance a column's couplings are held to be more noise than signal.
+
+With 1 / sqrt(v + floor) instead, a noisy step gains a fifth less and rare codes become too common; measured at epsilon
+3 on the diabetes example.
+"""
 
 
 class Network(Protocol):
@@ -83,13 +87,14 @@ def prior_logits(anchor: Tensor, layout: CodeLayout) -> Tensor:
 
 
 def column_scale(prior: Tensor, layout: CodeLayout) -> Tensor:
-    """What standardises each column [D]: ``1 / sqrt(p (1 - p) + VARIANCE_FLOOR)`` with the hidden label's prior p.
+    """What standardises each column [D]: ``sqrt(v) / (v + VARIANCE_FLOOR)``, v the variance under the hidden label.
 
-    Applied to the network's input *and* output it makes a coupling a correlation, of the same size for rare and
-    common columns.
+    Applied to the network's input *and* output. For common columns it is nearly 1 / sqrt(v), which makes a coupling a
+    correlation; for rare columns it goes to 0, as a Wiener filter does where there is more noise than signal.
     """
     probability = posterior_mean(prior[-1], layout)
-    return (probability * (1 - probability) + VARIANCE_FLOOR).rsqrt()
+    variance = probability * (1 - probability)
+    return variance.sqrt() / (variance + VARIANCE_FLOOR)
 
 
 def independent_logits(x: Tensor, sigma: Tensor, prior: Tensor, layout: CodeLayout) -> Tensor:
