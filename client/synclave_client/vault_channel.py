@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
+
 from synclave_shared.errors import FederationError, ProtocolError, SynclaveError
 from synclave_shared.protocol import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Envelope, failed
 

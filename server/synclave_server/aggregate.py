@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
 from synclave_shared.plan import Federation
 
 __all__ = ["ServerState", "initial_state", "server_step", "weighted_mean"]

@@ -15,15 +15,15 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
-from synclave_shared.data.schema import Schema
-from synclave_shared.errors import SynclaveError
-from synclave_shared.ledger.keys import SigningKey
-from synclave_shared.plan import TrainPlan
 
 from synclave_server.cohort import Transport
 from synclave_server.federation.transport import GridTransport
 from synclave_server.rounds import InitialModel, run_training
 from synclave_server.run_folder import RoundProgress, RunFolder
+from synclave_shared.data.schema import Schema
+from synclave_shared.errors import SynclaveError
+from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.plan import TrainPlan
 
 __all__ = ["COORDINATOR_KEY_VARIABLE", "RUN_VARIABLE", "app", "conduct", "initial_model"]
 
@@ -42,6 +42,7 @@ app = ServerApp()
 def main(grid: Grid, _context: Context) -> None:
     """Run the plan that the environment names."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would write a line per look for replies
     run = RunFolder(Path(os.environ[RUN_VARIABLE]))
     conduct(run, GridTransport(grid), Path(os.environ[COORDINATOR_KEY_VARIABLE]))
 

@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
+from synclave_server.notary import Notary
+from synclave_server.replies import Finding, SiteReply, raise_unless_ok, read_reply
 from synclave_shared.errors import LedgerError, PlanError, ProtocolError
 from synclave_shared.plan import TrainPlan
 from synclave_shared.protocol import CheckpointPresentation, Envelope, HelloRequest, parse_reply
-
-from synclave_server.notary import Notary
-from synclave_server.replies import Finding, SiteReply, raise_unless_ok, read_reply
 
 __all__ = ["Cohort", "Transport"]
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.errors import LedgerError, ProtocolError
 from synclave_shared.fixed_point import MAX_MAGNITUDE, SCALE_BITS, from_fixed

@@ -15,6 +15,13 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from synclave_server.aggregate import ServerState, initial_state, server_step, weighted_mean
+from synclave_server.cohort import Cohort, Transport
+from synclave_server.notary import Notary
+from synclave_server.replies import FINDINGS, Finding, SiteReply, released_update
+from synclave_server.run_folder import RoundProgress, RunFolder, Stage
+from synclave_server.snapshots import SnapshotRecord, copy_snapshot, read_snapshot, write_snapshot
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.errors import REFUSAL_CODES, FederationError
 from synclave_shared.ledger.entry import Aggregate, RunClosed, SnapshotWritten
@@ -30,13 +37,6 @@ from synclave_shared.protocol import (
     RoundRequest,
     encode_model,
 )
-
-from synclave_server.aggregate import ServerState, initial_state, server_step, weighted_mean
-from synclave_server.cohort import Cohort, Transport
-from synclave_server.notary import Notary
-from synclave_server.replies import FINDINGS, Finding, SiteReply, released_update
-from synclave_server.run_folder import RoundProgress, RunFolder, Stage
-from synclave_server.snapshots import SnapshotRecord, copy_snapshot, read_snapshot, write_snapshot
 
 __all__ = ["InitialModel", "run_training"]
 

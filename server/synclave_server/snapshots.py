@@ -25,12 +25,12 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
-from synclave_shared.canonical import FrozenModel, canonical_bytes, sha256_hex
-from synclave_shared.errors import PlanError, SnapshotError
-from synclave_shared.plan import Digest, Name, TrainPlan, explain_validation
 
 from synclave_server.aggregate import ServerState
 from synclave_server.run_folder import write_atomically
+from synclave_shared.canonical import FrozenModel, canonical_bytes, sha256_hex
+from synclave_shared.errors import PlanError, SnapshotError
+from synclave_shared.plan import Digest, Name, TrainPlan, explain_validation
 
 __all__ = ["Snapshot", "SnapshotRecord", "copy_snapshot", "read_snapshot", "write_snapshot"]
 

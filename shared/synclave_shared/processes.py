@@ -148,10 +148,14 @@ class ProcessGroup:
         child.signal(signal.SIGKILL)
         child.process.wait()
 
+    def terminate(self) -> None:
+        """Ask all children to end, and wait for none; :meth:`stop` does."""
+        for child in reversed(self._children):
+            child.process.terminate()
+
     def stop(self) -> None:
         """Ask all children to end, wait, and kill what is left of them."""
-        for child in reversed(self._children):
-            child.signal(signal.SIGTERM)
+        self.terminate()
         deadline = time.monotonic() + STOP_TIMEOUT_S
         for child in self._children:
             with contextlib.suppress(subprocess.TimeoutExpired):

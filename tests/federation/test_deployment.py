@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -161,7 +163,7 @@ def test_settings_without_a_socket_are_refused(tmp_path: Path) -> None:
 
 def test_only_the_fleet_api_is_public_and_control_needs_the_secret(short_folder: Path) -> None:
     with serve(short_folder / "state", short_folder / "logs") as coordinator:
-        authority = str(coordinator.certificates.authority)
+        authority = ssl.create_default_context(cafile=str(coordinator.certificates.authority))
         public, loopback = f"https://{coordinator.address}", f"http://{coordinator._loopback}"
         with httpx.Client(verify=authority, trust_env=False) as client:
             assert client.get(f"{public}/health").status_code == 200
@@ -198,8 +200,6 @@ def test_only_the_fleet_api_is_public_and_control_needs_the_secret(short_folder:
 
 
 def test_a_port_in_use_is_named_before_anything_starts(short_folder: Path) -> None:
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -217,7 +217,8 @@ def test_however_the_coordinator_ends_its_processes_end_too(short_folder: Path, 
     program = (
         "import sys, time; from pathlib import Path\n"
         "from synclave_server.federation.coordinator import serve\n"
-        f"with serve(Path({str(short_folder / 'state')!r}), Path({str(short_folder / 'logs')!r}), port={free_port()}):\n"
+        f"folder = Path({str(short_folder)!r})\n"
+        f"with serve(folder / 'state', folder / 'logs', port={free_port()}):\n"
         "    print('up', flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:

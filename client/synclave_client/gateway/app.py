@@ -13,11 +13,11 @@ from typing import Final
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+
+from synclave_client.vault_channel import VaultClient
 from synclave_shared.errors import ConfigurationError, SynclaveError
 from synclave_shared.protocol import Envelope, failed
 from synclave_shared.wire import from_records, to_records
-
-from synclave_client.vault_channel import VaultClient
 
 __all__ = ["SOCKETS_VARIABLE", "SOCKET_VARIABLE", "app", "relay"]
 

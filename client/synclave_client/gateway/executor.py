@@ -27,12 +27,12 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from synclave_client.gateway.app import app
 from synclave_shared.bundle import bundle_digest
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.protocol import failed
 from synclave_shared.wire import to_records
-
-from synclave_client.gateway.app import app
 
 __all__ = ["BUNDLE_REFUSED", "Executor", "answer"]
 

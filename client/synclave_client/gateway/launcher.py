@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from synclave_client.vault_channel import VaultClient
 from synclave_shared.errors import FederationError, SynclaveError
 from synclave_shared.node_keys import node_key
 from synclave_shared.processes import ProcessGroup, flower_environment, free_port, stop_on_signals
-
-from synclave_client.vault_channel import VaultClient
 
 __all__ = ["GatewaySettings", "run_gateway"]
 
@@ -126,6 +125,7 @@ def main() -> None:
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--state", type=Path, required=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would write a line per question for work
     settings = GatewaySettings(**vars(parser.parse_args()))
     try:
         run_gateway(settings)

@@ -26,15 +26,15 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
-from synclave_shared.bundle import bundle_bytes, bundle_digest
-from synclave_shared.errors import FederationError
-from synclave_shared.node_keys import registered_form
-from synclave_shared.processes import Child, ProcessGroup, flower_environment, free_port, stop_on_signals, wait_for_port
 
 from synclave_server.app import COORDINATOR_KEY_VARIABLE, RUN_VARIABLE
 from synclave_server.federation.certificates import Certificates, make_certificates
 from synclave_server.federation.gate import CONTROL_SECRET_HEADER
 from synclave_server.run_folder import ProgressTail, RoundProgress, RunFolder
+from synclave_shared.bundle import bundle_bytes, bundle_digest
+from synclave_shared.errors import FederationError
+from synclave_shared.node_keys import registered_form
+from synclave_shared.processes import Child, ProcessGroup, flower_environment, free_port, stop_on_signals, wait_for_port
 
 __all__ = ["Coordinator", "follow", "serve"]
 

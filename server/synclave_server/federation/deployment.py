@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from synclave_server.federation.coordinator import Coordinator, serve
+from synclave_server.run_folder import RoundProgress, RunFolder
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.node_keys import node_key
 from synclave_shared.processes import ProcessGroup, flower_environment, stop_on_signals
-
-from synclave_server.federation.coordinator import Coordinator, serve
-from synclave_server.run_folder import RoundProgress, RunFolder
 
 __all__ = ["InstalledSite", "run_deployed", "single_threaded"]
 
@@ -106,7 +105,10 @@ def run_deployed(
                 watch.joining = event.stage == "joining"
                 progress(event)
 
-            coordinator.run(run, coordinator_key, observed, check=watch.check)
+            try:
+                coordinator.run(run, coordinator_key, observed, check=watch.check)
+            finally:
+                group.terminate()  # while the SuperLink still runs, so that the SuperNodes can say goodbye
 
 
 class _Watch:

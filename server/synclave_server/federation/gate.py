@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any, Final
@@ -35,6 +36,7 @@ MAX_BODY_BYTES: Final = 64 * 2**20
 HOLD_S: Final = 12.0
 """How long a question for messages is held. Flower's clients give up a request after 30 s."""
 
+_FLEET: Final = re.compile(r"/v1/fleet/[a-z-]+")
 _PULL: Final = "/v1/fleet/pull-messages"
 _RUNTIME_PUSH: Final = "/v1/runtime/push-messages"
 _RUNTIME_PULL: Final = "/v1/runtime/pull-messages"
@@ -45,11 +47,17 @@ class Doorbell:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self.closed = False
 
     def ring(self) -> None:
         """Wake all who wait now."""
         self._event.set()
         self._event = asyncio.Event()
+
+    def close(self) -> None:
+        """Wake all, and let nobody wait any more."""
+        self.closed = True
+        self.ring()
 
     def next_ring(self) -> asyncio.Event:
         """The event of the next ring; take it *before* looking, so that no ring is missed."""
@@ -106,7 +114,7 @@ def public_gate(app: App, doorbell: Doorbell) -> App:
         if scope["type"] != "http":
             return
         path = scope["path"]
-        if not (path.startswith("/v1/fleet/") and scope["method"] == "POST") and path != "/health":
+        if not (_FLEET.fullmatch(path) and scope["method"] == "POST") and path != "/health":
             await _refuse(send, 404)
             return
         body = await _read_body(receive)
@@ -120,7 +128,7 @@ def public_gate(app: App, doorbell: Doorbell) -> App:
                 ring = doorbell.next_ring()
                 events = await _ask(app, scope, body)
                 left_s = deadline - asyncio.get_running_loop().time()
-                if gone is None or left_s <= 0 or not _nothing_to_pull(events):
+                if gone is None or left_s <= 0 or doorbell.closed or not _nothing_to_pull(events):
                     break
                 waiting = asyncio.ensure_future(ring.wait())
                 await asyncio.wait({gone, waiting}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
@@ -153,7 +161,7 @@ def loopback_gate(app: App, doorbell: Doorbell, secret: str) -> App:
             if scope["path"] == _RUNTIME_PULL and pushed:
                 pushed = False
                 doorbell.ring()
-            if not scope["path"].startswith(("/v1/runtime/", "/health")):
+            if not scope["path"].startswith("/v1/runtime/") and scope["path"] != "/health":
                 given = dict(scope["headers"]).get(CONTROL_SECRET_HEADER.encode("ascii"), b"")
                 if not hmac.compare_digest(given, expected):
                     await _refuse(send, 401)

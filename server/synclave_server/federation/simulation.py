@@ -17,13 +17,13 @@ from typing import Final
 
 from flwr.clientapp import ClientApp
 from flwr.simulation import run_simulation
-from synclave_shared.bundle import CLIENT_APP
-from synclave_shared.processes import ProcessGroup, flower_environment, stop_on_signals
 
 from synclave_server.app import COORDINATOR_KEY_VARIABLE, RUN_VARIABLE, app
 from synclave_server.federation.coordinator import follow
 from synclave_server.federation.deployment import STATE_FOLDER, InstalledSite, single_threaded, start_vaults
 from synclave_server.run_folder import ProgressTail, RoundProgress, RunFolder
+from synclave_shared.bundle import CLIENT_APP
+from synclave_shared.processes import ProcessGroup, flower_environment, stop_on_signals
 
 __all__ = ["run_simulated"]
 

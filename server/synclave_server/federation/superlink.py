@@ -11,6 +11,7 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import uvicorn
 from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
@@ -20,6 +21,9 @@ from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_a
 from flwr.superlink.main import create_app
 
 from synclave_server.federation.gate import Doorbell, loopback_gate, public_gate
+
+STOP_GRACE_S: Final = 2
+"""How long requests that are being answered may take when we are asked to end."""
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc, unused-ignore]
@@ -71,6 +75,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
             port=arguments.loopback_port,
             access_log=False,
             log_level="warning",
+            timeout_graceful_shutdown=STOP_GRACE_S,
         )
     )
     public = _Server(
@@ -84,13 +89,13 @@ async def _serve(arguments: argparse.Namespace) -> None:
             log_level="warning",
             lifespan="off",  # the application's life is the loopback server's
             server_header=False,
+            timeout_graceful_shutdown=STOP_GRACE_S,
         )
     )
 
     def stop() -> None:
+        doorbell.close()
         loopback.should_exit = public.should_exit = True
-        # Questions for messages are held open; the sites ask again.
-        loopback.force_exit = public.force_exit = True
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

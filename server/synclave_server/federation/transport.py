@@ -12,6 +12,7 @@ from typing import Final
 
 from flwr.app import Message
 from flwr.serverapp import Grid
+
 from synclave_shared.errors import ProtocolError
 from synclave_shared.protocol import Envelope
 from synclave_shared.wire import MESSAGE_TYPE, from_records, to_records
