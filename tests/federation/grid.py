@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,12 +28,14 @@ class Node:
         name: name it is registered under, or empty as in a simulation.
         online: whether it can be reached.
         silent: takes messages and never answers.
+        stuck: begins to send its answer and never ends; Flower then waits for the rest of it.
     """
 
     partition: int
     name: str = ""
     online: bool = True
     silent: bool = False
+    stuck: bool = False
 
 
 @dataclass
@@ -50,6 +53,8 @@ class InProcessGrid(Grid):
     received: list[bytes] = field(default_factory=list)
     sent: int = 0
     tamper: Callable[[int, bytes], bytes] = lambda _node, data: data
+    _stuck: set[str] = field(default_factory=set)
+    _closed: threading.Event = field(default_factory=threading.Event)
     _replies: dict[str, bytes] = field(default_factory=dict)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8))
 
@@ -87,6 +92,9 @@ class InProcessGrid(Grid):
         node = self.nodes[node_id]
         if node.silent:
             return
+        if node.stuck:
+            self._stuck.add(MessageProto.FromString(data).metadata.message_id)
+            return
         message = message_from_proto(MessageProto.FromString(data))
         context = Context(
             run_id=1, node_id=node_id, node_config={"partition-id": node.partition}, state=RecordDict(), run_config={}
@@ -99,10 +107,13 @@ class InProcessGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         time.sleep(0.005)
+        if self._stuck & set(message_ids):
+            self._closed.wait()
         there = [self._replies.pop(identifier) for identifier in list(message_ids) if identifier in self._replies]
         self.received += there
         return [message_from_proto(MessageProto.FromString(data)) for data in there]
 
     def close(self) -> None:
         """Wait for what is still answering."""
+        self._closed.set()
         self._pool.shutdown()

@@ -173,11 +173,12 @@ def test_a_site_that_goes_away_is_not_waited_for(new_world: NewWorld) -> None:
     assert verify_ledger(world.run.ledger).valid
 
 
-def test_a_silent_site_costs_the_timeout_and_no_more(new_world: NewWorld) -> None:
+@pytest.mark.parametrize("how", ["silent", "stuck"])
+def test_a_site_that_never_answers_costs_the_timeout_and_no_more(new_world: NewWorld, how: str) -> None:
     world = new_world(rounds=1, round_timeout_s=1)
 
     def fall_silent(_site: Site, handler: Handler, request: Envelope) -> Envelope:
-        world.node("west").silent = True
+        setattr(world.node("west"), how, True)
         return handler(request)
 
     world.sites["west"].fault = at_round(0, fall_silent)

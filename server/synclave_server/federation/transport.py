@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import logging
+import queue
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -20,7 +22,12 @@ from synclave_shared.wire import MESSAGE_TYPE, from_records, to_records
 __all__ = ["GridTransport"]
 
 POLL_INTERVAL_S: Final = 0.1
-"""Between two looks for replies on the SuperLink beside us; each costs about 3 ms of CPU."""
+"""Between two looks for replies. On a SuperLink behind our gate a look waits there until there is news."""
+
+MAX_POLLERS: Final = 64
+"""Threads that look for replies. Flower's ``pull_messages`` waits up to two hours for the rest of a reply that a site
+began to send, and holds up whatever it was asked for along with it; so each site, or at worst each 1/64 of them, has
+its own."""
 
 UNREADABLE: Final = Envelope(header=b"")
 """Stands for a reply whose records are not an envelope; no reader of replies accepts it."""
@@ -59,8 +66,20 @@ class GridTransport:
             for message_id, peer in zip(self._grid.push_messages(messages), requests, strict=True)
             if message_id
         }
-        while waiting:
-            for message in self._grid.pull_messages(list(waiting)):
+        replies: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
+        stop = threading.Event()
+        identifiers = list(waiting)
+        for start in range(min(MAX_POLLERS, len(identifiers))):
+            share = set(identifiers[start::MAX_POLLERS])
+            threading.Thread(target=self._poll, args=(share, replies, stop), name="replies", daemon=True).start()
+        try:
+            while waiting:
+                try:
+                    message = replies.get(timeout=max(0.0, deadline - time.monotonic()))
+                except queue.Empty:
+                    return
+                if isinstance(message, Exception):
+                    raise message
                 peer = waiting.pop(message.metadata.reply_to_message_id, None)
                 if peer is None:
                     continue
@@ -73,7 +92,17 @@ class GridTransport:
                 except ProtocolError:
                     envelope = UNREADABLE
                 yield peer, envelope
-            if time.monotonic() >= deadline:
-                return
-            if waiting:
-                time.sleep(POLL_INTERVAL_S)
+        finally:
+            stop.set()
+
+    def _poll(self, share: set[str], replies: queue.SimpleQueue[Message | Exception], stop: threading.Event) -> None:
+        """Look for the replies to some messages until all are there or nobody waits any more."""
+        try:
+            while share and not stop.is_set():
+                for message in self._grid.pull_messages(list(share)):
+                    share.discard(message.metadata.reply_to_message_id)
+                    replies.put(message)
+                if share:
+                    stop.wait(POLL_INTERVAL_S)
+        except Exception as error:  # noqa: BLE001 - handed to the thread that waits, which raises it
+            replies.put(error)
