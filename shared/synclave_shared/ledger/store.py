@@ -55,6 +55,8 @@ class Ledger:
         self._note = note
         self._entries = entries
         self._tree = MerkleTree(leaf_hash(entry) for entry in entries)
+        self._registered: dict[str, set[str]] = {}
+        self._registered_size = 0
 
     @classmethod
     def create(cls, folder: Path, origin: str, key: SigningKey) -> Self:
@@ -235,11 +237,14 @@ class Ledger:
                 _replace(self._folder / CHECKPOINT_PATH, note.text.encode())
                 self._note = note
 
-    def _keys(self, name: str) -> Iterator[str]:
-        for data in self._entries:
+    def _keys(self, name: str) -> set[str]:
+        """Public keys that ``name`` registered; each entry is looked at once in the life of this object."""
+        for data in self._entries[self._registered_size :]:
             body = parse_entry(data).body
-            if isinstance(body, KeyRegistered) and body.name == name:
-                yield body.public_key
+            if isinstance(body, KeyRegistered):
+                self._registered.setdefault(body.name, set()).add(body.public_key)
+        self._registered_size = self.size
+        return self._registered.get(name, set())
 
     def _writing_key(self) -> SigningKey:
         if self._key is None:

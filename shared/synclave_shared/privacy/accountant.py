@@ -47,7 +47,9 @@ MAX_GRID_STEPS: Final = 1_000_000
 """Above this number of steps the rounding of each one adds up to more than the steps themselves, and takes minutes."""
 
 # The fractional ones matter for a large epsilon; where their series does not converge, an order is left out.
-_ORDERS: Final = (1.25, 1.5, 1.75, 2.25, 2.5, 3.5, *range(2, 65), 72, 80, 96, 128, 192, 256, 512, 1024)
+# An order costs time in proportion to itself, hence few large ones.
+_FRACTIONAL = (1.25, 1.5, 1.75, 2.25, 2.5, 3.5)
+_ORDERS: Final = (*_FRACTIONAL, *range(2, 17), *range(18, 34, 2), 36, 40, 48, 56, 64, 96, 128, 256)
 
 _Mechanism = PoissonGaussian | GaussianSum
 
@@ -175,10 +177,16 @@ def epsilon(mechanisms: Sequence[_Mechanism], delta: float) -> float:
     Raises:
         ValueError: unless ``0 < delta < 1``.
     """
+    return _total(tuple(_counts(mechanisms)), delta)
+
+
+@lru_cache(maxsize=4096)
+def _total(counts: tuple[tuple[_Mechanism, int], ...], delta: float) -> float:
+    # Sites of one plan have the same spend: it is composed once for all of them.
     composition = _Composition(delta)
-    if not mechanisms:
+    if not counts:
         return 0.0
-    for mechanism, times in _counts(mechanisms):
+    for mechanism, times in counts:
         composition.add(mechanism, times)
     return composition.epsilon()
 
@@ -189,12 +197,17 @@ def epsilon_over_time(mechanisms: Sequence[_Mechanism], delta: float) -> list[fl
     Raises:
         ValueError: unless ``0 < delta < 1``.
     """
+    return list(_course(tuple(mechanisms), delta))
+
+
+@lru_cache(maxsize=16)
+def _course(mechanisms: tuple[_Mechanism, ...], delta: float) -> tuple[float, ...]:
     composition = _Composition(delta)
     totals = []
     for mechanism in mechanisms:
         composition.add(mechanism)
         totals.append(composition.epsilon())
-    return totals
+    return tuple(totals)
 
 
 def epsilon_rdp(mechanisms: Sequence[_Mechanism], delta: float) -> float:
