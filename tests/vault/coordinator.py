@@ -124,6 +124,14 @@ class Coordinator:
         self.seen_size = 0
         self.unproved: list[int] = []
 
+    def fork(self, vault: Vault) -> Coordinator:
+        """A coordinator in the same state that goes its own way with ``vault``."""
+        other = Coordinator(vault, self.plan, key=self.key)
+        other.append(*self.entries)
+        other.unproved = list(self.unproved)
+        other.seen_size = self.seen_size
+        return other
+
     @property
     def kinds(self) -> list[str]:
         """Kinds of the ledger's entries of the site, in order."""

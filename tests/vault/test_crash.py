@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -93,16 +94,16 @@ def answer(settings: SiteSettings, request: Envelope, reply_file: Path, kill_at:
 def test_kill_9_at_every_step_of_a_round(tmp_path: Path) -> None:
     plan = make_plan()
     number = 1
+    vault, opened = open_vault(make_settings(tmp_path / "before"), FakeWorkload())
+    before = Coordinator(vault, plan)
+    before.join()
+    opened.close()
+    request = before.round_request(number)
     kills = 0
     for kill_at in range(1, NEVER):
         folder = tmp_path / str(kill_at)
-        folder.mkdir()
+        shutil.copytree(tmp_path / "before", folder)
         settings = make_settings(folder)
-        vault, opened = open_vault(settings, FakeWorkload())
-        coordinator = Coordinator(vault, plan)
-        coordinator.join()
-        opened.close()
-        request = coordinator.round_request(number)
         reply_file = folder / "reply"
 
         ended = in_child(lambda: answer(settings, request, reply_file, kill_at))  # noqa: B023 - runs at once
@@ -128,7 +129,7 @@ def test_kill_9_at_every_step_of_a_round(tmp_path: Path) -> None:
             assert (first.header, first.payload) == (stored.header, stored.payload)
         assert workload.releases == [] if stored is not None else len(workload.releases) == 1
         assert opened.spent(settings.dataset) == [plan.mechanism(number)], "charged twice, or not at all"
-        coordinator.vault = vault
+        coordinator = before.fork(vault)
         coordinator.take(first)
         assert coordinator.kinds == ["key-registered", "plan-accepted", "spend-reserved", "update-released"]
         assert coordinator.round(number + 1).status == "ok"
@@ -141,19 +142,19 @@ def test_kill_9_at_every_step_of_a_round(tmp_path: Path) -> None:
 
 def test_kill_9_at_every_step_of_accepting_a_plan(tmp_path: Path) -> None:
     plan = make_plan()
+    vault, opened = open_vault(make_settings(tmp_path / "before"), FakeWorkload())
+    before = Coordinator(vault, plan)
+    before.hello()
+    opened.close()
+    request = before.propose_request()
     kills = 0
     for kill_at in range(1, NEVER):
         folder = tmp_path / str(kill_at)
-        folder.mkdir()
+        shutil.copytree(tmp_path / "before", folder)
         settings = make_settings(folder)
-        vault, opened = open_vault(settings, FakeWorkload())
-        coordinator = Coordinator(vault, plan)
-        coordinator.hello()
-        opened.close()
-        request = coordinator.propose_request()
         ended = in_child(lambda: answer(settings, request, folder / "reply", kill_at))  # noqa: B023 - runs at once
         vault, opened = open_vault(settings, FakeWorkload())
-        coordinator.vault = vault
+        coordinator = before.fork(vault)
         assert coordinator.propose().status == "ok"
         assert coordinator.kinds == ["key-registered", "plan-accepted"]
         assert opened.committed(settings.dataset) == plan.mechanisms()
