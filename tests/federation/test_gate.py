@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from flwr.proto.fleet_pb2 import PullMessagesResponse
-from flwr.proto.message_pb2 import Message
+from flwr.proto.message_pb2 import Message, PullObjectResponse
+from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 
 from synclave_server.federation import gate
 from synclave_server.federation.gate import Doorbell, loopback_gate, public_gate
@@ -20,10 +21,11 @@ PULL = "/v1/fleet/pull-messages"
 
 @dataclass
 class SuperLink:
-    """Stands for Flower's application: hands out queued messages."""
+    """Stands for Flower's application: hands out queued messages, and otherwise says ``answer``."""
 
     messages: list[Message] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    answer: bytes | None = None
 
     async def __call__(
         self,
@@ -34,9 +36,13 @@ class SuperLink:
         self.paths.append(scope["path"])
         event = await receive()
         assert event["body"] == b"who asks"
-        answer = PullMessagesResponse(messages_list=[self.messages.pop()] if self.messages else [])
+        answer = self.answer or b""
+        if scope["path"].endswith("pull-messages"):
+            there = [self.messages.pop()] if self.messages else []
+            kind = PullMessagesResponse if "fleet" in scope["path"] else PullAppMessagesResponse
+            answer = kind(messages_list=there).SerializeToString()
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": answer.SerializeToString()})
+        await send({"type": "http.response.body", "body": answer})
 
 
 class Client:
@@ -68,53 +74,88 @@ class Client:
 
     @property
     def pulled(self) -> int:
-        return len(PullMessagesResponse.FromString(self.events[1]["body"]).messages_list)
+        kind = PullMessagesResponse if "fleet" in self.scope["path"] else PullAppMessagesResponse
+        return len(kind.FromString(self.events[1]["body"]).messages_list)
+
+
+def gates(superlink: SuperLink) -> tuple[gate.App, gate.App]:
+    """The public and the loopback gate before one SuperLink."""
+    bells = {"to_sites": Doorbell(), "to_coordinator": Doorbell()}
+    return public_gate(superlink, **bells), loopback_gate(superlink, "secret", **bells)
 
 
 def test_a_message_reaches_a_waiting_site_at_once() -> None:
     async def scenario() -> None:
-        superlink, doorbell = SuperLink(), Doorbell()
-        public = public_gate(superlink, doorbell)
+        superlink = SuperLink()
+        public, loopback = gates(superlink)
         site = Client(PULL)
         waiting = site.ask(public)
         await asyncio.sleep(0.05)
         assert not waiting.done()
         superlink.messages.append(Message())
-        doorbell.ring()
+        await Client("/v1/fleet/push-object").ask(public)  # another site's news are none for sites
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await Client("/v1/runtime/push-object").ask(loopback)
         await asyncio.wait_for(waiting, 1)
         assert site.pulled == 1
 
     asyncio.run(scenario())
 
 
-def test_the_bell_rings_when_the_serverapp_asks_for_replies_and_not_before() -> None:
+def test_a_reply_reaches_the_waiting_coordinator_at_once() -> None:
     async def scenario() -> None:
-        superlink, doorbell = SuperLink([Message()]), Doorbell()
-        loopback = loopback_gate(superlink, doorbell, "secret")
-        ring = doorbell.next_ring()
-        await Client("/v1/runtime/pull-messages").ask(loopback)
-        assert not ring.is_set()
-        await Client("/v1/runtime/push-messages").ask(loopback)
-        await Client("/v1/runtime/push-object").ask(loopback)
-        assert not ring.is_set()
-        await Client("/v1/runtime/pull-messages").ask(loopback)
-        assert ring.is_set()
-        assert not doorbell.next_ring().is_set()
+        superlink = SuperLink()
+        public, loopback = gates(superlink)
+        serverapp = Client("/v1/runtime/pull-messages")
+        waiting = serverapp.ask(loopback)
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        superlink.messages.append(Message())
+        await Client("/v1/fleet/push-messages").ask(public)
+        await asyncio.wait_for(waiting, 1)
+        assert serverapp.pulled == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("answer", "held"),
+    [
+        (PullObjectResponse(object_found=True, object_available=False), True),
+        (PullObjectResponse(object_found=True, object_available=True, object_content=b"x"), False),
+        (PullObjectResponse(object_found=False, object_available=False), False),
+    ],
+)
+def test_an_object_that_is_still_coming_is_waited_for(answer: PullObjectResponse, held: bool) -> None:
+    async def scenario() -> None:
+        superlink = SuperLink(answer=answer.SerializeToString())
+        public, loopback = gates(superlink)
+        site = Client("/v1/fleet/pull-object")
+        waiting = site.ask(public)
+        await asyncio.sleep(0.05)
+        assert waiting.done() is not held
+        if held:
+            superlink.answer = PullObjectResponse(object_found=True, object_available=True).SerializeToString()
+            await Client("/v1/runtime/push-object").ask(loopback)
+            await asyncio.wait_for(waiting, 1)
+            assert PullObjectResponse.FromString(site.events[1]["body"]).object_available
 
     asyncio.run(scenario())
 
 
 def test_a_site_that_left_gets_no_message_it_would_lose() -> None:
     async def scenario() -> None:
-        superlink, doorbell = SuperLink(), Doorbell()
+        superlink = SuperLink()
+        public, loopback = gates(superlink)
         site = Client(PULL)
-        waiting = site.ask(public_gate(superlink, doorbell))
+        waiting = site.ask(public)
         await asyncio.sleep(0.02)
         site.leave.set()
         await asyncio.wait_for(waiting, 1)
         superlink.messages.append(Message())
-        doorbell.ring()
-        await asyncio.sleep(0.02)
+        await Client("/v1/runtime/push-messages").ask(loopback)
+        await asyncio.sleep(0.05)
         assert superlink.messages
         assert not site.events
 
@@ -126,7 +167,7 @@ def test_a_question_is_answered_before_the_client_gives_up(monkeypatch: pytest.M
 
     async def scenario() -> None:
         site = Client(PULL)
-        await asyncio.wait_for(site.ask(public_gate(SuperLink(), Doorbell())), 1)
+        await asyncio.wait_for(site.ask(gates(SuperLink())[0]), 1)
         assert site.pulled == 0
 
     asyncio.run(scenario())
@@ -136,7 +177,7 @@ def test_a_question_is_answered_before_the_client_gives_up(monkeypatch: pytest.M
 def test_control_needs_the_secret(path: str) -> None:
     async def scenario() -> None:
         superlink = SuperLink()
-        loopback = loopback_gate(superlink, Doorbell(), "secret")
+        loopback = gates(superlink)[1]
         for headers in ([], [(b"x-synclave-secret", b"wrong")], [(b"x-synclave-secret", b"")]):
             client = Client(path, headers=headers)
             await client.ask(loopback)
@@ -166,7 +207,7 @@ def test_the_public_side_shows_the_sites_part_alone(method: str, path: str) -> N
     async def scenario() -> None:
         superlink = SuperLink()
         client = Client(path, method=method)
-        await client.ask(public_gate(superlink, Doorbell()))
+        await client.ask(gates(superlink)[0])
         assert client.events[0]["status"] == 404
         assert not superlink.paths
 

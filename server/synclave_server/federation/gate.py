@@ -5,8 +5,9 @@ that in the open build ask nobody for credentials. Whoever reaches those can reg
 application itself listens on loopback only, with control behind a secret, and the public TLS port shows the sites'
 part alone.
 
-The gate also spares the sites their waiting. A SuperNode asks for messages and sleeps 3 s when there is none; the gate
-holds an unanswered question until the coordinator has something to say, so that a message is on its way at once.
+The gate also spares both sides their waiting. A SuperNode sleeps 3 s when there is no message for it; whoever pulls an
+object before it was pushed sleeps 1 s, then 2, then 4. The gate holds such a question until there is news from the
+other side, so that a message is on its way at once and nobody asks in vain.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 from flwr.proto.fleet_pb2 import PullMessagesResponse
+from flwr.proto.message_pb2 import PullObjectResponse
+from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 
 __all__ = ["CONTROL_SECRET_HEADER", "MAX_BODY_BYTES", "Doorbell", "loopback_gate", "public_gate"]
 
@@ -36,14 +39,37 @@ MAX_BODY_BYTES: Final = 64 * 2**20
 HOLD_S: Final = 12.0
 """How long a question for messages is held. Flower's clients give up a request after 30 s."""
 
+COALESCE_S: Final = 0.02
+"""Pause between news and asking again: what arrives together is noticed together."""
+
 _FLEET: Final = re.compile(r"/v1/fleet/[a-z-]+")
-_PULL: Final = "/v1/fleet/pull-messages"
-_RUNTIME_PUSH: Final = "/v1/runtime/push-messages"
-_RUNTIME_PULL: Final = "/v1/runtime/pull-messages"
+_PUSH: Final = re.compile(r"/v1/(fleet|runtime)/push-(messages|object)")
+
+
+def _no_messages(answer: bytes) -> bool:
+    return not PullMessagesResponse.FromString(answer).messages_list
+
+
+def _no_replies(answer: bytes) -> bool:
+    return not PullAppMessagesResponse.FromString(answer).messages_list
+
+
+def _no_object(answer: bytes) -> bool:
+    found = PullObjectResponse.FromString(answer)
+    return found.object_found and not found.object_available
+
+
+_HELD: Final[dict[str, Callable[[bytes], bool]]] = {
+    "/v1/fleet/pull-messages": _no_messages,
+    "/v1/fleet/pull-object": _no_object,
+    "/v1/runtime/pull-messages": _no_replies,
+    "/v1/runtime/pull-object": _no_object,
+}
+"""Questions that are held while their answer is that there is nothing yet."""
 
 
 class Doorbell:
-    """Wakes everyone who waits for the coordinator to say something."""
+    """Wakes everyone who waits for news from the other side."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -99,74 +125,89 @@ async def _ask(app: App, scope: Scope, body: bytes) -> list[Event]:
     return events
 
 
-def _nothing_to_pull(events: list[Event]) -> bool:
-    if events[0].get("status") != 200:
+def _in_vain(path: str, events: list[Event]) -> bool:
+    if not events or events[0].get("status") != 200:
         return False
-    answer = PullMessagesResponse()
-    answer.ParseFromString(b"".join(event.get("body", b"") for event in events[1:]))
-    return not answer.messages_list
+    return _HELD[path](b"".join(event.get("body", b"") for event in events[1:]))
 
 
-def public_gate(app: App, doorbell: Doorbell) -> App:
-    """Let the sites' requests through to ``app``, and nothing else; limit bodies; hold questions for messages."""
+async def _hold(app: App, scope: Scope, body: bytes, receive: Receive, send: Send, bell: Doorbell) -> None:
+    """Answer a question, if need be after a while; not at all if whoever asked has left."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + HOLD_S
+    gone = asyncio.ensure_future(receive())
+    try:
+        while True:
+            ring = bell.next_ring()
+            events = await _ask(app, scope, body)
+            left_s = deadline - loop.time()
+            if left_s <= 0 or bell.closed or not _in_vain(scope["path"], events):
+                break
+            waiting = asyncio.ensure_future(ring.wait())
+            await asyncio.wait({gone, waiting}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            if gone.done():
+                return  # a message pulled now would be lost
+            await asyncio.sleep(COALESCE_S)
+    finally:
+        gone.cancel()
+        with suppress(asyncio.CancelledError):
+            await gone
+    for event in events:
+        await send(event)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """A body that was read already, then whatever comes after it."""
+    first = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def again() -> Event:
+        return next(first, None) or await receive()
+
+    return again
+
+
+async def _pass(app: App, scope: Scope, receive: Receive, send: Send, *, hears: Doorbell, rings: Doorbell) -> None:
+    """Let a request through; hold it if its answer has to wait, and tell the other side if it brings something."""
+    body = await _read_body(receive)
+    if body is None:
+        await _refuse(send, 413)
+    elif scope["path"] in _HELD:
+        await _hold(app, scope, body, receive, send, hears)
+    else:
+        await app(scope, _replayed(body, receive), send)
+        if _PUSH.fullmatch(scope["path"]):
+            rings.ring()
+
+
+def public_gate(app: App, *, to_sites: Doorbell, to_coordinator: Doorbell) -> App:
+    """Let the sites' requests through to ``app``, and nothing else; limit their bodies."""
 
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         path = scope["path"]
-        if not (_FLEET.fullmatch(path) and scope["method"] == "POST") and path != "/health":
+        if path != "/health" and not (_FLEET.fullmatch(path) and scope["method"] == "POST"):
             await _refuse(send, 404)
-            return
-        body = await _read_body(receive)
-        if body is None:
-            await _refuse(send, 413)
-            return
-        gone = asyncio.ensure_future(receive()) if path == _PULL else None
-        try:
-            deadline = asyncio.get_running_loop().time() + HOLD_S
-            while True:
-                ring = doorbell.next_ring()
-                events = await _ask(app, scope, body)
-                left_s = deadline - asyncio.get_running_loop().time()
-                if gone is None or left_s <= 0 or doorbell.closed or not _nothing_to_pull(events):
-                    break
-                waiting = asyncio.ensure_future(ring.wait())
-                await asyncio.wait({gone, waiting}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-                waiting.cancel()
-                if gone.done():
-                    return  # whoever asked has left: a message pulled now would be lost
-        finally:
-            if gone is not None:
-                gone.cancel()
-                with suppress(asyncio.CancelledError):
-                    await gone
-        for event in events:
-            await send(event)
+        else:
+            await _pass(app, scope, receive, send, hears=to_sites, rings=to_coordinator)
 
     return gate
 
 
-def loopback_gate(app: App, doorbell: Doorbell, secret: str) -> App:
-    """Guard control with ``secret`` and ring the bell when the ServerApp has pushed messages.
-
-    It rings when the ServerApp first asks for replies, which it does after the last object is pushed. A site that
-    begins to pull earlier meets missing objects, and waits seconds before it tries again.
-    """
+def loopback_gate(app: App, secret: str, *, to_sites: Doorbell, to_coordinator: Doorbell) -> App:
+    """Everything for processes beside us, but only with ``secret`` unless it is the runtime API, which has its own."""
     expected = secret.encode("ascii")
-    pushed = False
 
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal pushed
-        if scope["type"] == "http":
-            if scope["path"] == _RUNTIME_PULL and pushed:
-                pushed = False
-                doorbell.ring()
-            if not scope["path"].startswith("/v1/runtime/") and scope["path"] != "/health":
-                given = dict(scope["headers"]).get(CONTROL_SECRET_HEADER.encode("ascii"), b"")
-                if not hmac.compare_digest(given, expected):
-                    await _refuse(send, 401)
-                    return
-            pushed = pushed or scope["path"] == _RUNTIME_PUSH
-        await app(scope, receive, send)
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        if not scope["path"].startswith("/v1/runtime/") and scope["path"] != "/health":
+            given = dict(scope["headers"]).get(CONTROL_SECRET_HEADER.encode("ascii"), b"")
+            if not hmac.compare_digest(given, expected):
+                await _refuse(send, 401)
+                return
+        await _pass(app, scope, receive, send, hears=to_coordinator, rings=to_sites)
 
     return gate

@@ -66,11 +66,11 @@ def _flower_application(port: int, secret: str) -> object:
 
 async def _serve(arguments: argparse.Namespace) -> None:
     secret = arguments.secret_file.read_text(encoding="ascii").strip()
-    doorbell = Doorbell()
+    to_sites, to_coordinator = Doorbell(), Doorbell()
     application = _flower_application(arguments.loopback_port, secret)
     loopback = _Server(
         uvicorn.Config(
-            loopback_gate(application, doorbell, secret),  # type: ignore[arg-type]
+            loopback_gate(application, secret, to_sites=to_sites, to_coordinator=to_coordinator),  # type: ignore[arg-type]
             host="127.0.0.1",
             port=arguments.loopback_port,
             access_log=False,
@@ -80,7 +80,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     )
     public = _Server(
         uvicorn.Config(
-            public_gate(application, doorbell),  # type: ignore[arg-type]
+            public_gate(application, to_sites=to_sites, to_coordinator=to_coordinator),  # type: ignore[arg-type]
             host=arguments.host,
             port=arguments.port,
             ssl_certfile=arguments.certificate,
@@ -94,7 +94,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
     )
 
     def stop() -> None:
-        doorbell.close()
+        to_sites.close()
+        to_coordinator.close()
         loopback.should_exit = public.should_exit = True
 
     loop = asyncio.get_running_loop()
