@@ -4,8 +4,8 @@ The number that counts comes from privacy loss distributions (Koskela et al. 202
 ``dp_accounting``). Rényi divergences (Mironov 2017) and Opacus' PRV accountant (Gopi et al. 2021) check it.
 
 Discretisation: losses are rounded *up* to a grid of 1e-3, so the number is an upper bound, and about 0.2 % above the
-one of a ten times finer grid in the settings this project trains in (tests/privacy). Below an epsilon of 0.5 the grid
-is 1e-4, because there the rounding would be a visible share of the value. The Rényi bound replaces it where it is
+one of a ten times finer grid in the settings this project trains in (tests/privacy). Up to a Rényi epsilon of 1 the
+grid is 1e-4, because there the rounding would be a visible share of the value. The Rényi bound replaces it where it is
 lower (very many very small steps) and where a distribution would not fit into memory; both are upper bounds, and so
 is the smaller of the two.
 """
@@ -34,8 +34,8 @@ __all__ = ["epsilon", "epsilon_over_time", "epsilon_prv", "epsilon_rdp", "merge_
 GRID: Final = 1e-3
 FINE_GRID: Final = 1e-4
 
-FINE_BELOW: Final = 0.5
-"""Epsilon below which the fine grid is used: losses are narrow there, so it is cheap."""
+FINE_UP_TO: Final = 1.0
+"""Rényi epsilon up to which the fine grid is used: losses are narrow there, so it is cheap."""
 
 MAX_GRID_EPSILON: Final = 100.0
 """Above this (Rényi) epsilon no distribution is computed: nothing is protected, and its grid grows without bound."""
@@ -129,13 +129,11 @@ class _Composition:
         too_many = selection is not None and count > MAX_GRID_STEPS
         if noise < MIN_GRID_NOISE or too_many or not bound <= MAX_GRID_EPSILON:
             self._grids = {}
-        elif bound > 2 * FINE_BELOW:
+        elif bound > FINE_UP_TO:
             self._grids.pop(FINE_GRID, None)
         for grid, before in self._grids.items():
             added = _loss_distribution(noise, selection, count, grid)
             self._grids[grid] = added if before is None else before.compose(added)
-        if FINE_GRID in self._grids and self._grid_epsilon(GRID) >= FINE_BELOW:
-            del self._grids[FINE_GRID]
 
     def _rdp_epsilon(self) -> float:
         with _quiet():
