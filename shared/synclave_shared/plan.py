@@ -7,6 +7,7 @@ depends on is in it, and nothing that a round's message says can change one of t
 
 from __future__ import annotations
 
+import math
 import tomllib
 from decimal import Decimal
 from pathlib import Path
@@ -36,6 +37,13 @@ __all__ = [
 MARGINALS_ROUND = 0
 """Round 0 is the one-shot release of noisy marginals; rounds 1 to ``federation.rounds`` train."""
 
+ADAM_LEARNING_RATE = 0.002
+LARGEST_LEARNING_RATE = 16.0
+"""For gradients of clip norm 1; without noise, larger steps fit the examples no better."""
+
+PARAMETER_NOISE = 0.08
+"""Couplings between columns are correlations, and those worth having are larger than this."""
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PublicKeyText = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
@@ -60,7 +68,7 @@ class ModelSpec(FrozenModel):
     hidden: Annotated[int, Field(ge=8, le=8192)] = 256
     blocks: Annotated[int, Field(ge=0, le=32)] = 0
     noise_features: Annotated[int, Field(ge=4, le=1024)] = 64
-    noise_levels: Annotated[int, Field(ge=1, le=64)] = 8
+    noise_levels: Annotated[int, Field(ge=1, le=64)] = 4
     label_dropout: Annotated[ExactDecimal, Field(ge=0, lt=1)] = Decimal("0.1")
     sigma_min: PositiveDecimal = Decimal("0.4")
     sigma_max: PositiveDecimal = Decimal("5")
@@ -74,11 +82,11 @@ class Optimiser(FrozenModel):
 
     Attributes:
         name: ``sgd`` or ``adam``.
-        learning_rate: step size.
+        learning_rate: step size; None: :meth:`TrainPlan.learning_rate` chooses it by the plan's noise.
     """
 
-    name: Literal["sgd", "adam"] = "adam"
-    learning_rate: PositiveDecimal = Decimal("0.002")
+    name: Literal["sgd", "adam"] = "sgd"
+    learning_rate: PositiveDecimal | None = None
 
 
 class Marginals(FrozenModel):
@@ -142,8 +150,8 @@ class SiteEntry(FrozenModel):
     Attributes:
         name: the site's name in ledger and reports.
         public_key: the key with which the site signs what it does (Ed25519, base64).
-        nominal_patients: a *public, rounded* number (say, from the annual report), never counted from the data. Together
-            with the selection rate it fixes the expected batch size by which gradients are divided.
+        nominal_patients: a *public, rounded* number (say, from the annual report), never counted from the data.
+            Together with the selection rate it fixes the expected batch size by which gradients are divided.
         weight: the site's share in the average; None means proportional to ``nominal_patients``.
     """
 
@@ -243,6 +251,24 @@ class TrainPlan(FrozenModel):
         """Public expected number of patients in a step at ``site``: selection rate times nominal patients."""
         return float(self.privacy.selection_rate) * self.site(site).nominal_patients
 
+    def learning_rate(self) -> float:
+        """The step size of the sites' optimisers, from public numbers alone.
+
+        If the plan gives none: for ``adam`` :data:`ADAM_LEARNING_RATE`; for ``sgd`` the largest with which the noise of
+        all steps together moves a parameter of the average by about :data:`PARAMETER_NOISE`, and at most
+        :data:`LARGEST_LEARNING_RATE` / clip_norm. So a plan of small sites or small epsilon takes small steps and stays
+        near the marginals, instead of drawing patients from noise.
+        """
+        if self.optimiser.learning_rate is not None:
+            return float(self.optimiser.learning_rate)
+        if self.optimiser.name == "adam":
+            return ADAM_LEARNING_RATE
+        shares = self.weights()
+        inverse_batch = math.hypot(*(share / self.expected_batch_size(name) for name, share in shares.items()))
+        steps = self.federation.rounds * self.federation.steps_per_round
+        drift = float(self.privacy.noise_multiplier) * inverse_batch * math.sqrt(steps)
+        return min(LARGEST_LEARNING_RATE, PARAMETER_NOISE / drift) / float(self.privacy.clip_norm)
+
     def first_round(self) -> int:
         """The first round's number: the marginals round if there is one, else 1."""
         return MARGINALS_ROUND if self.privacy.marginals else 1
@@ -267,9 +293,7 @@ def round_mechanism(privacy: Privacy, federation: Federation, round_number: int)
         PlanError: if there is no such round.
     """
     if round_number == MARGINALS_ROUND and privacy.marginals:
-        return GaussianSum(
-            noise_multiplier=privacy.marginals.noise_multiplier, clip_norm=privacy.marginals.clip_norm
-        )
+        return GaussianSum(noise_multiplier=privacy.marginals.noise_multiplier, clip_norm=privacy.marginals.clip_norm)
     if 1 <= round_number <= federation.rounds:
         return PoissonGaussian(
             noise_multiplier=privacy.noise_multiplier,

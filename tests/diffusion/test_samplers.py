@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from synclave_shared.diffusion.guidance import guided_logits
 from synclave_shared.diffusion.losses import cross_entropy
 from synclave_shared.diffusion.preconditioning import posterior_mean
@@ -16,8 +18,6 @@ from synclave_shared.diffusion.samplers import (
     sample_heun,
 )
 from synclave_shared.diffusion.schedules import karras_sigmas
-from torch import Tensor
-
 from tests.models.small import LAYOUT
 
 MEAN, STD = 0.3, 0.7

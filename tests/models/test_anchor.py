@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from synclave_shared.errors import ProtocolError
 from synclave_shared.models.anchor import anchor_from_marginals, marginals_size
-
 from tests.models.small import small_rows, small_schema
 
 

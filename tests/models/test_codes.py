@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from synclave_shared.diffusion.preconditioning import posterior_logits, posterior_mean, prior_logits
 from synclave_shared.errors import SnapshotError
 from synclave_shared.models.codes import (
@@ -15,7 +16,6 @@ from synclave_shared.models.codes import (
 )
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.plan import ModelSpec
-
 from tests.models.small import LAYOUT, small_schema
 
 SPEC = ModelSpec(hidden=8, blocks=2, noise_features=5, noise_levels=2)

@@ -18,7 +18,7 @@ from synclave_shared.data.patients import PatientDataset
 from synclave_shared.errors import DataError, PlanError, ProtocolError, SnapshotError
 from synclave_shared.fixed_point import SCALE_BITS, from_fixed
 from synclave_shared.models.codes import build_code_denoiser, parameter_vector
-from synclave_shared.plan import TrainPlan
+from synclave_shared.plan import LARGEST_LEARNING_RATE, PARAMETER_NOISE, TrainPlan
 from tests.models.small import LAYOUT, small_dataset, small_plan, small_rows, small_schema
 from tests.training.test_noise import has_std
 
@@ -63,7 +63,7 @@ def test_the_noise_has_the_plans_size_on_the_released_update() -> None:
 
 def test_the_noise_is_there_beside_patients_too() -> None:
     quiet, loud = one_step(noise_multiplier=TINY_NOISE), one_step(noise_multiplier=Decimal(1))
-    differences = [update(loud, small_dataset(50), key) - update(quiet, small_dataset(50), key) for key in range(40)]
+    differences = [update(loud, small_dataset(50), key) - update(quiet, small_dataset(50), key) for key in range(15)]
     assert has_std(np.concatenate(differences), 1.0 / 100)
 
 
@@ -163,6 +163,40 @@ def test_private_training_learns_which_codes_go_together() -> None:
     together = matrix[[0, 0, 1], [1, 2, 2]]
     strangers = [matrix[i, j] for i in range(9) for j in range(i + 1, 9) if j > 3]
     assert together.min() > 3 * np.abs(strangers).max()
+
+
+def auto(sites_patients: int, noise_multiplier: str, steps: int = 10) -> float:
+    plan = small_plan(
+        nominal_patients=sites_patients,
+        privacy={"noise_multiplier": Decimal(noise_multiplier)},
+        federation={"rounds": 1, "steps_per_round": steps},
+        optimiser={"learning_rate": None},
+    )
+    return plan.learning_rate()
+
+
+def test_without_a_learning_rate_the_plan_takes_the_step_that_its_noise_allows() -> None:
+    assert auto(1000, "2") == pytest.approx(2 * auto(1000, "4"))
+    assert auto(2000, "2") == pytest.approx(2 * auto(1000, "2"))
+    assert auto(1000, "2", steps=10) == pytest.approx(2 * auto(1000, "2", steps=40))
+    assert auto(100_000, "0.01") == LARGEST_LEARNING_RATE
+
+
+def test_the_chosen_learning_rate_lets_noise_move_a_parameter_as_far_as_stated() -> None:
+    """Two sites of noise alone, averaged as the coordinator does: the std of a parameter is PARAMETER_NOISE."""
+    plan = small_plan(
+        model={"blocks": 0},
+        privacy={"noise_multiplier": Decimal(2)},
+        federation={"rounds": 1, "steps_per_round": 9},
+        optimiser={"learning_rate": None},
+    )
+    average = [
+        sum(
+            update(plan, small_dataset(0), 2 * key + i, site_name=name) / 2 for i, name in enumerate(("north", "south"))
+        )
+        for key in range(40)
+    ]
+    assert has_std(np.concatenate(average), PARAMETER_NOISE)
 
 
 @pytest.mark.parametrize("fault", ["columns", "label"])

@@ -13,12 +13,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from synclave_shared.diffusion.losses import cross_entropy
-from synclave_shared.diffusion.preconditioning import posterior_logits, prior_logits
-from synclave_shared.errors import DataError
-from synclave_shared.models.codes import build_code_denoiser, load_parameter_vector
-from synclave_shared.models.layout import CodeLayout
-from synclave_shared.plan import ModelSpec, Optimiser, TrainPlan
 from torch import Tensor, nn
 
 from synclave_client.training.batch_selection import select_patients
@@ -26,6 +20,12 @@ from synclave_client.training.marginals import release_marginals
 from synclave_client.training.noise import SecretRandomness
 from synclave_client.training.private import PatientGradients
 from synclave_client.training.release import fixed_point_update
+from synclave_shared.diffusion.losses import cross_entropy
+from synclave_shared.diffusion.preconditioning import posterior_logits, prior_logits
+from synclave_shared.errors import DataError
+from synclave_shared.models.codes import build_code_denoiser, load_parameter_vector
+from synclave_shared.models.layout import CodeLayout
+from synclave_shared.plan import ModelSpec, TrainPlan
 
 if TYPE_CHECKING:
     from synclave_shared.data.patients import PatientDataset
@@ -143,7 +143,7 @@ def train_round(
 
     # The exact model is kept in float64, beside the float32 network that computes gradients.
     exact = torch.from_numpy(model_vector.astype(np.float64)).requires_grad_()
-    optimiser = _optimiser(exact, plan.optimiser)
+    optimiser = _optimiser(exact, plan)
     generator = torch.Generator(device=device).manual_seed(randomness.torch_seed())
     for _ in range(plan.federation.steps_per_round):
         chosen = select_patients(len(dataset), plan.privacy.selection_rate, randomness)
@@ -169,11 +169,9 @@ def _batches(
         yield loss.draw(clean, labels, generator)
 
 
-def _optimiser(parameters: Tensor, settings: Optimiser) -> torch.optim.Optimizer:
-    rate = float(settings.learning_rate)
-    if settings.name == "sgd":
-        return torch.optim.SGD([parameters], lr=rate)
-    return torch.optim.Adam([parameters], lr=rate)
+def _optimiser(parameters: Tensor, plan: TrainPlan) -> torch.optim.Optimizer:
+    kind = torch.optim.SGD if plan.optimiser.name == "sgd" else torch.optim.Adam
+    return kind([parameters], lr=plan.learning_rate())
 
 
 def _check_dataset(dataset: PatientDataset, layout: CodeLayout) -> None:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from synclave_client.training.noise import SecretRandomness
 from synclave_shared.errors import PlanError
 from synclave_shared.fixed_point import to_fixed
 from synclave_shared.plan import TrainPlan
-
-from synclave_client.training.noise import SecretRandomness
 
 if TYPE_CHECKING:
     from synclave_shared.data.patients import PatientDataset

@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from opacus.grad_sample import GradSampleModuleFastGradientClipping, register_norm_sampler
-from synclave_shared.models.codes import SymmetricCoupling
 from torch import Tensor, nn
+
+from synclave_shared.models.codes import SymmetricCoupling
 
 __all__ = ["PatientGradients"]
 

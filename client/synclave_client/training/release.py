@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
 from synclave_shared.errors import ProtocolError
 from synclave_shared.fixed_point import to_fixed
 

@@ -19,6 +19,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+
+from synclave_server.sampling.philox import PatientRandomness
+from synclave_server.sampling.request import DEFAULT_SAMPLER, DEFAULT_STEPS, SampleRequest, resolve_request
+from synclave_server.snapshots import read_snapshot
 from synclave_shared.canonical import FrozenModel, canonical_bytes, sha256_hex
 from synclave_shared.data.patient_table import to_table
 from synclave_shared.data.schema import Schema
@@ -30,10 +34,6 @@ from synclave_shared.errors import ConfigurationError, SnapshotError
 from synclave_shared.models.codes import build_code_denoiser, load_parameter_vector
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.plan import ModelSpec
-
-from synclave_server.sampling.philox import PatientRandomness
-from synclave_server.sampling.request import DEFAULT_SAMPLER, DEFAULT_STEPS, SampleRequest, resolve_request
-from synclave_server.snapshots import read_snapshot
 
 __all__ = ["PatientGenerator", "Provenance", "sample"]
 

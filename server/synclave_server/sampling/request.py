@@ -9,11 +9,11 @@ from typing import Annotated, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
+
+from synclave_server.sampling.philox import MAX_PATIENTS
 from synclave_shared.canonical import ExactDecimal, FrozenModel, canonical_bytes, sha256_hex
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.plan import explain_validation
-
-from synclave_server.sampling.philox import MAX_PATIENTS
 
 __all__ = ["DEFAULT_SAMPLER", "DEFAULT_STEPS", "SampleRequest", "allot", "resolve_request"]
 
