@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from synclave_shared.errors import DataError
 from synclave_shared.ledger.checkpoint import cosignature_time, parse_line, parse_note
 from synclave_shared.ledger.entry import PlanAccepted, SpendReserved, UpdateReleased, parse_entry
 from synclave_shared.ledger.keys import SigningKey
-from synclave_shared.ledger.merkle import MerkleTree, leaf_hash
 from synclave_shared.plan import Federation, Privacy, TrainPlan
 from synclave_shared.privacy.accountant import epsilon
 from synclave_shared.privacy.budget import Budget
@@ -38,33 +36,6 @@ from tests.vault.coordinator import (
     make_settings,
     open_vault,
 )
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> SiteSettings:
-    return make_settings(tmp_path)
-
-
-@pytest.fixture
-def workload() -> FakeWorkload:
-    return FakeWorkload()
-
-
-@pytest.fixture
-def opened(site: SiteSettings, workload: FakeWorkload) -> Iterator[tuple[Vault, Journal]]:
-    vault, journal = open_vault(site, workload)
-    yield vault, journal
-    journal.close()
-
-
-@pytest.fixture
-def vault(opened: tuple[Vault, Journal]) -> Vault:
-    return opened[0]
-
-
-@pytest.fixture
-def journal(opened: tuple[Vault, Journal]) -> Journal:
-    return opened[1]
 
 
 def spent(journal: Journal) -> list[Any]:
@@ -424,77 +395,6 @@ def test_a_key_that_is_not_the_journals_is_noticed(site: SiteSettings) -> None:
     vault, journal = open_vault(site, FakeWorkload(), key=SigningKey.from_seed(b"n" * 32))
     assert Coordinator(vault, make_plan()).hello().code == "journal"
     journal.close()
-
-
-# --- the ledger as the coordinator shows it ------------------------------------------------------------------------
-
-
-def test_withheld_entries_are_noticed_and_can_be_supplied(vault: Vault, journal: Journal) -> None:
-    coordinator = Coordinator(vault, make_plan())
-    coordinator.join()
-    lost = vault.handle(coordinator.round_request(0))  # the reply never arrives
-    reply = parse_reply(vault.handle(coordinator.round_request(1)))
-    assert (reply.status, reply.code) == ("refused", "ledger-inconsistent")
-    assert len(spent(journal)) == 1
-    assert set(parse_reply(lost).entries) <= set(reply.entries)
-    coordinator.take(Envelope.of(reply))  # the coordinator appends what it lacked
-    assert coordinator.round(1).status == "ok"
-
-
-def test_a_rewritten_ledger_is_refused(vault: Vault, journal: Journal) -> None:
-    coordinator = Coordinator(vault, make_plan())
-    coordinator.join()
-    assert coordinator.round(0).status == "ok"
-    honest = coordinator.entries
-    for forged in ([b"forged", *honest[1:]], [b"forged", *honest], honest[:-1]):
-        coordinator.entries = list(forged)
-        coordinator.tree = MerkleTree(leaf_hash(entry) for entry in forged)
-        coordinator.unproved = [index for index, entry in enumerate(forged) if entry in honest]
-        coordinator.seen_size = min(coordinator.seen_size, len(forged))
-        request = coordinator.round_request(1)
-        assert parse_reply(vault.handle(request)).code == "ledger-inconsistent"
-    assert len(spent(journal)) == 1
-
-
-@pytest.mark.parametrize(
-    ("field", "value"), [("key", SigningKey.from_seed(b"x" * 32)), ("origin", "synclave/0000000000000000")]
-)
-def test_a_ledger_signed_by_another_or_of_another_run_is_refused(
-    vault: Vault, journal: Journal, field: str, value: Any
-) -> None:
-    coordinator = Coordinator(vault, make_plan())
-    coordinator.join()
-    right = getattr(coordinator, field)
-    setattr(coordinator, field, value)
-    assert parse_reply(vault.handle(coordinator.round_request(1))).code == "ledger-inconsistent"
-    assert spent(journal) == []
-    setattr(coordinator, field, right)
-    assert coordinator.round(1).status == "ok"
-
-
-def test_the_same_checkpoint_shown_from_an_older_size_is_known(vault: Vault) -> None:
-    coordinator = Coordinator(vault, make_plan())
-    coordinator.hello()
-    request = coordinator.propose_request()
-    first = parse_reply(vault.handle(request))
-    again = parse_reply(vault.handle(request))  # the first reply was lost: nothing was appended meanwhile
-    assert (again.status, again.seen_size, again.entries) == ("ok", 1, first.entries)
-    assert len(first.entries) == 1
-
-
-def test_a_refusal_tells_what_size_was_seen_so_that_the_coordinator_can_go_on(vault: Vault) -> None:
-    coordinator = Coordinator(vault, make_plan())
-    coordinator.hello()
-    vault.handle(coordinator.propose_request())  # the reply is lost
-    coordinator.append(b"an entry of another site")
-    reply = coordinator.propose()
-    assert (reply.code, reply.seen_size) == ("ledger-inconsistent", 1)
-    assert [parse_entry(text.encode()).kind for text in reply.entries] == ["plan-accepted"]
-    assert coordinator.propose().status == "ok"
-    assert coordinator.round(0).status == "ok"
-
-
-# --- anything at all -----------------------------------------------------------------------------------------------
 
 
 @given(header=st.binary(max_size=300), payload=st.binary(max_size=20))

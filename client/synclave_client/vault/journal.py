@@ -154,8 +154,6 @@ class Journal:
         """Close the journal and let another vault open it."""
         self._database.close()
 
-    # --- plans -------------------------------------------------------------------------------------------------
-
     def accept(self, plan: TrainPlan, *, signature: str, dataset: str, budget: Budget, entry: bytes) -> None:
         """Store an accepted plan and its signed ``plan-accepted`` entry, durably."""
         with self._database.write() as database:
@@ -222,8 +220,6 @@ class Journal:
             (row[0], row[1], row[2])
             for row in self._database.all("SELECT plan, round, refusal FROM refusals ORDER BY number")
         ]
-
-    # --- spends and releases -----------------------------------------------------------------------------------
 
     def reserve(
         self,
@@ -396,8 +392,6 @@ class Journal:
                     )
                 )
         return spends
-
-    # --- ledger ------------------------------------------------------------------------------------------------
 
     def registration(self, entry: Callable[[], bytes]) -> bytes:
         """The site's one ``key-registered`` entry; made at the first call. It belongs to the ledger of every plan."""

@@ -133,8 +133,6 @@ class Vault:
             case CloseRequest():
                 return self._close(message)
 
-    # --- the four requests -------------------------------------------------------------------------------------
-
     def _hello(self) -> Envelope:
         if isinstance(self._workload, str):
             return failed(self._workload)
@@ -278,8 +276,6 @@ class Vault:
             return self._refuse(digest, refusal)
         self._journal.close_plan(digest)
         return Envelope.of(self._reply(seen=seen, cosignature=cosignature, entries=self._send_open(digest)))
-
-    # --- their parts -------------------------------------------------------------------------------------------
 
     def _witness(
         self, digest: str, presentation: CheckpointPresentation, *, proposal: bool = False
