@@ -26,6 +26,9 @@ __all__ = ["Child", "ProcessGroup", "flower_environment", "free_port", "stop_on_
 STOP_TIMEOUT_S: Final = 8.0
 """Patience with a child that was asked to end, before it is killed."""
 
+RELEASE_TIMEOUT_S: Final = 0.5
+"""Patience with a child whose work is done and on disk."""
+
 _PR_SET_PDEATHSIG: Final = 1
 # Runs before the child's own program and is replaced by it. On Linux the kernel then ends the child when we die, even
 # by kill -9. A preexec_fn would do the same, but is unsafe once the parent has threads.
@@ -141,10 +144,10 @@ class ProcessGroup:
                 )
 
     def release(self, child: Child) -> None:
-        """Wait for a child that ends by itself and forget it; it is stopped if it takes too long."""
+        """Forget a child whose work is done; it may end by itself, but is not waited for longer than a moment."""
         self._children.remove(child)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.process.wait(STOP_TIMEOUT_S)
+            child.process.wait(RELEASE_TIMEOUT_S)
         child.signal(signal.SIGKILL)
         child.process.wait()
 

@@ -10,12 +10,19 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import httpx
 from flwr.app import Context, Message
 from flwr.common.constant import SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
+from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullAppMessagesRequest,
+    PullAppMessagesResponse,
+    SendTaskHeartbeatRequest,
+)
 from flwr.supercore.constant import TaskType
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender
@@ -39,8 +46,16 @@ __all__ = ["BUNDLE_REFUSED", "Executor", "answer"]
 POLL_INTERVAL_S: Final = 0.2
 """Between two questions for work to the SuperNode beside us; each costs about 2 ms of CPU."""
 
+PATIENCE_S: Final = 10.0
+"""How long a task's message, or one of its objects, is waited for at a time."""
+
+PATIENT_INTERVAL_S: Final = 0.03
+"""Between two looks for it."""
+
 BUNDLE_REFUSED: Final = "bundle-refused"
 """The code that a coordinator gets whose bundle is not the one of the installed version."""
+
+Answer = TypeVar("Answer")
 
 _log = logging.getLogger("synclave.gateway")
 
@@ -56,6 +71,30 @@ def answer(message: Message, context: Context, fab: Fab) -> Message:
     except Exception:  # noqa: BLE001 - Flower would send its text to the coordinator
         _log.exception("the gateway could not answer a message")
         return Message(to_records(failed("internal")), reply_to=message)
+
+
+class _PatientClient(RuntimeHttpClient):
+    """Waits for what the SuperNode is about to have.
+
+    A SuperNode makes a task before it has stored the task's message, and long before it has pulled the message's
+    objects. Flower's executor does not notice, since it starts a process first. One that is quicker would fail on a
+    missing message, or sleep 1 s for each object that comes a moment later.
+    """
+
+    def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:  # noqa: N802 - Flower's name
+        return _patiently(lambda: super(_PatientClient, self).PullMessages(request), lambda a: bool(a.messages_list))
+
+    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:  # noqa: N802 - Flower's name
+        return _patiently(
+            lambda: super(_PatientClient, self).PullObject(request), lambda a: a.object_available or not a.object_found
+        )
+
+
+def _patiently(ask: Callable[[], Answer], complete: Callable[[Answer], bool]) -> Answer:
+    deadline = time.monotonic() + PATIENCE_S
+    while not complete(answer := ask()) and time.monotonic() < deadline:
+        time.sleep(PATIENT_INTERVAL_S)
+    return answer
 
 
 class Executor:
@@ -100,7 +139,7 @@ class Executor:
 
     def _serve(self, token: str) -> None:
         """Pull the message of a task, answer it, push the reply."""
-        client = RuntimeHttpClient.from_server_address(
+        client = _PatientClient.from_server_address(
             self._address,
             insecure=True,
             root_certificates=None,

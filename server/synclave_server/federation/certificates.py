@@ -15,10 +15,13 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["Certificates", "make_certificates"]
+__all__ = ["Certificates", "certificates_for"]
 
-VALIDITY: Final = datetime.timedelta(days=90)
-"""A run's certificates need not outlive it by much."""
+VALIDITY: Final = datetime.timedelta(days=397)
+"""About a year, the longest that browsers accept; the sites need the new authority after that."""
+
+RENEWAL: Final = datetime.timedelta(days=14)
+"""Certificates that expire sooner are replaced when a coordinator starts: a run may take days."""
 
 CLOCK_SKEW: Final = datetime.timedelta(hours=1)
 """Valid from this long ago on, for machines whose clock is behind."""
@@ -49,12 +52,34 @@ def _alternative_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def make_certificates(folder: Path, host: str) -> Certificates:
-    """Make an authority and a server certificate for ``host`` in ``folder``.
+def certificates_for(folder: Path, host: str) -> Certificates:
+    """The authority and the server certificate for ``host`` in ``folder``; made if there are none that will do.
 
-    The authority's key is forgotten at once: it signs this one certificate and never another.
+    The authority's key is forgotten at once: it signs one certificate and never another. Certificates are kept from
+    start to start, so that the sites need the authority once.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    paths = Certificates(
+        authority=folder / "authority.pem", certificate=folder / "server.pem", private_key=folder / "server.key"
+    )
+    if not _will_do(paths, host):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(paths, host)
+    return paths
+
+
+def _will_do(paths: Certificates, host: str) -> bool:
+    if not (paths.authority.exists() and paths.certificate.exists() and paths.private_key.exists()):
+        return False
+    try:
+        certificate = x509.load_pem_x509_certificate(paths.certificate.read_bytes())
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound):
+        return False
+    left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    return left > RENEWAL and _alternative_name(host) in list(names)
+
+
+def _make(paths: Certificates, host: str) -> None:
     now = datetime.datetime.now(datetime.UTC)
     authority_key = ec.generate_private_key(ec.SECP384R1())
     server_key = ec.generate_private_key(ec.SECP384R1())
@@ -102,12 +127,8 @@ def make_certificates(folder: Path, host: str) -> Certificates:
         .add_extension(x509.SubjectAlternativeName([_alternative_name(name) for name in names]), critical=False)
         .sign(authority_key, SHA256())
     )
-    paths = Certificates(
-        authority=folder / "authority.pem", certificate=folder / "server.pem", private_key=folder / "server.key"
-    )
-    paths.authority.write_bytes(authority.public_bytes(Encoding.PEM))
-    paths.certificate.write_bytes(server.public_bytes(Encoding.PEM))
     descriptor = os.open(paths.private_key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(server_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return paths
+    paths.certificate.write_bytes(server.public_bytes(Encoding.PEM))
+    paths.authority.write_bytes(authority.public_bytes(Encoding.PEM))

@@ -28,7 +28,7 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from synclave_server.app import COORDINATOR_KEY_VARIABLE, RUN_VARIABLE
-from synclave_server.federation.certificates import Certificates, make_certificates
+from synclave_server.federation.certificates import Certificates, certificates_for
 from synclave_server.federation.gate import CONTROL_SECRET_HEADER
 from synclave_server.run_folder import ProgressTail, RoundProgress, RunFolder
 from synclave_shared.bundle import bundle_bytes, bundle_digest
@@ -245,7 +245,7 @@ def serve(
     public_port = port or free_port()
     _check_port(host, public_port)
     reached = name or host
-    certificates = make_certificates(state / "tls", reached)
+    certificates = certificates_for(state / "tls", reached)
     secret = secrets.token_hex(32)
     secret_file = state / "superlink.secret"
     secret_file.touch(mode=0o600)
