@@ -38,6 +38,16 @@ def leave(code: int) -> None:
 
 
 @app.command()
+def incomplete(package: str) -> None:
+    raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+
+@app.command()
+def full() -> None:
+    raise OSError(28, "No space left on device", "/data/out.parquet")
+
+
+@app.command()
 def defect() -> None:
     raise ZeroDivisionError
 
@@ -113,3 +123,19 @@ def test_json_output_is_ascii_and_has_no_nan(capsys: pytest.CaptureFixture[str])
     assert json.loads(out) == {"name": "Zürich\udcff"}
     with pytest.raises(ValueError, match="JSON"):
         print_json({"value": math.nan})
+
+
+def test_a_missing_extra_is_explained_and_a_missing_part_of_ours_is_a_defect(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert code_of("incomplete", "torch") == 1
+    assert "synclave[site]" in capsys.readouterr().err
+    with pytest.raises(ModuleNotFoundError):
+        code_of("incomplete", "synclave_shared.nothing")
+
+
+def test_what_the_operating_system_refuses_is_explained_with_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("full") == 1
+    shown = capsys.readouterr().err
+    assert "/data/out.parquet: No space left on device" in shown
+    assert "Traceback" not in shown

@@ -125,7 +125,8 @@ def _draw_report(report: VerifyReport, *, pinned: bool) -> None:
     for plan in report.plans:
         state = "closed" if plan.closed else "open"
         _say(f"Plan {plan.name} {plan.digest[:16]}: {plan.rounds_combined} rounds combined, {state}")
-    table = Table("site", "data set", "epsilon", "budget", "delta", "by Rényi", "spends", "co-signed up to entry")
+    table = Table("site", "data set", "epsilon", "budget", "delta", "by Rényi", "spends", "co-signed to")
+    table.columns[0].overflow = "fold"
     for name, site in report.sites.items():
         table.add_row(*(Text(frame.printable(cell)) for cell in (name, *_site_cells(site))))
     if report.sites:

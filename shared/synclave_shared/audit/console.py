@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from synclave_shared.errors import SynclaveError
+from synclave_shared.errors import ConfigurationError, SynclaveError
 
 __all__ = ["EXIT_ERROR", "EXIT_INTERRUPTED", "print_error", "print_json", "printable", "run"]
 
@@ -73,6 +73,11 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
     except SynclaveError as error:
         print_error(error, as_json=as_json)
         sys.exit(EXIT_ERROR)
+    except ModuleNotFoundError as error:
+        if (error.name or "synclave").startswith("synclave"):
+            raise
+        print_error(_missing_package(error.name or ""), as_json=as_json)
+        sys.exit(EXIT_ERROR)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -82,5 +87,24 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
         # The reader of our output has left; nothing more can be said, and the interpreter must not try at exit.
         sys.stdout = None
         sys.exit(EXIT_ERROR)
+    except OSError as error:
+        print_error(_unusable_file(error), as_json=as_json)
+        sys.exit(EXIT_ERROR)
     # Without standalone mode click returns the code of a typer.Exit instead of leaving.
     sys.exit(outcome if isinstance(outcome, int) else 0)
+
+
+def _missing_package(name: str) -> ConfigurationError:
+    return ConfigurationError(
+        expected="an installation for this command",
+        found=f"no package {name}",
+        remedy="The bare installation is the auditor's. Install your role's: synclave[site], synclave[server] or synclave[demo].",
+    )
+
+
+def _unusable_file(error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        expected="files and folders that can be read and written",
+        found=f"{error.filename or 'the operating system says'}: {error.strerror or error}",
+        remedy="Check the path, its permissions and the space on the disk.",
+    )
