@@ -19,7 +19,7 @@ __all__ = ["DEFAULT_SAMPLER", "DEFAULT_STEPS", "SampleRequest", "allot", "resolv
 
 DEFAULT_SAMPLER: Final = "heun"
 DEFAULT_STEPS: Final = 8
-"""15 calls of the network: prevalence and correlations are then as with 64 steps (docs/sampling.md)."""
+"""15 calls of the network: as good as 32 steps, as far as 10,000 patients can tell."""
 
 MAX_STEPS: Final = 10_000
 """Far beyond convergence; more is a typing error."""
