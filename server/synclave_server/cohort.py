@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from synclave_server.notary import Notary
 from synclave_server.replies import Finding, SiteReply, raise_unless_ok, read_reply
-from synclave_shared.errors import LedgerError, PlanError, ProtocolError
+from synclave_shared.errors import FederationError, LedgerError, PlanError, ProtocolError
 from synclave_shared.plan import TrainPlan
 from synclave_shared.protocol import CheckpointPresentation, Envelope, HelloRequest, parse_reply
 
@@ -64,7 +64,7 @@ class Cohort:
         return tuple(sorted(self._peer_of))
 
     def join(self, timeout_s: float) -> dict[str, Finding]:
-        """Say hello until every site of the roster has answered, for at most ``timeout_s`` seconds.
+        """Say hello until every site of the roster has joined or said why not, for at most ``timeout_s`` seconds.
 
         Returns:
             For sites that did not join and gave a reason, why.
@@ -78,7 +78,9 @@ class Cohort:
             hello = Envelope.of(HelloRequest())
             for peer, envelope in self._transport.exchange(dict.fromkeys(new, hello), HELLO_TIMEOUT_S):
                 self._greet(peer, new[peer], envelope, findings)
-            if set(self._peer_of) == roster or time.monotonic() >= deadline:
+            # A gateway whose vault is not up yet will have one soon; any other reason needs a person.
+            settled = {site for site, finding in findings.items() if finding.detail != FederationError.code}
+            if roster <= set(self._peer_of) | settled or time.monotonic() >= deadline:
                 return {site: finding for site, finding in findings.items() if site not in self._peer_of}
             time.sleep(JOIN_INTERVAL_S)
 

@@ -18,7 +18,7 @@ from synclave_shared.fixed_point import from_fixed
 from synclave_shared.ledger.entry import PlanRefused, SpendReserved
 from synclave_shared.ledger.verify import verify_ledger
 from synclave_shared.models.codes import parameter_count
-from synclave_shared.protocol import Envelope, decode_update, parse_request
+from synclave_shared.protocol import Envelope, decode_update, failed, parse_request
 from tests.federation.conftest import World
 from tests.federation.hospitals import (
     COORDINATOR_KEY,
@@ -222,6 +222,19 @@ def test_a_run_does_not_start_below_the_minimum(new_world: NewWorld) -> None:
     assert "at least 3 of 3 sites to join" in failure.expected
     assert not world.run.complete_rounds()
     assert not any(isinstance(entry.body, SpendReserved) for entry in entries(world.run))
+
+
+def test_a_site_that_says_why_it_cannot_take_part_is_not_waited_for(
+    new_world: NewWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world(rounds=1)
+    monkeypatch.setattr(rounds, "JOIN_TIMEOUT_S", 600.0)
+    world.node("north").name = "north"
+    world.sites["north"].fault = lambda *_: failed("data")
+    with world.up():
+        world.train()
+    assert events(world.run)[-1].stage == "complete"
+    assert world.run.read_metrics()["rounds"][-1]["sites"] == ["south", "west"]
 
 
 def test_a_site_whose_budget_is_too_small_refuses_in_the_ledger(new_world: NewWorld) -> None:

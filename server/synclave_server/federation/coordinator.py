@@ -18,7 +18,7 @@ from typing import Final
 
 import httpx
 from flwr.common.serde import fab_to_proto
-from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest
+from flwr.proto.control_pb2 import RegisterNodeRequest, StartRunRequest
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.control import ControlHttpClient
@@ -94,11 +94,6 @@ class Coordinator:
                         found=f"a refusal ({type(error).__name__})",
                         remedy="Check that no two sites have the same node key and that no name is given twice.",
                     ) from None
-
-    def online(self) -> set[str]:
-        """Names of the registered sites whose gateway is connected."""
-        with self._control() as control:
-            return {node.name for node in control.ListNodes(ListNodesRequest()).nodes_info if node.status == "online"}
 
     def run(
         self,
