@@ -91,7 +91,7 @@ def install(folder: Path, names: tuple[str, ...], **federation: object) -> tuple
 
 def test_two_hospitals_train_over_tls_and_one_is_lost_on_the_way(short_folder: Path) -> None:
     names = ("budapest", "cleveland-clinic")
-    run, key_file, settings = install(short_folder, names, rounds=2, minimum_sites=1, round_timeout_s=60)
+    run, key_file, settings = install(short_folder, names, rounds=4, minimum_sites=1, round_timeout_s=60)
     seen: list[RoundProgress] = []
 
     def watch(event: RoundProgress) -> None:
@@ -105,9 +105,10 @@ def test_two_hospitals_train_over_tls_and_one_is_lost_on_the_way(short_folder: P
     assert seen[-1].stage == "complete"
     metrics = run.read_metrics()["rounds"]
     assert metrics[1]["sites"] == sorted(names)
-    assert metrics[2]["sites"] == ["budapest"]
-    assert metrics[2]["findings"] == {"cleveland-clinic": "failed (federation)"}
-    assert read_snapshot(run.snapshot).record.round == 2
+    # By the time we saw the end of round 1, round 2 may have been nearly over.
+    assert metrics[4]["sites"] == ["budapest"]
+    assert metrics[4]["findings"] == {"cleveland-clinic": "failed (federation)"}
+    assert read_snapshot(run.snapshot).record.round == 4
     report = verify_ledger(run.ledger)
     assert report.valid, report.findings
     assert not processes_about(short_folder)
