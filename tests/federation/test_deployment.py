@@ -128,7 +128,7 @@ def test_the_same_sites_train_in_the_simulation_engine(short_folder: Path) -> No
 
 @pytest.mark.slow
 def test_a_killed_coordinator_resumes(short_folder: Path) -> None:
-    run, key_file, settings = install(short_folder, ("budapest",), rounds=2, minimum_sites=1, round_timeout_s=60)
+    run, key_file, settings = install(short_folder, ("budapest",), rounds=4, minimum_sites=1, round_timeout_s=60)
 
     def kill(event: RoundProgress) -> None:
         if event.stage == "training" and event.round == 1 and event.seconds:
@@ -140,7 +140,7 @@ def test_a_killed_coordinator_resumes(short_folder: Path) -> None:
         run_deployed(run, key_file, settings, kill)
     assert eventually(lambda: not processes_about(short_folder))
     run_deployed(run, key_file, settings, lambda _event: None)
-    assert read_snapshot(run.snapshot).record.round == 2
+    assert read_snapshot(run.snapshot).record.round == 4
     assert verify_ledger(run.ledger).valid
 
 
