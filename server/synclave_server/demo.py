@@ -25,8 +25,8 @@ from synclave_shared.ledger.verify import verify_ledger
 
 from synclave_server.evaluate_view import draw_headline, headline
 from synclave_server.examples import find_example
-from synclave_server.plan_view import cost_document
-from synclave_server.planning import PlanFile, resolve_privacy
+from synclave_server.plan_view import budget_of, cost_document
+from synclave_server.planning import PlanFile, PrivacyTarget, resolve_privacy
 from synclave_server.preparation import Draft, coordinator_key, prepare_run, read_draft
 from synclave_server.progress_view import Steps, training_view
 from synclave_server.sites import set_up_sites, socket_folder
@@ -90,23 +90,19 @@ def run_demo(
     with socket_folder(folder) as sockets:
         with steps.step("The plan: what it will cost each hospital, before anything is signed"):
             draft = read_draft(example.plan)
-            draft = Draft(
-                plan_file=_adapted(draft.plan_file, epsilon, rounds), schema_path=draft.schema_path, schema=draft.schema
-            )
-            privacy = resolve_privacy(draft.plan_file)
-            cost = cost_document(privacy, draft.plan_file.federation)
+            target = _adapted(draft.plan_file, epsilon, rounds)
+            privacy = resolve_privacy(target)
+            cost = cost_document(privacy, target.federation)
             # The plan now states its noise: it is not calibrated a second time.
-            settled = draft.plan_file.privacy.model_copy(
-                update={"epsilon": None, "noise_multiplier": privacy.noise_multiplier}
-            )
+            settled = PrivacyTarget.model_validate(privacy.model_dump(exclude={"unit", "adjacency"}))
             draft = Draft(
-                plan_file=draft.plan_file.model_copy(update={"privacy": settled}),
+                plan_file=target.model_copy(update={"privacy": settled}),
                 schema_path=draft.schema_path,
                 schema=draft.schema,
             )
-            budget = epsilon or Decimal(f"{cost['epsilon']:.4f}") + Decimal("0.0001")
+            budget = budget_of(target.privacy.epsilon, cost["epsilon"])
             steps.note(
-                f"epsilon {cost['epsilon']:.3f} at delta {cost['delta']} per {cost['unit']}, noise multiplier"
+                f"epsilon {cost['epsilon']:.4f} at delta {cost['delta']} per {cost['unit']}, noise multiplier"
                 f" {cost['noise_multiplier']}, {cost['steps']} steps in {cost['rounds']} rounds"
             )
         with steps.step("The hospitals: settings, keys, policies and budgets"):
@@ -181,7 +177,7 @@ def draw_demo(document: dict[str, Any], console: Console) -> None:
     for heading in ("hospital", "epsilon", "budget", "delta"):
         spent.add_column(heading, justify="left" if heading == "hospital" else "right")
     for name, site in document["sites"].items():
-        spent.add_row(escape(name), f"{site['epsilon']:.3f}", site["budget"], str(site["delta"]))
+        spent.add_row(escape(name), f"{site['epsilon']:.4f}", site["budget"], str(site["delta"]))
     console.print()
     console.print(spent)
     draw_headline(document["measures"], console)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
@@ -13,10 +15,15 @@ from synclave_shared.plan import Federation, Privacy, all_mechanisms
 from synclave_shared.privacy.accountant import epsilon, epsilon_rdp
 from synclave_shared.privacy.mechanism import GaussianSum
 
-__all__ = ["cost_document", "draw_cost"]
+__all__ = ["budget_of", "cost_document", "draw_cost"]
 
 SHARED_PATIENT_SITES = (2, 3)
 """A patient treated at several sites of the roster loses the composition over them; shown for two and three."""
+
+
+def budget_of(target: Decimal | None, cost: float) -> Decimal:
+    """What a site must allow for a plan: its target, or else its cost, rounded up to a ten-thousandth."""
+    return target or Decimal(math.ceil(cost * 10_000)) / 10_000
 
 
 def cost_document(privacy: Privacy, federation: Federation) -> dict[str, Any]:

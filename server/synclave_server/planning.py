@@ -28,9 +28,23 @@ from synclave_shared.plan import (
     explain_validation,
 )
 from synclave_shared.privacy.calibrate import noise_multiplier_for
-from synclave_shared.privacy.mechanism import PositiveDecimal, Probability
+from synclave_shared.privacy.mechanism import GaussianSum, PositiveDecimal, Probability
 
 __all__ = ["PlanFile", "compile_plan", "parse_plan_file", "resolve_privacy"]
+
+
+class MarginalsTarget(FrozenModel):
+    """The ``[privacy.marginals]`` table: as :class:`synclave_shared.plan.Marginals`, or a share of the plan's epsilon.
+
+    Attributes:
+        epsilon_share: the part of ``privacy.epsilon`` that the marginals alone may cost.
+        noise_multiplier: the noise instead.
+        clip_norm: L2 bound of one patient's row.
+    """
+
+    epsilon_share: Annotated[ExactDecimal, Field(gt=0, lt=1)] | None = None
+    noise_multiplier: PositiveDecimal | None = None
+    clip_norm: PositiveDecimal = Decimal(5)
 
 
 class PrivacyTarget(FrozenModel):
@@ -41,7 +55,7 @@ class PrivacyTarget(FrozenModel):
     delta: Annotated[ExactDecimal, Field(gt=0, lt=1)] = Decimal("0.00001")
     clip_norm: PositiveDecimal = Decimal(1)
     selection_rate: Probability
-    marginals: Marginals | None = None
+    marginals: MarginalsTarget | None = None
 
 
 class SiteTarget(FrozenModel):
@@ -84,16 +98,41 @@ def parse_plan_file(raw: Mapping[str, Any]) -> PlanFile:
             found="both" if plan_file.privacy.epsilon is not None else "neither",
             remedy="Write one of them: epsilon lets Synclave find the noise, noise_multiplier fixes it.",
         )
+    marginals = plan_file.privacy.marginals
+    if marginals is not None:
+        given = [name for name in ("epsilon_share", "noise_multiplier") if getattr(marginals, name) is not None]
+        if len(given) != 1 or (given == ["epsilon_share"] and plan_file.privacy.epsilon is None):
+            raise PlanError(
+                expected="under [privacy.marginals] a noise_multiplier, or an epsilon_share if [privacy] gives an epsilon",
+                found=" and ".join(given) or "neither",
+                remedy="Write one of them.",
+            )
     return plan_file
+
+
+def _resolve_marginals(target: PrivacyTarget) -> Marginals | None:
+    wanted = target.marginals
+    if wanted is None:
+        return None
+    if wanted.noise_multiplier is not None:
+        return Marginals(noise_multiplier=wanted.noise_multiplier, clip_norm=wanted.clip_norm)
+    assert target.epsilon is not None and wanted.epsilon_share is not None  # noqa: S101,PT018 - parse_plan_file saw to it
+    noise_multiplier = noise_multiplier_for(
+        target.epsilon * wanted.epsilon_share,
+        target.delta,
+        lambda candidate: [GaussianSum(noise_multiplier=candidate, clip_norm=wanted.clip_norm)],
+    )
+    return Marginals(noise_multiplier=noise_multiplier, clip_norm=wanted.clip_norm)
 
 
 def resolve_privacy(plan_file: PlanFile) -> Privacy:
     """The plan's privacy settings, the noise calibrated if the file gives an epsilon.
 
-    The calibration composes all training steps and the marginals, and takes the smallest noise multiplier on a grid of
+    An ``epsilon_share`` fixes the noise of the marginals first. The calibration then composes all training steps and the marginals, and takes the smallest noise multiplier on a grid of
     0.001 whose PLD epsilon does not exceed the target.
     """
     target = plan_file.privacy
+    marginals = _resolve_marginals(target)
 
     def settings(noise_multiplier: Decimal) -> Privacy:
         return Privacy(
@@ -101,7 +140,7 @@ def resolve_privacy(plan_file: PlanFile) -> Privacy:
             noise_multiplier=noise_multiplier,
             clip_norm=target.clip_norm,
             selection_rate=target.selection_rate,
-            marginals=target.marginals,
+            marginals=marginals,
         )
 
     if target.noise_multiplier is not None:

@@ -13,7 +13,7 @@ from synclave_shared.errors import ConfigurationError
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.verify import verify_ledger
 
-from synclave_server.plan_view import cost_document
+from synclave_server.plan_view import budget_of, cost_document
 from synclave_server.planning import resolve_privacy
 from synclave_server.preparation import coordinator_key, prepare_run, read_draft
 from synclave_server.progress_view import Steps, training_view
@@ -60,14 +60,14 @@ def run_simulation(
                 schema_file=draft.schema_path,
                 coordinator_key=SigningKey.load(key_file).public_text,
                 dataset=draft.plan_file.name,
-                epsilon=budget or Decimal(f"{cost['epsilon']:.4f}") + Decimal("0.0001"),
+                epsilon=budget or budget_of(draft.plan_file.privacy.epsilon, cost["epsilon"]),
                 delta=privacy.delta,
                 socket_folder=sockets,
             )
             plan, run = prepare_run(
                 draft, key_file=key_file, site_keys={site.name: site.public_key for site in sites}, out=out
             )
-            steps.note(f"epsilon {cost['epsilon']:.3f} at delta {cost['delta']}, {len(sites)} sites")
+            steps.note(f"epsilon {cost['epsilon']:.4f} at delta {cost['delta']}, {len(sites)} sites")
         with steps.step("The training, in Flower's simulation engine"), training_view(console) as view:
             run_simulated(run, key_file, [site.settings for site in sites], view, workers=workers)
         with steps.step("The audit"):

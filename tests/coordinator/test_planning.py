@@ -36,7 +36,9 @@ def compiled(raw: dict[str, Any], schema: Schema) -> TrainPlan:
     return compile_plan(parse_plan_file(raw), schema=schema, coordinator_key=COORDINATOR, site_keys=KEYS)
 
 
-@pytest.mark.parametrize("marginals", [None, {"noise_multiplier": 10, "clip_norm": 5}])
+@pytest.mark.parametrize(
+    "marginals", [None, {"noise_multiplier": 10, "clip_norm": 5}, {"epsilon_share": Decimal("0.7")}]
+)
 @pytest.mark.parametrize("target", [Decimal("0.8"), 3, 8])
 def test_the_calibrated_plan_spends_no_more_than_the_target_and_not_much_less(
     schema: Schema, target: Any, marginals: Any
@@ -44,6 +46,12 @@ def test_the_calibrated_plan_spends_no_more_than_the_target_and_not_much_less(
     plan = compiled(raw_plan(epsilon=target, marginals=marginals), schema)
     spent = epsilon(plan.mechanisms(), float(plan.privacy.delta))
     assert 0.97 * float(target) <= spent <= float(target)
+
+
+def test_a_share_of_epsilon_is_what_the_marginals_alone_cost(schema: Schema) -> None:
+    plan = compiled(raw_plan(epsilon=2, marginals={"epsilon_share": Decimal("0.5")}), schema)
+    alone = epsilon([plan.mechanism(0)], float(plan.privacy.delta))
+    assert 0.99 <= alone <= 1
 
 
 def test_given_noise_is_taken_as_it_is(schema: Schema) -> None:
@@ -70,6 +78,17 @@ def test_the_plan_names_the_sites_with_their_keys(schema: Schema) -> None:
             "both",
         ),
         ({"privacy": {"epsilon": 1, "selection_rate": 2}}, "privacy.selection_rate"),
+        ({"privacy": {"epsilon": 1, "selection_rate": Decimal("0.1"), "marginals": {}}}, "neither"),
+        (
+            {
+                "privacy": {
+                    "noise_multiplier": 1,
+                    "selection_rate": Decimal("0.1"),
+                    "marginals": {"epsilon_share": Decimal("0.5")},
+                }
+            },
+            "epsilon_share",
+        ),
         ({"federation": {"rounds": 0, "steps_per_round": 1}}, "federation.rounds"),
         ({"colour": "red"}, "colour"),
         ({"privacy": {"epsilon": 1.5, "selection_rate": Decimal("0.1")}}, "privacy.epsilon"),
