@@ -60,7 +60,9 @@ def main() -> None:
         epsilon: [{key: r[key] for key in ("measures", "sites", "seconds", "patients")} for r in runs]
         for epsilon, runs in results.items()
     }
-    (RESULTS / "demo.json").write_text(json.dumps({"machine": machine, "runs": kept}, indent=2) + "\n", encoding="utf-8")
+    (RESULTS / "demo.json").write_text(
+        json.dumps({"machine": machine, "runs": kept}, indent=2) + "\n", encoding="utf-8"
+    )
     (RESULTS / "demo.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 

@@ -15,7 +15,7 @@ HEADER = """\
 def main() -> None:
     """Freeze the environment given as the only argument."""
     python = Path(sys.argv[1]) / "bin" / "python"
-    frozen = subprocess.run(
+    frozen = subprocess.run(  # noqa: S603 - the python of our own environment
         [python, "-m", "pip", "freeze", "--exclude-editable"], check=True, capture_output=True, text=True
     ).stdout.splitlines()
     lines = sorted(line.split("+", 1)[0] for line in frozen if "==" in line)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 from rich.markup import escape
+
 from synclave_shared.audit import console as frame
 from synclave_shared.errors import ConfigurationError
 
@@ -28,7 +29,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 HomeOption = Annotated[Path, typer.Option("--home", help="The coordinator's folder, with its key.", metavar="DIR")]
 SiteKeysOption = Annotated[
     list[str] | None,
-    typer.Option("--site-key", help="A site's public key as NAME=KEY, from `synclave-site init`; repeat.", metavar="NAME=KEY"),
+    typer.Option(
+        "--site-key", help="A site's public key as NAME=KEY, from `synclave-site init`; repeat.", metavar="NAME=KEY"
+    ),
 ]
 _DEFAULT_HOME: Final = Path("synclave-home")
 
@@ -132,15 +135,17 @@ def simulate(
 @app.command()
 def init(home: HomeOption = _DEFAULT_HOME, as_json: JsonOption = False) -> None:
     """Make the coordinator's key. Prints the public key that every site pins."""
-    from synclave_shared.ledger.keys import SigningKey
-
     from synclave_server.preparation import coordinator_key
+    from synclave_shared.ledger.keys import SigningKey
 
     key = SigningKey.load(coordinator_key(home, create=True))
     document = {"home": str(home.resolve()), "public_key": key.public_text}
 
     def draw(console: Console) -> None:
-        console.print(f"Coordinator's folder: {escape(document['home'])}. Keep its key: it signs plans and ledgers.", soft_wrap=True)
+        console.print(
+            f"Coordinator's folder: {escape(document['home'])}. Keep its key: it signs plans and ledgers.",
+            soft_wrap=True,
+        )
         console.print(f"Public key, for the sites: [bold]{key.public_text}[/bold]", soft_wrap=True)
 
     _show(document, as_json, draw)
@@ -209,16 +214,22 @@ def sample(
     label: Annotated[
         list[str] | None,
         typer.Option(
-            help="Label value, NAME=VALUE for all patients or NAME=VALUE:COUNT; repeat (default: by the measured shares).",
+            help="Label value for all patients, or for COUNT of them; repeat (default: the measured shares).",
             metavar="NAME=VALUE[:COUNT]",
         ),
     ] = None,
     sampler: Annotated[str | None, typer.Option(help="ddim, heun or ancestral (default: heun).")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Noise levels visited (default: 8).")] = None,
     guidance: Annotated[str, typer.Option(help="Weight of classifier-free guidance; 0 is none.")] = "0",
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Fixes all randomness; each patient has a stream.")] = 0,
-    device: Annotated[list[str] | None, typer.Option(help="Torch device; repeat to share the work (default: cpu).")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Patients at a time; changes no byte of the result.")] = 4096,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Fixes all randomness; each patient has a stream.")
+    ] = 0,
+    device: Annotated[
+        list[str] | None, typer.Option(help="Torch device; repeat to share the work (default: cpu).")
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=2**20, help="Patients at a time; changes no byte of the result.")
+    ] = 4096,
     as_json: JsonOption = False,
 ) -> None:
     """Draw synthetic patients from a snapshot: exact label counts, the same bytes for any batch size."""
@@ -260,9 +271,7 @@ def evaluate(
     """Compare synthetic with real patients; writes metrics.json and a self-contained report.html."""
     from synclave_server.evaluate_view import draw_evaluation, run_evaluation
 
-    document = run_evaluation(
-        schema, real, synthetic, train, run, out=out, seed=seed, console=_output(as_json)
-    )
+    document = run_evaluation(schema, real, synthetic, train, run, out=out, seed=seed, console=_output(as_json))
     _show(document, as_json, lambda console: draw_evaluation(document, console))
 
 

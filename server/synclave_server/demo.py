@@ -1,7 +1,7 @@
 """``synclave demo``: the main job from beginning to end, on real data that come with Synclave.
 
-Nothing here is a shortcut: the sites are set up by ``synclave-site init``, the training is a deployed federation, and the
-synthetic patients, the report and the audit are made by the same functions that the other commands call.
+Nothing here is a shortcut: the sites are set up by ``synclave-site init``, the training is a deployed federation, and
+the synthetic patients, the report and the audit are made by the same functions that the other commands call.
 """
 
 from __future__ import annotations
@@ -16,13 +16,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from synclave_shared.canonical import decimal_text
-from synclave_shared.data.patients import together
-from synclave_shared.data.tables import load_patients
-from synclave_shared.errors import ConfigurationError, LedgerError
-from synclave_shared.ledger.keys import SigningKey
-from synclave_shared.ledger.verify import verify_ledger
-
 from synclave_server.evaluate_view import draw_headline, headline
 from synclave_server.examples import find_example
 from synclave_server.plan_view import budget_of, cost_document
@@ -30,6 +23,12 @@ from synclave_server.planning import PlanFile, PrivacyTarget, resolve_privacy
 from synclave_server.preparation import Draft, coordinator_key, prepare_run, read_draft
 from synclave_server.progress_view import Steps, training_view
 from synclave_server.sites import set_up_sites, socket_folder
+from synclave_shared.canonical import decimal_text
+from synclave_shared.data.patients import together
+from synclave_shared.data.tables import load_patients
+from synclave_shared.errors import ConfigurationError, LedgerError
+from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.ledger.verify import verify_ledger
 
 __all__ = ["draw_demo", "run_demo"]
 
@@ -85,7 +84,10 @@ def run_demo(
     started = time.monotonic()
     example = find_example(EXAMPLES[modality])
     folder = _new_folder(out)
-    console.print(f"[bold]Synclave demo[/bold]: {len(example.sites)} hospitals on this machine; all goes to {folder}", soft_wrap=True)
+    console.print(
+        f"[bold]Synclave demo[/bold]: {len(example.sites)} hospitals on this machine; all goes to {folder}",
+        soft_wrap=True,
+    )
     steps = Steps(console, 6)
     with socket_folder(folder) as sockets:
         with steps.step("The plan: what it will cost each hospital, before anything is signed"):
@@ -122,7 +124,10 @@ def run_demo(
                 draft, key_file=key_file, site_keys={site.name: site.public_key for site in sites}, out=folder / "run"
             )
             steps.note(", ".join(site.name for site in sites))
-        with steps.step("The training: a SuperLink, and a vault and a gateway at each hospital"), training_view(console) as view:
+        with (
+            steps.step("The training: a SuperLink, and a vault and a gateway at each hospital"),
+            training_view(console) as view,
+        ):
             run_deployed(run, key_file, [site.settings for site in sites], view)
         with steps.step("The synthetic patients"):
             real = load_patients(draft.schema, example.test)
@@ -132,7 +137,7 @@ def run_demo(
             shown = ", ".join(f"{count} {value}" for value, count in provenance.request.label_counts.items())
             steps.note(f"{len(synthetic)} patients; {draft.schema.label.title}: {shown}")
         with steps.step("The report: synthetic beside held-out real patients"):
-            # These data are public. Where they are not, a hospital calls evaluate for itself, without --train elsewhere.
+            # These data are public. Where they are not, training patients are compared inside their hospital only.
             train = together([load_patients(draft.schema, data) for data in example.sites.values()])
             metrics = evaluate(
                 draft.schema,

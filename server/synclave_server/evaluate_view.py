@@ -44,7 +44,9 @@ def draw_headline(measures: Mapping[str, Any], console: Console) -> None:
     for heading in ("synthetic", "ceiling", "floor"):
         table.add_column(heading, justify="right")
     for measure in measures.values():
-        numbers = ["not defined" if measure[part] is None else f"{measure[part]:.3f}" for part in ("value", "ceiling", "floor")]
+        numbers = [
+            "not defined" if measure[part] is None else f"{measure[part]:.3f}" for part in ("value", "ceiling", "floor")
+        ]
         table.add_row(escape(measure["title"]), *numbers)
     console.print(table)
 

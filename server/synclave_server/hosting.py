@@ -9,10 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from synclave_shared.errors import ConfigurationError
-
 from synclave_server.progress_view import training_view
 from synclave_server.run_folder import RunFolder
+from synclave_shared.errors import ConfigurationError
 
 __all__ = ["run_hosted"]
 
@@ -35,7 +34,8 @@ def run_hosted(
         home: the coordinator's folder; certificates are kept there over runs.
         key_file: the coordinator's signing key.
         node_keys: file of each site's public node key.
-        host, port: where to listen.
+        host: address to listen on.
+        port: public TLS port.
         name: how the sites reach this machine, if not by ``host``.
         console: where to show progress.
 

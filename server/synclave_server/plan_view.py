@@ -43,9 +43,7 @@ def cost_document(privacy: Privacy, federation: Federation) -> dict[str, Any]:
         "epsilon": epsilon(mechanisms, delta),
         "epsilon_rdp": epsilon_rdp(mechanisms, delta),
         "epsilon_marginals": epsilon(marginals, delta),
-        "epsilon_patient_at_sites": {
-            str(sites): epsilon(mechanisms * sites, delta) for sites in SHARED_PATIENT_SITES
-        },
+        "epsilon_patient_at_sites": {str(sites): epsilon(mechanisms * sites, delta) for sites in SHARED_PATIENT_SITES},
     }
 
 

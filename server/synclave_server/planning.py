@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
+
 from synclave_shared.canonical import ExactDecimal, FrozenModel
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import PlanError
@@ -48,7 +49,7 @@ class MarginalsTarget(FrozenModel):
 
 
 class PrivacyTarget(FrozenModel):
-    """The ``[privacy]`` table: as :class:`synclave_shared.plan.Privacy`, with ``epsilon`` instead of the noise if wanted."""
+    """The ``[privacy]`` table: :class:`synclave_shared.plan.Privacy`, or ``epsilon`` in place of the noise."""
 
     epsilon: PositiveDecimal | None = None
     noise_multiplier: PositiveDecimal | None = None
@@ -103,7 +104,7 @@ def parse_plan_file(raw: Mapping[str, Any]) -> PlanFile:
         given = [name for name in ("epsilon_share", "noise_multiplier") if getattr(marginals, name) is not None]
         if len(given) != 1 or (given == ["epsilon_share"] and plan_file.privacy.epsilon is None):
             raise PlanError(
-                expected="under [privacy.marginals] a noise_multiplier, or an epsilon_share if [privacy] gives an epsilon",
+                expected="under [privacy.marginals] a noise_multiplier, or with [privacy] epsilon an epsilon_share",
                 found=" and ".join(given) or "neither",
                 remedy="Write one of them.",
             )
@@ -128,8 +129,8 @@ def _resolve_marginals(target: PrivacyTarget) -> Marginals | None:
 def resolve_privacy(plan_file: PlanFile) -> Privacy:
     """The plan's privacy settings, the noise calibrated if the file gives an epsilon.
 
-    An ``epsilon_share`` fixes the noise of the marginals first. The calibration then composes all training steps and the marginals, and takes the smallest noise multiplier on a grid of
-    0.001 whose PLD epsilon does not exceed the target.
+    An ``epsilon_share`` fixes the noise of the marginals first. The calibration then composes them with all training
+    steps and takes the smallest noise multiplier on a grid of 0.001 whose PLD epsilon does not exceed the target.
     """
     target = plan_file.privacy
     marginals = _resolve_marginals(target)

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from synclave_server.planning import PlanFile, compile_plan, parse_plan_file
+from synclave_server.run_folder import RunFolder
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.plan import TrainPlan, read_plan_toml
-
-from synclave_server.planning import PlanFile, compile_plan, parse_plan_file
-from synclave_server.run_folder import RunFolder
 
 __all__ = ["Draft", "coordinator_key", "prepare_run", "read_draft"]
 

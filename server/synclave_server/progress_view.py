@@ -88,8 +88,6 @@ def training_view(console: Console) -> Iterator[Callable[[RoundProgress], None]]
             if event.stage == "training" and event.seconds:
                 history.append(event.seconds)
             done = event.round if event.seconds or event.last else max(event.round - 1, 0)
-            progress.update(
-                task, total=event.rounds, completed=done, description=escape(_details(event, history))
-            )
+            progress.update(task, total=event.rounds, completed=done, description=escape(_details(event, history)))
 
         yield move

@@ -10,10 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from synclave_server.snapshots import read_snapshot
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import ConfigurationError
-
-from synclave_server.snapshots import read_snapshot
 
 __all__ = ["label_counts", "run_sample"]
 
@@ -41,7 +40,13 @@ def label_counts(options: Sequence[str], label: str, values: Sequence[str], pati
         name, _, wanted = option.partition("=")
         # A label value may itself contain a colon: the longest value that fits is meant.
         value, _, count = (wanted, "", "") if wanted in values else wanted.rpartition(":")
-        if name != label or value not in values or value in counts or value == rest or (count and not count.isdecimal()):
+        if (
+            name != label
+            or value not in values
+            or value in counts
+            or value == rest
+            or (count and not count.isdecimal())
+        ):
             raise ConfigurationError(
                 expected=f"--label {label}=VALUE or {label}=VALUE:COUNT, VALUE one of {', '.join(values)}, each once",
                 found=option,

@@ -9,15 +9,14 @@ from typing import Any
 
 from rich.console import Console
 
-from synclave_shared.errors import ConfigurationError
-from synclave_shared.ledger.keys import SigningKey
-from synclave_shared.ledger.verify import verify_ledger
-
 from synclave_server.plan_view import budget_of, cost_document
 from synclave_server.planning import resolve_privacy
 from synclave_server.preparation import coordinator_key, prepare_run, read_draft
 from synclave_server.progress_view import Steps, training_view
 from synclave_server.sites import set_up_sites, socket_folder
+from synclave_shared.errors import ConfigurationError
+from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.ledger.verify import verify_ledger
 
 __all__ = ["run_simulation"]
 

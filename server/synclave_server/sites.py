@@ -86,7 +86,8 @@ def set_up_sites(
         schema_file: the schema that every site installs.
         coordinator_key: the key every site pins.
         dataset: name of the data set that the budget protects.
-        epsilon, delta: budget of each site.
+        epsilon: budget of each site.
+        delta: the delta of that budget.
         socket_folder: short path for the Unix sockets, whose paths have at most about 100 bytes.
 
     Raises:

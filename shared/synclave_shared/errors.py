@@ -127,7 +127,7 @@ class FederationError(SynclaveError):
     code = "federation"
 
 
-class PolicyRefusal(SynclaveError):
+class PolicyRefusal(SynclaveError):  # noqa: N818 - a refusal is a decision, not a defect
     """The site refuses. ``refusal`` is one of :data:`REFUSAL_CODES` and is all that leaves the site.
 
     Raises:

@@ -101,7 +101,7 @@ class ProposeRequest(FrozenModel):
 class RoundRequest(FrozenModel):
     """Train a round (payload: the global model) or release marginals (no payload).
 
-    Nothing here can change the noise, the clip norm or the selection rate: the site takes them from the plan it accepted.
+    Nothing here can change the noise, the clip norm or the selection rate: they are those of the accepted plan.
     """
 
     kind: Literal["round"] = "round"
@@ -156,7 +156,9 @@ class Envelope:
     payload: bytes = b""
 
     @classmethod
-    def of(cls, message: HelloRequest | ProposeRequest | RoundRequest | CloseRequest | Reply, payload: bytes = b"") -> Envelope:
+    def of(
+        cls, message: HelloRequest | ProposeRequest | RoundRequest | CloseRequest | Reply, payload: bytes = b""
+    ) -> Envelope:
         """Wrap a message; the payload must be the one whose digest the message states."""
         return cls(header=canonical_bytes(message), payload=payload)
 

@@ -54,11 +54,15 @@ def test_what_is_not_a_plan_is_refused(data: bytes) -> None:
 def test_every_round_has_its_one_mechanism() -> None:
     plan = make_plan()
     assert plan.mechanism(0) == GaussianSum(noise_multiplier=Decimal(8), clip_norm=Decimal(5))
-    assert plan.mechanisms()[1:] == [
-        PoissonGaussian(
-            noise_multiplier=Decimal("1.1"), clip_norm=Decimal(1), selection_rate=Decimal("0.02"), steps=5
-        )
-    ] * 3
+    assert (
+        plan.mechanisms()[1:]
+        == [
+            PoissonGaussian(
+                noise_multiplier=Decimal("1.1"), clip_norm=Decimal(1), selection_rate=Decimal("0.02"), steps=5
+            )
+        ]
+        * 3
+    )
     for number in (-1, 4):
         with pytest.raises(PlanError, match="round from 0 to 3"):
             plan.mechanism(number)

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+
 from synclave_shared.data.fields import CategoryField, CodesField, FlagField, NumberField
 from synclave_shared.data.schema import Schema
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from synclave_shared.data.schema import Schema
 
 from .clinic import write_schema, write_tables

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from synclave_shared.data.faults import FAULT_CODES
 from synclave_shared.data.fields import CategoryField, CodesField, FlagField, NumberField
 from synclave_shared.data.schema import Label, Schema, Table

@@ -9,6 +9,7 @@ from types import ModuleType
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import check_folder, load_patients, read_patients
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from synclave_shared.data.faults import FAULT_CODES, LISTED_PER_PLACE, NOTICE_CODES, CheckReport
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import check_folder, load_patients

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from synclave_shared.data.patient_table import read_patient_table, to_table, wide_columns, write_patient_table
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from synclave_shared.data.encode import bin_positions
 from synclave_shared.data.fields import NumberField, normal_form
 from synclave_shared.data.schema import Schema

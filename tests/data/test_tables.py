@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from synclave_shared.data.patients import PatientDataset, together
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import check_folder, load_patients, read_patients

@@ -98,7 +98,7 @@ def _missing_package(name: str) -> ConfigurationError:
     return ConfigurationError(
         expected="an installation for this command",
         found=f"no package {name}",
-        remedy="The bare installation is the auditor's. Install your role's: synclave[site], synclave[server] or synclave[demo].",
+        remedy="This is the auditor's installation. Install synclave[site], synclave[server] or synclave[demo].",
     )
 
 
