@@ -279,7 +279,7 @@ def evaluate(
 def main() -> None:
     """Entry point of ``synclave``."""
     # Before any numerical library is loaded: waiting OpenMP threads sleep in place of spinning, which on a machine that
-    # others use as well makes the small fits of an evaluation up to 30 times faster.
+    # others use as well makes the small fits of an evaluation about ten times faster.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     frame.run(app)
 

@@ -32,6 +32,8 @@ from synclave_shared.privacy.budget import Budget
 from synclave_shared.processes import free_port
 from tests.federation.hospitals import SCHEMA, make_plan
 
+pytestmark = pytest.mark.loopback
+
 HEART = Path(__file__).parents[2] / "examples" / "heart"
 
 
@@ -114,7 +116,6 @@ def test_two_hospitals_train_over_tls_and_one_is_lost_on_the_way(short_folder: P
     assert not processes_about(short_folder)
 
 
-@pytest.mark.slow
 def test_the_same_sites_train_in_the_simulation_engine(short_folder: Path) -> None:
     names = ("budapest", "cleveland-clinic", "zurich-basel")
     run, key_file, settings = install(short_folder, names, rounds=1, round_timeout_s=60)
@@ -126,7 +127,6 @@ def test_the_same_sites_train_in_the_simulation_engine(short_folder: Path) -> No
     assert eventually(lambda: not processes_about(short_folder))
 
 
-@pytest.mark.slow
 def test_a_killed_coordinator_resumes(short_folder: Path) -> None:
     run, key_file, settings = install(short_folder, ("budapest",), rounds=4, minimum_sites=1, round_timeout_s=60)
 
