@@ -2,6 +2,12 @@
 
 The sites' updates are averaged with public weights; the average is then a pseudo-gradient for a server optimiser
 (Reddi et al. 2021, Algorithm 2: FedAdagrad, FedYogi, FedAdam). All of it is post-processing of privatised values.
+
+What one site can do to the model: each update's norm is bounded before it comes here, so that a site moves the mean by
+at most that bound times its share among the sites that replied. With ``fedavg`` the model moves by the server's
+learning rate times that. The adaptive optimisers normalise their step coordinate by coordinate: each coordinate moves
+by about the learning rate whatever the mean's length, so a small update of one site may turn a step that the others
+leave near zero. There the bound on the norm bounds a site's part of the moments, not of the step.
 """
 
 from __future__ import annotations
@@ -37,6 +43,8 @@ class ServerState:
 
 def weighted_mean(updates: Mapping[str, NDArray[np.float64]], weights: Mapping[str, float]) -> NDArray[np.float64]:
     """The mean of the updates that are there, with their sites' weights renormalised to sum 1.
+
+    A site's share is thus its weight among the sites that replied: the fewer they are, the more each of them counts.
 
     Summed in the order of the sites' names: the same updates give the same bits whatever order they arrived in.
 

@@ -6,6 +6,7 @@ counts must carry the signed release of the very bytes that came with it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +27,16 @@ from synclave_shared.ledger.entry import (
 from synclave_shared.plan import MARGINALS_ROUND, TrainPlan
 from synclave_shared.protocol import Envelope, Reply, decode_update, parse_reply
 
-__all__ = ["FINDINGS", "Finding", "SiteReply", "raise_unless_ok", "read_reply", "read_update", "released_update"]
+__all__ = [
+    "FINDINGS",
+    "Finding",
+    "SiteReply",
+    "norm_bound",
+    "raise_unless_ok",
+    "read_reply",
+    "read_update",
+    "released_update",
+]
 
 FINDINGS: Final = {
     "no-reply": "the site did not answer in time",
@@ -38,13 +48,19 @@ FINDINGS: Final = {
     "entry-invalid": "a ledger entry in the reply is malformed, wrongly signed or of another plan",
     "release-missing": "no signed release of these bytes for this round: forged, altered, or replayed from another one",
     "wrong-size": "the update has another number of coordinates than the model",
-    "norm-exceeded": "the update is longer than the plan allows",
+    "norm-exceeded": "the release is longer than the plan's public numbers allow",
     "magnitude-exceeded": "a released number is larger than fixed point may carry",
 }
 """Why a reply did not count: closed codes, and what each means."""
 
 NORM_TOLERANCE: Final = 1e-3
 """Relative slack of the bound on an update's norm: float32 arithmetic and the rounding to fixed point at the site."""
+
+NOMINAL_EXCESS: Final = 1.5
+"""How many times its nominal patients a hospital may have: the nominal number is rounded and a year old, say."""
+
+NOISE_TAIL_STD: Final = 6.0
+"""The norm of n Gaussian noises exceeds std * (sqrt(n) + t) with probability below exp(-t^2 / 2): here, 2e-8."""
 
 _SITE_KINDS: Final = (PlanAccepted, PlanRefused, SpendReserved, UpdateReleased)
 
@@ -160,10 +176,36 @@ def released_update(answer: SiteReply, plan: TrainPlan, round_number: int, size:
         for entry in answer.entries
     ):
         raise Finding("release-missing")
-    return read_update(answer.payload, plan, round_number, size)
+    return read_update(answer.payload, plan, answer.site, round_number, size)
 
 
-def read_update(payload: bytes, plan: TrainPlan, round_number: int, size: int) -> NDArray[np.float64]:
+def norm_bound(plan: TrainPlan, site: str, round_number: int, size: int) -> float:
+    """The largest L2 norm that a site's release may have, by public numbers alone.
+
+    In a training round it is the plan's bound on updates. In the marginals round it is what a hospital of
+    :data:`NOMINAL_EXCESS` times the site's nominal size can sum up to, each of its patients clipped, and the noise.
+
+    Args:
+        plan: the plan.
+        site: the site's name.
+        round_number: the round.
+        size: number of coordinates of the release.
+
+    Raises:
+        AssertionError: if the round is that of marginals and the plan has none.
+    """
+    if round_number != MARGINALS_ROUND:
+        return float(plan.federation.update_norm) * (1 + NORM_TOLERANCE)
+    marginals = plan.privacy.marginals
+    if marginals is None:
+        raise AssertionError("a plan without marginals has no round for them")
+    clip_norm = float(marginals.clip_norm)
+    noise_std = float(marginals.noise_multiplier) * clip_norm
+    patients = plan.site(site).nominal_patients * NOMINAL_EXCESS
+    return (clip_norm * patients + noise_std * (math.sqrt(size) + NOISE_TAIL_STD)) * (1 + NORM_TOLERANCE)
+
+
+def read_update(payload: bytes, plan: TrainPlan, site: str, round_number: int, size: int) -> NDArray[np.float64]:
     """Decode released bytes and check their bounds.
 
     Raises:
@@ -178,7 +220,6 @@ def read_update(payload: bytes, plan: TrainPlan, round_number: int, size: int) -
     if fixed.size and (int(fixed.max()) > limit or int(fixed.min()) < -limit):
         raise Finding("magnitude-exceeded")
     values = from_fixed(fixed)
-    bound = float(plan.federation.update_norm) * (1 + NORM_TOLERANCE)
-    if round_number != MARGINALS_ROUND and float(np.linalg.norm(values)) > bound:
+    if float(np.linalg.norm(values)) > norm_bound(plan, site, round_number, size):
         raise Finding("norm-exceeded")
     return values

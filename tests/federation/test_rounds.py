@@ -12,13 +12,15 @@ import pytest
 from numpy.typing import NDArray
 
 from synclave_server import rounds
+from synclave_server.replies import Finding, read_update
 from synclave_server.snapshots import read_snapshot
 from synclave_shared.canonical import sha256_hex
-from synclave_shared.fixed_point import from_fixed
+from synclave_shared.fixed_point import from_fixed, to_fixed
 from synclave_shared.ledger.entry import PlanRefused, SpendReserved
 from synclave_shared.ledger.verify import verify_ledger
+from synclave_shared.models.anchor import marginals_size
 from synclave_shared.models.codes import parameter_count
-from synclave_shared.protocol import Envelope, decode_update, failed, parse_request
+from synclave_shared.protocol import Envelope, decode_update, encode_update, failed, parse_request
 from tests.federation.conftest import World
 from tests.federation.hospitals import (
     COORDINATOR_KEY,
@@ -30,6 +32,7 @@ from tests.federation.hospitals import (
     at_round,
     entries,
     events,
+    make_plan,
     releasing,
     with_header,
 )
@@ -96,8 +99,12 @@ def test_the_model_is_the_weighted_mean_of_what_the_sites_sent(new_world: NewWor
     assert np.allclose(after - before, mean_of_last_updates(world, NAMES), atol=1e-6)
 
 
+MARKER = "SECRET patient number 4711-0815-4711-0815"
+"""Long enough that no random bytes, hex or base64 ever contain it."""
+
+
 def raising(_site: Site, _handler: Handler, _request: Envelope) -> Envelope:
-    raise RuntimeError("SECRET patient 4711 has HIV")
+    raise RuntimeError(f"{MARKER} has HIV")
 
 
 def other_key(_site: Site, handler: Handler, request: Envelope) -> Envelope:
@@ -155,7 +162,41 @@ def test_a_faulty_reply_is_named_and_leaves_no_trace_in_the_model(new_world: New
     assert last["findings"]["north"].startswith(finding)
     before, after = (read_snapshot(world.run.round_folder(number)).model for number in (1, 2))
     assert np.allclose(after - before, mean_of_last_updates(world, ("south", "west")), atol=1e-6)
-    assert not any(b"SECRET" in data or b"4711" in data for data in world.grid.received)
+    assert not any(MARKER.encode() in data for data in world.grid.received)
+
+
+def test_marginals_beyond_what_a_hospital_can_have_are_dropped(new_world: NewWorld) -> None:
+    """One coordinate of 1e9, which fixed point could carry, would be the anchor of all sites."""
+
+    def huge(update: NDArray[np.int64]) -> NDArray[np.int64]:
+        update[0] = int(1e9) << 20
+        return update
+
+    world = new_world(rounds=1)
+    world.sites["north"].fault = at_round(0, releasing(huge))
+    with world.up():
+        world.train()
+    first = world.run.read_metrics()["rounds"][0]
+    assert first["sites"] == ["south", "west"]
+    assert first["findings"]["north"] == "norm-exceeded"
+    assert first["update_norm"] < 1e4
+
+
+@pytest.mark.parametrize(("patients", "accepted"), [(0, True), (100, True), (150, True), (250, False)])
+def test_marginals_of_a_hospital_somewhat_above_its_nominal_size_count(patients: int, accepted: bool) -> None:
+    """The longest sum of a nominal 100 patients: all alike, each as long as the clip norm, and noise along it."""
+    plan = make_plan()
+    marginals = plan.privacy.marginals
+    assert marginals is not None
+    clip_norm, size = float(marginals.clip_norm), marginals_size(SCHEMA)
+    noise = np.random.default_rng(7).standard_normal(size) * float(marginals.noise_multiplier) * clip_norm
+    longest = noise * (1 + clip_norm * patients / np.linalg.norm(noise))
+    payload = encode_update(to_fixed(longest))
+    if accepted:
+        assert np.allclose(read_update(payload, plan, "north", 0, size), longest, atol=1e-6)
+        return
+    with pytest.raises(Finding, match="norm-exceeded"):
+        read_update(payload, plan, "north", 0, size)
 
 
 def test_a_site_that_goes_away_is_not_waited_for(new_world: NewWorld) -> None:
@@ -199,7 +240,7 @@ def test_too_few_valid_replies_stop_the_run_and_store_nothing(new_world: NewWorl
         assert failure.stage == "failed"
         assert "at least 2 of 3 sites to give a valid reply in round 2 of 3" in failure.expected
         assert "north: something went wrong at the site" in failure.found
-        assert "SECRET" not in failure.found
+        assert MARKER not in failure.found
         assert world.run.complete_rounds() == [0, 1]
         assert read_snapshot(world.run.snapshot).record.round == 1
         assert verify_ledger(world.run.ledger).valid
