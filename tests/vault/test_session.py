@@ -197,6 +197,24 @@ def test_a_lowered_budget_stops_an_accepted_plan(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_a_budget_raised_and_lowered_again_binds_a_plan_that_was_accepted_under_it(tmp_path: Path) -> None:
+    first = Coordinator(None, make_plan("first"))  # type: ignore[arg-type]
+    second = Coordinator(None, make_plan("second"))  # type: ignore[arg-type]
+    alone = epsilon(first.plan.mechanisms(), 1e-5)
+    tight = Budget(epsilon=Decimal(str(round(alone * 1.01, 4))), delta=Decimal("0.00001"))
+    wide = Budget(epsilon=Decimal(50), delta=Decimal("0.00001"))
+    for budget, coordinator, rounds in ((tight, first, ()), (wide, second, range(4))):
+        coordinator.vault, journal = open_vault(make_settings(tmp_path, budget=budget), FakeWorkload())
+        coordinator.join()
+        assert all(coordinator.round(number).status == "ok" for number in rounds)
+        journal.close()
+    first.vault, journal = open_vault(make_settings(tmp_path, budget=tight), FakeWorkload())
+    codes = [first.round(number).code for number in range(4)]
+    assert codes[-1] == "budget-exceeded"
+    assert epsilon(spent(journal), 1e-5) <= tight.epsilon
+    journal.close()
+
+
 @pytest.mark.parametrize("number", [4, 10_000])
 def test_a_round_beyond_the_plan_is_refused(vault: Vault, journal: Journal, number: int) -> None:
     coordinator = Coordinator(vault, make_plan())

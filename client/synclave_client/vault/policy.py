@@ -92,7 +92,7 @@ def decide(
 def check_round_budget(
     settings: SiteSettings, mechanism: PoissonGaussian | GaussianSum, *, spent: Sequence[PoissonGaussian | GaussianSum]
 ) -> Verdict:
-    """Whether one more round fits the budget: asked when the steward changed the budget after accepting the plan.
+    """Whether one more round fits the budget of today, whatever was spent since its plan was accepted.
 
     Args:
         settings: the settings with the budget of today.

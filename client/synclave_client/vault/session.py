@@ -212,7 +212,8 @@ class Vault:
             seen, cosignature = self._witness(digest, request.checkpoint)
             mechanism = _mechanism(accepted.plan, number)
             self._workload.check_payload(accepted.plan, number, payload)
-            if accepted.budget != self._settings.budget and not self._journal.is_reserved(digest, number):
+            # Always: since the plan was accepted, the budget may have been lowered or spent under other plans.
+            if not self._journal.is_reserved(digest, number):
                 check_round_budget(self._settings, mechanism, spent=self._journal.spent(accepted.dataset))
             spend = SpendReserved(
                 plan_digest=digest,
