@@ -29,7 +29,7 @@ from synclave_shared.plan import (
     explain_validation,
 )
 from synclave_shared.privacy.calibrate import noise_multiplier_for
-from synclave_shared.privacy.mechanism import GaussianSum, PositiveDecimal, Probability
+from synclave_shared.privacy.mechanism import Delta, GaussianSum, PositiveDecimal, Probability
 
 __all__ = ["PlanFile", "compile_plan", "parse_plan_file", "resolve_privacy"]
 
@@ -53,7 +53,7 @@ class PrivacyTarget(FrozenModel):
 
     epsilon: PositiveDecimal | None = None
     noise_multiplier: PositiveDecimal | None = None
-    delta: Annotated[ExactDecimal, Field(gt=0, lt=1)] = Decimal("0.00001")
+    delta: Delta = Decimal("0.00001")
     clip_norm: PositiveDecimal = Decimal(1)
     selection_rate: Probability
     marginals: MarginalsTarget | None = None

@@ -43,6 +43,7 @@ REFUSAL_CODES: Final = {
     "budget-exceeded": "the plan would spend more than this site's privacy budget for the data set",
     "modality-not-allowed": "the site's policy does not allow this kind of data",
     "noise-below-floor": "the plan's noise multiplier is below the site's floor",
+    "delta-above-plan": "the site states its budget at a larger delta than the plan states its epsilon",
     "trust-mode-not-allowed": "the site's policy does not allow this trust mode",
     "schema-mismatch": "the plan names another schema than the one installed at the site",
     "not-in-roster": "the plan does not name this site with this site's key",

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from synclave_shared.canonical import ExactDecimal, FrozenModel, canonical_bytes, sha256_hex
 from synclave_shared.errors import PlanError
-from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian, PositiveDecimal, Probability
+from synclave_shared.privacy.mechanism import Delta, GaussianSum, PoissonGaussian, PositiveDecimal, Probability
 
 __all__ = [
     "MARGINALS_ROUND",
@@ -54,27 +54,19 @@ class ModelSpec(FrozenModel):
     """The code denoiser: predicts Bernoulli and categorical posteriors of a row seen at a noise level.
 
     Attributes:
-        blocks: residual blocks added to the pairwise couplings; 0 for couplings alone, the best use of a small budget.
-        hidden: width of the residual blocks.
-        noise_features: width of the residual blocks' noise-level features.
         noise_levels: noise levels per patient and step, averaged *before* clipping.
         label_dropout: share of patients whose label is hidden in a step (classifier-free guidance).
         sigma_min, sigma_max: range of noise levels, in units of the data. At sigma_min the clean row is drawn from its
             posterior: there a column is all but decided by its own value, and going lower only loses rare codes.
         log_sigma_mean, log_sigma_std: training draws ln(sigma) from this normal law, moved into the range.
-        init_seed: seed of the initial parameters; public, no data is involved.
     """
 
-    hidden: Annotated[int, Field(ge=8, le=8192)] = 256
-    blocks: Annotated[int, Field(ge=0, le=32)] = 0
-    noise_features: Annotated[int, Field(ge=4, le=1024)] = 64
     noise_levels: Annotated[int, Field(ge=1, le=64)] = 4
     label_dropout: Annotated[ExactDecimal, Field(ge=0, lt=1)] = Decimal("0.1")
     sigma_min: PositiveDecimal = Decimal("0.4")
     sigma_max: PositiveDecimal = Decimal("5")
     log_sigma_mean: ExactDecimal = Decimal("-0.2")
     log_sigma_std: PositiveDecimal = Decimal("0.8")
-    init_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 class Optimiser(FrozenModel):
@@ -113,7 +105,7 @@ class Privacy(FrozenModel):
         unit, adjacency: fixed; written out because an auditor reads this.
     """
 
-    delta: Annotated[ExactDecimal, Field(gt=0, lt=1)] = Decimal("0.00001")
+    delta: Delta = Decimal("0.00001")
     noise_multiplier: PositiveDecimal
     clip_norm: PositiveDecimal = Decimal(1)
     selection_rate: Probability

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from synclave_shared.canonical import sha256_hex
+from synclave_shared.canonical import canonical_bytes, sha256_hex
+from synclave_shared.ledger import store
 from synclave_shared.ledger.entry import (
     COORDINATOR,
     KeyRegistered,
@@ -20,6 +21,7 @@ from synclave_shared.ledger.entry import (
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.verify import VerifyReport, verify_ledger
 from synclave_shared.privacy.accountant import epsilon, epsilon_rdp
+from synclave_shared.privacy.budget import Budget
 from synclave_shared.privacy.mechanism import GaussianSum
 from tests.ledger.story import DATASET, SITES, Story, key_of, make_plan
 
@@ -59,6 +61,19 @@ def propose_foreign(story: Story) -> None:
     story.tell("plan-proposed", COORDINATOR, body, run=plan.digest)
 
 
+def accept_at_a_large_delta(story: Story) -> None:
+    plan = make_plan(name="second")
+    body = PlanAccepted(
+        plan_digest=plan.digest,
+        dataset=DATASET,
+        budget=Budget(epsilon=Decimal(3), delta=Decimal("0.00002")),
+        planned=tuple(plan.mechanisms()),
+        versions={},
+    )
+    propose_badly(story)
+    story.tell("plan-accepted", "berlin", body, run=plan.digest)
+
+
 def release(story: Story, site: str, number: int, **how: object) -> None:
     body = UpdateReleased(plan_digest=story.plan.digest, round=number, update_digest=sha256_hex(b"x"))
     story.tell("update-released", site, body, **how)  # type: ignore[arg-type]
@@ -87,6 +102,8 @@ BREACHES: dict[str, Callable[[Story], object]] = {
     "plan-signature-wrong ": propose_foreign,
     "not-in-roster": lambda s: (register(s, "paris", "site", key_of("paris")), s.accept("paris")),
     "planned-wrong": accept_otherwise,
+    "delta-above-plan": accept_at_a_large_delta,
+    "delta-above-plan ": lambda s: s.reserve("berlin", 2, delta=Decimal("0.1")),
     "acceptance-repeated": lambda s: s.accept("berlin"),
     "not-accepted": lambda s: (register(s, "paris", "site", key_of("paris")), s.reserve("paris", 1)),
     "dataset-wrong": lambda s: s.reserve("berlin", 2, dataset="another"),
@@ -132,6 +149,32 @@ def test_a_broken_rule_is_named_with_its_entry(tmp_path: Path, code: str) -> Non
     assert not report.valid
     assert (code.strip(), len(story.entries) - 1) in codes(report)
     assert all(entry == len(story.entries) - 1 for _, entry in codes(report))
+
+
+@pytest.mark.parametrize("kind", ["plan-accepted", "spend-reserved"])
+@pytest.mark.parametrize("delta", ["0.11", "0.99", "0." + 30 * "9"])
+def test_a_delta_that_promises_nothing_is_a_malformed_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, delta: str
+) -> None:
+    story = begun()
+    body = next(entry.body for entry in story.entries if entry.kind == kind and entry.actor == "berlin")
+    fields = body.model_dump(mode="json")
+    (fields["budget"] if kind == "plan-accepted" else fields)["delta"] = delta
+    content = canonical_bytes(sign_as("berlin", kind, story.plan.digest, fields))
+    ledger = story.write(tmp_path, witnessed=False)
+    # The operator who writes it is the adversary here, and asks nobody.
+    monkeypatch.setattr(store, "parse_entry", lambda _: story.entries[0])
+    ledger.append([content])
+    report = verify_ledger(tmp_path)
+    assert codes(report) == {("entry-malformed", len(story.entries))}
+
+
+def sign_as(actor: str, kind: str, run: str, body: dict[str, object]) -> dict[str, object]:
+    """An entry that our own types would not let anybody make."""
+    key = key_of(actor)
+    fields = {"version": 1, "kind": kind, "actor": actor, "run": run, "time": "2026-11-21T08:00:00Z"}
+    entry: dict[str, object] = {**fields, "body": body, "key": key.public_text}
+    return {**entry, "signature": key.sign_text(b"synclave-entry/v1\n" + canonical_bytes(entry))}
 
 
 def test_the_same_entry_twice_counts_once(tmp_path: Path) -> None:

@@ -54,6 +54,14 @@ def test_a_plan_within_everything_is_accepted_with_its_true_cost(tmp_path: Path)
                 )
             },
         ),
+        (
+            "delta-above-plan",
+            {
+                "privacy": Privacy(
+                    delta=Decimal("0.0000099"), noise_multiplier=Decimal(40), selection_rate=Decimal("0.0001")
+                )
+            },
+        ),
         ("budget-exceeded", {"federation": Federation(rounds=1000, steps_per_round=50)}),
     ],
 )

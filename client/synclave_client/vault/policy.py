@@ -55,7 +55,7 @@ def decide(
 
     Raises:
         PolicyRefusal: ``not-in-roster``, ``schema-mismatch``, ``modality-not-allowed``, ``trust-mode-not-allowed``,
-            ``noise-below-floor``.
+            ``noise-below-floor``, ``delta-above-plan``.
         BudgetExceeded: ``budget-exceeded``.
     """
     _check_roster(plan, settings, public_key)
@@ -85,6 +85,13 @@ def decide(
             "noise-below-floor",
             found=f"a noise multiplier of {lowest}",
             remedy=f"This site's floor is {policy.minimum_noise_multiplier}; plan more noise or ask the steward.",
+        )
+    if settings.budget.delta > plan.privacy.delta:
+        # At a larger delta every epsilon looks smaller: the ledger would show less than the plan promises.
+        raise PolicyRefusal(
+            "delta-above-plan",
+            found=f"a budget at delta {settings.budget.delta}, the plan is at {plan.privacy.delta}",
+            remedy="Lower the budget's delta in site.toml to the plan's, or ask for a plan with a larger one.",
         )
     return _check_budget(settings, committed, planned)
 

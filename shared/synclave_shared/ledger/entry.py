@@ -14,14 +14,14 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
-from synclave_shared.canonical import ExactDecimal, FrozenModel, canonical_bytes
+from synclave_shared.canonical import FrozenModel, canonical_bytes
 from synclave_shared.errors import REFUSAL_CODES, LedgerError
 from synclave_shared.ledger.keys import SigningKey, verify_signature
 from synclave_shared.ledger.merkle import leaf_hash
 from synclave_shared.plan import Digest, Name, PublicKeyText, explain_validation
 from synclave_shared.privacy.accountant import merge_equal
 from synclave_shared.privacy.budget import Budget
-from synclave_shared.privacy.mechanism import GaussianSum, Mechanism, PoissonGaussian
+from synclave_shared.privacy.mechanism import Delta, GaussianSum, Mechanism, PoissonGaussian
 
 __all__ = [
     "BODIES",
@@ -130,7 +130,7 @@ class SpendReserved(FrozenModel):
     dataset: DatasetName
     round: RoundNumber
     mechanism: Mechanism
-    delta: Annotated[ExactDecimal, Field(gt=0, lt=1)]
+    delta: Delta
 
 
 class UpdateReleased(FrozenModel):

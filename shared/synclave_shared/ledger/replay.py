@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Literal
 
 from synclave_shared.canonical import canonical_bytes
@@ -195,13 +196,20 @@ class Replay:
     def _accept(self, site: str, body: PlanAccepted, state: PlanState) -> None:
         if list(body.planned) != merge_equal(state.plan.mechanisms()):
             self._find("planned-wrong", f"{site} accepted other mechanisms than those of the plan")
+        self._check_delta(site, body.budget.delta, state)
         if site in state.accepted:
             self._find("acceptance-repeated", f"{site} accepted this plan before, in other words")
             return
         state.accepted[site] = body
         self.budgets[site, body.dataset] = body.budget
 
+    def _check_delta(self, site: str, delta: Decimal, state: PlanState) -> None:
+        if delta > state.plan.privacy.delta:
+            explanation = f"{site} states epsilon at delta {delta}, above the plan's {state.plan.privacy.delta}"
+            self._find("delta-above-plan", explanation)
+
     def _reserve(self, site: str, body: SpendReserved, state: PlanState, content: bytes) -> None:
+        self._check_delta(site, body.delta, state)
         accepted = state.accepted.get(site)
         if accepted is None:
             self._find("not-accepted", f"{site} spends for a plan that it did not accept before")

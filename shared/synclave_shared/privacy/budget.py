@@ -15,7 +15,7 @@ from pydantic import Field
 
 from synclave_shared.canonical import ExactDecimal, FrozenModel
 from synclave_shared.privacy.accountant import epsilon
-from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
+from synclave_shared.privacy.mechanism import Delta, GaussianSum, PoissonGaussian
 
 __all__ = ["Budget", "Verdict", "check_budget", "within"]
 
@@ -24,7 +24,7 @@ class Budget(FrozenModel):
     """The most that may ever be spent on a data set: (epsilon, delta)-DP per patient."""
 
     epsilon: Annotated[ExactDecimal, Field(gt=0, le=1_000_000)]
-    delta: Annotated[ExactDecimal, Field(gt=0, lt=1)]
+    delta: Delta
 
 
 @dataclass(frozen=True, slots=True)

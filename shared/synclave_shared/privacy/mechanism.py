@@ -6,7 +6,8 @@ The ledger carries these values; :mod:`synclave_shared.privacy.accountant` turns
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -15,11 +16,15 @@ from synclave_shared.canonical import ExactDecimal, FrozenModel
 if TYPE_CHECKING:
     from dp_accounting import dp_event
 
-__all__ = ["MECHANISM", "GaussianSum", "Mechanism", "PoissonGaussian", "to_event"]
+__all__ = ["LARGEST_DELTA", "MECHANISM", "Delta", "GaussianSum", "Mechanism", "PoissonGaussian", "to_event"]
 
 MAX_STEPS = 1_000_000
 """Upper bound of a mechanism's repetitions: beyond it a plan is a typing error, and composing it takes minutes."""
 
+LARGEST_DELTA: Final = Decimal("0.1")
+"""Beyond it a promise means nothing; and the float of every delta stays far from 1, where no epsilon is defined."""
+
+Delta = Annotated[ExactDecimal, Field(gt=0, le=LARGEST_DELTA)]
 PositiveDecimal = Annotated[ExactDecimal, Field(gt=0, le=1_000_000)]
 Probability = Annotated[ExactDecimal, Field(gt=0, le=1)]
 
