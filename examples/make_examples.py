@@ -56,7 +56,7 @@ def write_pairs(path: Path, header: str, pairs: Iterable[tuple[str, str]]) -> No
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Write a small, deterministic Parquet file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, compression="zstd", compression_level=19, use_dictionary=True)
+    pq.write_table(table, path, compression="zstd", compression_level=19, use_dictionary=True, write_page_checksum=True)
 
 
 def stem_targets(codes: dict[str, str]) -> dict[str, str]:

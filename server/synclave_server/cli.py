@@ -134,13 +134,22 @@ def simulate(
 
 
 @app.command()
-def init(home: HomeOption = _DEFAULT_HOME, as_json: JsonOption = False) -> None:
-    """Make the coordinator's key. Prints the public key that every site pins."""
+def init(
+    home: HomeOption = _DEFAULT_HOME,
+    name: Annotated[
+        str | None, typer.Option(help="Host name by which sites elsewhere reach this machine: makes its certificate.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the coordinator's key, and a certificate for sites elsewhere. Prints what every site pins."""
+    from synclave_server.hosting import authority_for
     from synclave_server.preparation import coordinator_key
     from synclave_shared.ledger.keys import SigningKey
 
     key = SigningKey.load(coordinator_key(home, create=True))
     document = {"home": str(home.resolve()), "public_key": key.public_text}
+    if name is not None:
+        document["root_certificate"] = str(authority_for(home, name))
 
     def draw(console: Console) -> None:
         console.print(
@@ -148,6 +157,8 @@ def init(home: HomeOption = _DEFAULT_HOME, as_json: JsonOption = False) -> None:
             soft_wrap=True,
         )
         console.print(f"Public key, for the sites: [bold]{key.public_text}[/bold]", soft_wrap=True)
+        if "root_certificate" in document:
+            console.print(f"Certificate, for the sites: {escape(document['root_certificate'])}", soft_wrap=True)
 
     _show(document, as_json, draw)
 
@@ -181,7 +192,7 @@ def run(
     folder: Annotated[Path, typer.Argument(help="Run folder made by `synclave plan --out`.", metavar="RUN")],
     node_key: Annotated[
         list[str],
-        typer.Option(help="A site's public node key file (gateway/node.pub); repeat.", metavar="NAME=FILE"),
+        typer.Option(help="A site's public node key, or the file with it; repeat.", metavar="NAME=KEY"),
     ],
     home: HomeOption = _DEFAULT_HOME,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - sites come from outside
@@ -193,12 +204,11 @@ def run(
     from synclave_server.hosting import run_hosted
     from synclave_server.preparation import coordinator_key
 
-    files = {site: Path(value) for site, value in _pairs(node_key, "--node-key NAME=FILE").items()}
     document = run_hosted(
         folder,
         home=home,
         key_file=coordinator_key(home),
-        node_keys=files,
+        node_keys=_pairs(node_key, "--node-key NAME=KEY"),
         host=host,
         port=port,
         name=name,

@@ -4,16 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
 
+from synclave_server.federation.certificates import certificates_for
 from synclave_server.progress_view import training_view
 from synclave_server.run_folder import RunFolder
 from synclave_shared.errors import ConfigurationError
 
-__all__ = ["run_hosted"]
+__all__ = ["authority_for", "run_hosted"]
+
+WILDCARDS: Final = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
+"""Addresses that mean every address of this machine."""
+
+STATE_FOLDER: Final = "superlink"
+"""Folder within the coordinator's home for certificates and Flower's state; kept over runs."""
+
+
+def authority_for(home: Path, name: str) -> Path:
+    """The certificate by which sites know the coordinator that they reach as ``name``; made if there is none."""
+    return certificates_for(home / STATE_FOLDER / "tls", name).authority.resolve()
+
+
+def _node_key(site: str, value: str) -> str:
+    """A public node key as it was given: the text itself, or a file with it."""
+    if value.startswith("ecdsa-"):
+        return value
+    try:
+        return Path(value).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise ConfigurationError(
+            expected=f"the public node key of {site}: its text (ecdsa-sha2-nistp384 ...) or a file with it",
+            found=f"{value}: {reason}",
+            remedy="`synclave-site init` prints it, and writes it to gateway/node.pub.",
+        ) from None
 
 
 def run_hosted(
@@ -21,7 +48,7 @@ def run_hosted(
     *,
     home: Path,
     key_file: Path,
-    node_keys: Mapping[str, Path],
+    node_keys: Mapping[str, str],
     host: str,
     port: int,
     name: str | None,
@@ -33,7 +60,7 @@ def run_hosted(
         folder: a run laid down by ``synclave plan --out``.
         home: the coordinator's folder; certificates are kept there over runs.
         key_file: the coordinator's signing key.
-        node_keys: file of each site's public node key.
+        node_keys: public node key of each site, or the file with it.
         host: address to listen on.
         port: public TLS port.
         name: how the sites reach this machine, if not by ``host``.
@@ -52,17 +79,16 @@ def run_hosted(
         raise ConfigurationError(
             expected=f"a --node-key for each site of the plan: {', '.join(sorted(roster))}",
             found=", ".join(sorted(node_keys)),
-            remedy="Each site finds its public node key in its gateway folder, as node.pub.",
+            remedy="`synclave-site init` prints each site's, and writes it to gateway/node.pub.",
         )
-    keys = {}
-    for site, path in node_keys.items():
-        try:
-            keys[site] = path.read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                expected=f"the public node key of {site}", found=f"{path}: {error}", remedy="Check the path."
-            ) from None
-    with serve(home / "superlink", run.logs, host=host, port=port, name=name) as coordinator:
+    if name is None and host in WILDCARDS:
+        raise ConfigurationError(
+            expected="--name with the host name by which the sites reach this machine",
+            found=f"none, and {host} is no name that a certificate can state",
+            remedy="Give the --name that was given to `synclave init`, or another --host.",
+        )
+    keys = {site: _node_key(site, value) for site, value in node_keys.items()}
+    with serve(home / STATE_FOLDER, run.logs, host=host, port=port, name=name) as coordinator:
         coordinator.register(keys)
         authority = coordinator.certificates.authority
         console.print(f"Serving at {coordinator.address}; the sites need {escape(str(authority))}", soft_wrap=True)

@@ -11,14 +11,31 @@ from rich.console import Console
 
 from synclave_server.plan_view import budget_of, cost_document
 from synclave_server.planning import resolve_privacy
-from synclave_server.preparation import coordinator_key, prepare_run, read_draft
+from synclave_server.preparation import Draft, coordinator_key, prepare_run, read_draft
 from synclave_server.progress_view import Steps, training_view
 from synclave_server.sites import set_up_sites, socket_folder
-from synclave_shared.errors import ConfigurationError
+from synclave_shared.data.tables import check_folder
+from synclave_shared.errors import ConfigurationError, DataError
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.verify import verify_ledger
 
 __all__ = ["run_simulation"]
+
+
+def _check_data(draft: Draft, folders: Mapping[str, Path]) -> None:
+    """Look at every site's data before anything is set up: here, unlike in a federation, we may."""
+    for name, folder in folders.items():
+        report = check_folder(draft.schema, folder)
+        if not report.ok:
+            first = report.faults[0]
+            raise DataError(
+                expected=f"data of site {name} that fit the schema {draft.schema.name}",
+                found=f"{report.fault_count} fault(s) in {folder}, the first in {first.file}"
+                + (f", row {first.row}" if first.row else "")
+                + (f", column {first.column}" if first.column else "")
+                + f": expected {first.expected}, found {first.found}",
+                remedy=f"See all of them: synclave-site check-data --schema {draft.schema_path} {folder}",
+            )
 
 
 def run_simulation(
@@ -50,6 +67,7 @@ def run_simulation(
     with socket_folder(out) as sockets:
         with steps.step("The plan and the sites"):
             draft = read_draft(plan_path)
+            _check_data(draft, folders)
             privacy = resolve_privacy(draft.plan_file)
             cost = cost_document(privacy, draft.plan_file.federation)
             key_file = coordinator_key(out / "coordinator", create=True)

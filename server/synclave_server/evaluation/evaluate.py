@@ -72,13 +72,15 @@ def evaluate(
         out: folder for the two files; made if missing.
         seed: of every split, subsample and bootstrap.
         progress: called with the name of each stage.
-        sampling: provenance of the synthetic patients as the sampler wrote it; shown as it is.
+        sampling: provenance of the synthetic patients as the sampler wrote it. With ``run`` it must name that run's
+            plan; without it the report does not tie the run's epsilon to these patients.
 
     Returns:
         The content of ``metrics.json``.
 
     Raises:
-        DataError: if a data set is too small or has not the schema's columns or labels.
+        DataError: if a data set is too small or has not the schema's columns or labels, or the synthetic patients were
+            sampled from another run.
         PlanError, LedgerError, SnapshotError: if ``run`` cannot be read.
     """
     told = progress or (lambda _: None)
@@ -89,6 +91,7 @@ def evaluate(
     if run is not None:
         told("ledger")
         record = read_run(run)
+        _check_origin(sampling, record)
     tables = [Table(features=d.features, labels=d.labels) for d in (real, synthetic)]
     train_table = Table(features=train.features, labels=train.labels) if train is not None else None
     comparison = compare(tables[0], tables[1], train_table, schema.groups, np.random.default_rng([seed, 0]))
@@ -164,6 +167,17 @@ def evaluate(
     _write(out / "metrics.json", text)
     _write(out / "report.html", page)
     return dict(metrics)
+
+
+def _check_origin(sampling: Mapping[str, Any] | None, record: RunRecord) -> None:
+    """Refuse to state the epsilon of one run for patients of another."""
+    plan = None if sampling is None else sampling.get("plan_digest")
+    if plan is not None and plan != record.plan.digest:
+        raise DataError(
+            expected=f"synthetic patients of the run's plan {record.plan.digest[:16]}",
+            found=f"patients sampled from a snapshot of plan {str(plan)[:16]}",
+            remedy="Give the run folder of the training they come from, or none.",
+        )
 
 
 def _check(schema: Schema, name: str, dataset: PatientDataset, least: int) -> None:

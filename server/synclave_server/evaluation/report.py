@@ -209,6 +209,11 @@ def _how_safe(metrics: Mapping[str, Any], measures: Mapping[str, Measure]) -> It
     elif not privacy["sites"]:
         yield "The ledger verifies, but no site has spent anything in this run."
     else:
+        if metrics["sampling"] is None:
+            yield (
+                "The synthetic patients carry no provenance: nothing shows that they come from this run, and the epsilon "
+                "below is that of the run alone."
+            )
         unbounded = [name for name, spend in privacy["sites"].items() if spend["epsilon"][-1] is None]
         if unbounded:
             yield f"NO FINITE EPSILON holds for {', '.join(unbounded)}: what was spent there is no protection."

@@ -92,7 +92,7 @@ class PatientGenerator:
         device: torch.device | str = "cpu",
     ) -> None:
         self._spec, self._layout, self._device = spec, layout, device
-        self._network = build_code_denoiser(spec, layout).eval()
+        self._network = build_code_denoiser(layout).eval()
         load_parameter_vector(self._network, model)
         self._network.to(device)
         logits = np.zeros((layout.label_values, layout.width), np.float32) if anchor is None else anchor
@@ -136,7 +136,7 @@ class PatientGenerator:
 
         def logits(x: torch.Tensor, sigma: float, label: torch.Tensor) -> torch.Tensor:
             levels = torch.full((len(x), 1), sigma, device=x.device)
-            return posterior_logits(self._network, x[:, None], levels, label, self._prior, self._spec, layout)[:, 0]
+            return posterior_logits(self._network, x[:, None], levels, label, self._prior, layout)[:, 0]
 
         def probabilities(x: torch.Tensor, sigma: float) -> torch.Tensor:
             found = logits(x, sigma, given)
@@ -259,7 +259,7 @@ def sample(
         generators = [
             PatientGenerator(snapshot.plan.model, layout, snapshot.model, snapshot.anchor, device) for device in devices
         ]
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         raise ConfigurationError(
             expected="devices that torch can use", found=str(error).splitlines()[0], remedy="Use --device cpu."
         ) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 import typer
@@ -22,6 +22,12 @@ __all__ = ["EXIT_ERROR", "EXIT_INTERRUPTED", "print_error", "print_json", "print
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
+
+INTERRUPTED: Final = SynclaveError(
+    expected="the command to run to its end",
+    found="Ctrl-C",
+    remedy="Every process was stopped. Logs and complete rounds are kept; a run is resumed by the same command.",
+)
 
 
 def print_json(document: object) -> None:
@@ -79,9 +85,13 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
         print_error(_missing_package(error.name or ""), as_json=as_json)
         sys.exit(EXIT_ERROR)
     except click.ClickException as error:
-        error.show()
+        if as_json:
+            print_error(_misunderstood(error), as_json=True)
+        else:
+            error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
+        print_error(INTERRUPTED, as_json=as_json)
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has left; nothing more can be said, and the interpreter must not try at exit.
@@ -92,6 +102,14 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(EXIT_ERROR)
     # Without standalone mode click returns the code of a typer.Exit instead of leaving.
     sys.exit(outcome if isinstance(outcome, int) else 0)
+
+
+def _misunderstood(error: click.ClickException) -> ConfigurationError:
+    return ConfigurationError(
+        expected="a command line that can be understood",
+        found=error.format_message(),
+        remedy="See --help of the command.",
+    )
 
 
 def _missing_package(name: str) -> ConfigurationError:
