@@ -255,7 +255,7 @@ def test_the_epsilon_of_a_run_is_not_stated_for_patients_of_another(tmp_path):
     run = write_run(tmp_path / "run", [make_plan("toy", ("north",), rounds=1)], {"north": 2})
     tables = [dataset(make_table(60, seed)) for seed in (1, 2)]
     foreign = {"plan_digest": "0" * 64}
-    with pytest.raises(DataError, match="another|plan 0000"):
+    with pytest.raises(DataError, match="plan 0000"):
         evaluate(make_schema(), tables[0], tables[1], None, run, out=tmp_path / "out", sampling=foreign)
     assert not (tmp_path / "out").exists()
     evaluate(make_schema(), tables[0], tables[1], None, run, out=tmp_path / "out")

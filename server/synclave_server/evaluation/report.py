@@ -211,8 +211,8 @@ def _how_safe(metrics: Mapping[str, Any], measures: Mapping[str, Measure]) -> It
     else:
         if metrics["sampling"] is None:
             yield (
-                "The synthetic patients carry no provenance: nothing shows that they come from this run, and the epsilon "
-                "below is that of the run alone."
+                "The synthetic patients carry no provenance: nothing shows that they come from this run; "
+                "the epsilon is that of the run alone."
             )
         unbounded = [name for name, spend in privacy["sites"].items() if spend["epsilon"][-1] is None]
         if unbounded:
