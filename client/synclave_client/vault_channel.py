@@ -93,11 +93,8 @@ def _target(socket_path: Path) -> str:
     return f"unix:{path}"
 
 
-def _claim(socket_path: Path) -> int:
-    """Prepare folder and path of the socket and return the mode that the socket shall have.
-
-    A folder that the administrator opened to a group (the gateway's user) keeps that; one that we make is private.
-    """
+def _claim(socket_path: Path) -> None:
+    """Prepare folder and path of the socket. A folder that is there stays as it is; one that we make is private."""
     folder = socket_path.resolve().parent
     if not folder.exists():
         folder.mkdir(mode=0o700, parents=True)
@@ -120,20 +117,25 @@ def _claim(socket_path: Path) -> int:
                     found=f"a running one at {socket_path}",
                     remedy="Stop it first (synclave-site allows one vault per site).",
                 )
-    return 0o660 if folder.stat().st_mode & stat.S_IXGRP else 0o600
 
 
-def serve(handler: Callable[[Envelope], Envelope], socket_path: Path) -> Any:
+def serve(handler: Callable[[Envelope], Envelope], socket_path: Path, *, for_group: bool = False) -> Any:
     """Answer envelopes on a Unix socket with ``handler``; returns the started ``grpc.Server``.
 
     Calls may arrive concurrently: the handler does its own locking. Whatever it raises is logged here and answered
     with ``failed(code)``, where the code is a constant of the error's class.
 
+    Args:
+        handler: answers one envelope.
+        socket_path: where to listen.
+        for_group: let the group of the socket's folder connect as well (mode 0660). Else the owner alone may (0600),
+            also in an ordinary folder that others may pass through.
+
     Raises:
         FederationError: if the path is too long, taken by another vault, or not a socket.
     """
     target = _target(socket_path)
-    mode = _claim(socket_path)
+    _claim(socket_path)
 
     def exchange(frames: Iterator[bytes], _context: Any) -> Iterator[bytes]:
         try:
@@ -155,7 +157,7 @@ def serve(handler: Callable[[Envelope], Envelope], socket_path: Path) -> Any:
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {_METHOD: method}),))
     server.add_insecure_port(target)
-    socket_path.chmod(mode)
+    socket_path.chmod(0o660 if for_group else 0o600)
     server.start()
     return server
 

@@ -129,12 +129,13 @@ def test_nobody_else_may_knock(folder: Path) -> None:
         server.stop(0).wait()
     shared = folder / "shared"
     shared.mkdir()
-    shared.chmod(0o750)
-    server = serve(lambda request: request, shared / "v.sock")
-    try:
-        assert stat.S_IMODE((shared / "v.sock").stat().st_mode) == 0o660
-    finally:
-        server.stop(0).wait()
+    for folder_mode, for_group, expected in ((0o755, False, 0o600), (0o750, False, 0o600), (0o750, True, 0o660)):
+        shared.chmod(folder_mode)
+        server = serve(lambda request: request, shared / "v.sock", for_group=for_group)
+        try:
+            assert stat.S_IMODE((shared / "v.sock").stat().st_mode) == expected
+        finally:
+            server.stop(0).wait()
 
 
 def test_a_second_vault_is_refused_and_the_first_goes_on(folder: Path) -> None:

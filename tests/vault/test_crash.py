@@ -94,7 +94,7 @@ def answer(settings: SiteSettings, request: Envelope, reply_file: Path, kill_at:
 def test_kill_9_at_every_step_of_a_round(tmp_path: Path) -> None:
     plan = make_plan()
     number = 1
-    vault, opened = open_vault(make_settings(tmp_path / "before"), FakeWorkload())
+    vault, opened = open_vault(make_settings(tmp_path / "before", data_folder=tmp_path / "data"), FakeWorkload())
     before = Coordinator(vault, plan)
     before.join()
     opened.close()
@@ -103,7 +103,7 @@ def test_kill_9_at_every_step_of_a_round(tmp_path: Path) -> None:
     for kill_at in range(1, NEVER):
         folder = tmp_path / str(kill_at)
         shutil.copytree(tmp_path / "before", folder)
-        settings = make_settings(folder)
+        settings = make_settings(folder, data_folder=tmp_path / "data")
         reply_file = folder / "reply"
 
         ended = in_child(lambda: answer(settings, request, reply_file, kill_at))  # noqa: B023 - runs at once

@@ -38,7 +38,14 @@ def journal(path: Path) -> Iterator[Journal]:
 
 
 def accept(journal: Journal, plan: TrainPlan, dataset: str = "patients") -> None:
-    journal.accept(plan, signature="s", dataset=dataset, budget=BUDGET, entry=f"accepted {plan.name}".encode())
+    journal.accept(
+        plan,
+        signature="s",
+        dataset=dataset,
+        folder=Path("/data", dataset),
+        budget=BUDGET,
+        entry=f"accepted {plan.name}".encode(),
+    )
 
 
 def reserve(journal: Journal, plan: TrainPlan, number: int, request: str = REQUEST) -> None:

@@ -22,6 +22,7 @@ import pytest
 import torch
 
 from synclave_client.settings import SiteSettings
+from synclave_client.vault.journal import Journal
 from synclave_client.vault.service import initialise, serve_site
 from synclave_client.vault_channel import VaultClient
 from synclave_shared.data.schema import Schema
@@ -96,7 +97,7 @@ def test_two_sites_in_a_process_that_is_killed_and_comes_back(folder: Path) -> N
     north, schema, north_entry = make_site(folder / "n", "north")
     south, _, south_entry = make_site(folder / "s", "south")
     plan = plan_for(schema, north_entry, south_entry)
-    model = encode_model(np.zeros(model_payload_size(plan.model, schema), np.float32))
+    model = encode_model(np.zeros(model_payload_size(schema), np.float32))
     requests = {}
     replies = {}
     with running_vault(north, south, log=folder / "first.log") as process:
@@ -109,7 +110,7 @@ def test_two_sites_in_a_process_that_is_killed_and_comes_back(folder: Path) -> N
             requests[settings.name] = coordinator.round_request(1, model)
             replies[settings.name] = coordinator.vault.handle(requests[settings.name])
             assert parse_reply(replies[settings.name]).status == "ok"
-            assert len(replies[settings.name].payload) == 8 * parameter_count(plan.model, schema)
+            assert len(replies[settings.name].payload) == 8 * parameter_count(schema)
         process.kill()
     assert replies["north"].payload != replies["south"].payload
     with running_vault(north, south, log=folder / "second.log") as process:
@@ -202,7 +203,7 @@ def test_a_round_completes_between_a_vault_without_network_and_a_gateway_that_ca
     )
     settings.data_folder.chmod(0o700)
     plan = plan_for(schema, entry)
-    model = encode_model(np.zeros(model_payload_size(plan.model, schema), np.float32))
+    model = encode_model(np.zeros(model_payload_size(schema), np.float32))
     with running_vault(settings, log=folder / "vault.log", sandbox=without_network()):
         socket, run = settings.socket_path.stat(), settings.socket_path.parent.stat()
         assert (stat.S_IMODE(socket.st_mode), socket.st_gid) == (0o660, GATEWAY_GROUP)
@@ -265,6 +266,39 @@ def test_a_site_without_its_journal_is_not_served(folder: Path) -> None:
         serve_site(settings, threading.Lock())
     assert not settings.socket_path.exists()
     assert not settings.journal_file.exists()
+
+
+def test_a_vault_does_not_start_for_known_data_under_a_new_name(folder: Path) -> None:
+    settings, _, _ = make_site(folder / "n")
+    journal = Journal.open(settings.journal_file)
+    accept(journal, make_plan(), settings)
+    journal.close()
+    before = settings.journal_file.read_bytes()
+    with pytest.raises(ConfigurationError, match="north-patients"):
+        serve_site(settings.model_copy(update={"dataset": "renamed"}), threading.Lock())
+    assert not settings.socket_path.exists()
+    assert settings.journal_file.read_bytes() == before
+    serve_site(settings, threading.Lock()).stop(None).wait()
+
+
+def accept(journal: Journal, plan: TrainPlan, settings: SiteSettings) -> None:
+    journal.accept(
+        plan,
+        signature="s",
+        dataset=settings.dataset,
+        folder=settings.data_folder,
+        budget=settings.budget,
+        entry=b"accepted",
+    )
+
+
+def test_the_socket_is_for_its_owner_alone_unless_a_group_is_named(folder: Path) -> None:
+    settings, _, _ = make_site(folder / "n")
+    settings.socket_path.parent.mkdir(mode=0o755)
+    settings.socket_path.parent.chmod(0o755)
+    server = serve_site(settings, threading.Lock())
+    assert stat.S_IMODE(settings.socket_path.stat().st_mode) == 0o600
+    server.stop(None).wait()
 
 
 def test_an_unknown_gateway_group_is_named(folder: Path) -> None:

@@ -16,7 +16,7 @@ from synclave_shared.errors import JournalError
 __all__ = ["JournalDatabase", "sync", "unusable"]
 
 _APPLICATION_ID: Final = 0x53594E43  # tells a journal from any other SQLite file
-_VERSION: Final = 1
+_VERSION: Final = 2
 _BUSY_TIMEOUT_S: Final = 30.0
 
 _TABLES: Final = """
@@ -46,6 +46,9 @@ CREATE TABLE inclusions (
     plan TEXT NOT NULL, entry INTEGER NOT NULL REFERENCES entries(number), PRIMARY KEY (plan, entry)
 ) STRICT;
 CREATE TABLE seen (plan TEXT PRIMARY KEY, size INTEGER NOT NULL, root TEXT NOT NULL, note TEXT NOT NULL) STRICT;
+CREATE TABLE data_sets (name TEXT PRIMARY KEY, folder TEXT NOT NULL UNIQUE) STRICT;
+CREATE TRIGGER data_set_stays BEFORE DELETE ON data_sets BEGIN SELECT RAISE(ABORT, 'a name stays bound'); END;
+CREATE TRIGGER data_set_is_fixed BEFORE UPDATE ON data_sets BEGIN SELECT RAISE(ABORT, 'a name stays bound'); END;
 CREATE TRIGGER spend_stays BEFORE DELETE ON reservations BEGIN SELECT RAISE(ABORT, 'a spend is never undone'); END;
 CREATE TRIGGER spend_is_fixed
 BEFORE UPDATE OF plan, round, dataset, mechanism, request_digest, reserved_at ON reservations

@@ -20,7 +20,7 @@ from typing import Final, Self
 
 from synclave_client.vault.database import JournalDatabase, sync, unusable
 from synclave_shared.canonical import canonical_bytes, decimal_text, sha256_hex
-from synclave_shared.errors import JournalError, PolicyRefusal
+from synclave_shared.errors import ConfigurationError, JournalError, PolicyRefusal
 from synclave_shared.plan import TrainPlan
 from synclave_shared.privacy.budget import Budget
 from synclave_shared.privacy.mechanism import MECHANISM, GaussianSum, PoissonGaussian
@@ -154,9 +154,44 @@ class Journal:
         """Close the journal and let another vault open it."""
         self._database.close()
 
-    def accept(self, plan: TrainPlan, *, signature: str, dataset: str, budget: Budget, entry: bytes) -> None:
-        """Store an accepted plan and its signed ``plan-accepted`` entry, durably."""
+    def check_dataset(self, dataset: str, folder: Path) -> None:
+        """Refuse a data set under a new name, or a name for other data: a name is what a budget hangs on.
+
+        Args:
+            dataset: the data set's name in the settings.
+            folder: its data folder.
+
+        Raises:
+            ConfigurationError: if a plan was accepted for this folder, one above or one below it under another name,
+                or for this name with another folder.
+        """
+        here = folder.resolve()
+        for name, text in self._database.all("SELECT name, folder FROM data_sets"):
+            there = Path(text)
+            if name == dataset and there != here:
+                raise ConfigurationError(
+                    expected=f"the data set {dataset} in {there}, where its budget was first spent",
+                    found=f"data_folder {here}",
+                    remedy="Put these patients there, or give other patients another `dataset` in site.toml.",
+                )
+            if name != dataset and (there == here or there in here.parents or here in there.parents):
+                raise ConfigurationError(
+                    expected=f"the data in {there} under the name of their budget, {name}",
+                    found=f"dataset {dataset} with data_folder {here}",
+                    remedy="Correct `dataset` in site.toml: the same patients have one budget, whatever their name.",
+                )
+
+    def accept(
+        self, plan: TrainPlan, *, signature: str, dataset: str, folder: Path, budget: Budget, entry: bytes
+    ) -> None:
+        """Store an accepted plan and its signed ``plan-accepted`` entry, durably, and bind the data set to its folder.
+
+        Raises:
+            ConfigurationError: see :meth:`check_dataset`.
+        """
         with self._database.write() as database:
+            self.check_dataset(dataset, folder)
+            database.execute("INSERT OR IGNORE INTO data_sets VALUES (?, ?)", (dataset, str(folder.resolve())))
             database.execute(
                 "INSERT INTO plans VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
                 (
@@ -421,6 +456,10 @@ class Journal:
         """The newest verified checkpoint of the plan's ledger, or None."""
         row = self._database.one("SELECT size, root, note FROM seen WHERE plan = ?", digest)
         return None if row is None else SeenNote(size=row[0], root=row[1], note=row[2])
+
+    def seen_plans(self) -> list[str]:
+        """Digests of the plans of whose ledgers a checkpoint was verified, newest first."""
+        return [row[0] for row in self._database.all("SELECT plan FROM seen ORDER BY rowid DESC")]
 
     def record_seen(self, digest: str, seen: SeenNote, included: Sequence[int]) -> None:
         """Remember a verified checkpoint and the numbers of the entries that it was proved to include."""

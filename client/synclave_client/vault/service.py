@@ -61,10 +61,11 @@ def serve_site(settings: SiteSettings, training_lock: threading.Lock) -> Any:
     """
     journal = Journal.open(settings.journal_file)
     try:
+        journal.check_dataset(settings.dataset, settings.data_folder)
         key = SigningKey.load(settings.key_file)
         _open_socket_folder(settings)
         vault = Vault(settings, journal, key, _load(settings), training_lock=training_lock)
-        server = serve(vault.handle, settings.socket_path)
+        server = serve(vault.handle, settings.socket_path, for_group=settings.gateway_group is not None)
     except BaseException:
         journal.close()
         raise

@@ -152,6 +152,7 @@ class Vault:
         content = request.plan.encode()
         plan = TrainPlan.from_bytes(content)
         digest = plan.digest
+        self._journal.check_dataset(self._settings.dataset, self._settings.data_folder)
         try:
             check_signer(plan, self._settings, signature_valid=self._is_signed(content, request.signature))
             seen, cosignature = self._witness(digest, request.checkpoint, proposal=True)
@@ -178,6 +179,7 @@ class Vault:
                     plan,
                     signature=request.signature,
                     dataset=self._settings.dataset,
+                    folder=self._settings.data_folder,
                     budget=self._settings.budget,
                     entry=self._sign("plan-accepted", digest, acceptance),
                 )
@@ -208,6 +210,7 @@ class Vault:
                 raise PolicyRefusal(
                     "plan-not-accepted", found=f"a round of plan {digest[:16]}", remedy="Propose the plan first."
                 )
+            self._journal.check_dataset(self._settings.dataset, self._settings.data_folder)
             self._check_pause()
             seen, cosignature = self._witness(digest, request.checkpoint)
             mechanism = _mechanism(accepted.plan, number)
