@@ -12,8 +12,9 @@ from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.proto.message_pb2 import Message, PullObjectResponse
 from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 
-from synclave_server.federation import gate
+from synclave_server.federation import gate, superlink
 from synclave_server.federation.gate import Doorbell, loopback_gate, public_gate
+from synclave_shared.processes import free_port
 
 Event = MutableMapping[str, Any]
 PULL = "/v1/fleet/pull-messages"
@@ -210,5 +211,93 @@ def test_the_public_side_shows_the_sites_part_alone(method: str, path: str) -> N
         await client.ask(gates(superlink)[0])
         assert client.events[0]["status"] == 404
         assert not superlink.paths
+
+    asyncio.run(scenario())
+
+
+class Sender(Client):
+    """A client whose body comes in pieces of 64 KiB, and never ends if ``size`` is None."""
+
+    def __init__(self, path: str, size: int | None) -> None:
+        super().__init__(path)
+        self._left = size
+
+    async def receive(self) -> Event:
+        if self._left is None:
+            await asyncio.sleep(0.01)
+            return {"type": "http.request", "body": b".", "more_body": True}
+        piece = min(self._left, 2**16)
+        self._left -= piece
+        return {"type": "http.request", "body": bytes(piece), "more_body": self._left > 0}
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "passes"),
+    [
+        ("/v1/fleet/push-object", 5 * 2**20 + 2**12, True),
+        ("/v1/fleet/push-object", 9 * 2**20, False),
+        ("/v1/fleet/push-messages", 2**19, True),
+        ("/v1/fleet/push-messages", 2 * 2**20, False),
+        ("/v1/fleet/activate-node", 2 * 2**20, False),
+        ("/health", 2 * 2**20, False),
+    ],
+)
+def test_strangers_cannot_make_us_hold_more_than_a_chunk(path: str, size: int, passes: bool) -> None:
+    reached: list[int] = []
+
+    async def application(_scope: gate.Scope, receive: gate.Receive, send: gate.Send) -> None:
+        reached.append(len((await receive())["body"]))
+        await gate._refuse(send, 401)
+
+    async def scenario() -> None:
+        client = Sender(path, size)
+        bells = {"to_sites": Doorbell(), "to_coordinator": Doorbell()}
+        await client.ask(public_gate(application, **bells))
+        assert client.events[0]["status"] == (401 if passes else 413)
+        assert reached == ([size] if passes else [])
+
+    asyncio.run(scenario())
+
+
+def test_a_body_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "BODY_TIMEOUT_S", 0.05)
+
+    async def scenario() -> None:
+        flower = SuperLink()
+        client = Sender("/v1/fleet/push-object", None)
+        await asyncio.wait_for(client.ask(gates(flower)[0]), 1)
+        assert client.events[0]["status"] == 503
+        assert not flower.paths
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.loopback
+def test_connections_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(superlink, "MAX_CONNECTIONS", 3)
+    request = b"GET /docs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+    async def status(port: int) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        answer = await asyncio.wait_for(reader.readline(), 5)
+        writer.close()
+        return answer.split()[1]
+
+    async def scenario() -> None:
+        port = free_port()
+        server = superlink._public_server(gates(SuperLink())[0], "127.0.0.1", port, None, None)
+        serving = asyncio.ensure_future(server.serve())
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        assert await status(port) == b"404"
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        assert await status(port) == b"503"
+        for _reader, writer in idle:
+            writer.close()
+        await asyncio.sleep(0.05)
+        assert await status(port) == b"404"
+        server.should_exit = True
+        await asyncio.wait_for(serving, 5)
 
     asyncio.run(scenario())

@@ -23,7 +23,7 @@ from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.proto.message_pb2 import PullObjectResponse
 from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 
-__all__ = ["CONTROL_SECRET_HEADER", "MAX_BODY_BYTES", "Doorbell", "loopback_gate", "public_gate"]
+__all__ = ["CONTROL_SECRET_HEADER", "MAX_CONNECTIONS", "Doorbell", "loopback_gate", "public_gate"]
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
@@ -33,8 +33,19 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CONTROL_SECRET_HEADER: Final = "x-synclave-secret"  # noqa: S105 - the name of a header
 
-MAX_BODY_BYTES: Final = 64 * 2**20
-"""Flower sends arrays in chunks of 5 MiB; nothing legitimate comes near this."""
+MAX_OBJECT_BYTES: Final = 8 * 2**20
+"""Limit of a body that carries an object: Flower's chunks of arrays are 5 MiB, our headers at most 4 MiB."""
+
+MAX_BODY_BYTES: Final = 2**20
+"""Limit of any other body from a site: identifiers and signatures, with a message those of its chunks as well."""
+
+MAX_CONNECTIONS: Final = 512
+"""How many connections the public port serves at a time. Bodies are read before Flower asks who sends them, so that
+this times :data:`MAX_OBJECT_BYTES`, 4 GiB, is what strangers can make us hold. A site has about ten; who is beyond the
+limit gets 503, upon which a SuperNode asks again."""
+
+BODY_TIMEOUT_S: Final = 120.0
+"""How long a body may take to arrive: eight chunks at a time over a line of 3 Mbit/s."""
 
 HOLD_S: Final = 12.0
 """How long a question for messages is held. Flower's clients give up a request after 30 s."""
@@ -43,6 +54,7 @@ COALESCE_S: Final = 0.02
 """Pause between news and asking again: what arrives together is noticed together."""
 
 _FLEET: Final = re.compile(r"/v1/fleet/[a-z-]+")
+_OBJECT: Final = "/v1/fleet/push-object"
 _PUSH: Final = re.compile(r"/v1/(fleet|runtime)/push-(messages|object)")
 
 
@@ -95,15 +107,15 @@ async def _refuse(send: Send, status: int) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _read_body(receive: Receive) -> bytes | None:
-    """The whole body, or None if it is larger than the limit or the peer is gone."""
+async def _read_body(receive: Receive, limit: int) -> bytes | None:
+    """The whole body, or None if it is larger than ``limit`` bytes or the peer is gone."""
     body = bytearray()
     while True:
         event = await receive()
         if event["type"] != "http.request":
             return None
         body += event.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
+        if len(body) > limit:
             return None
         if not event.get("more_body", False):
             return bytes(body)
@@ -167,9 +179,15 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-async def _pass(app: App, scope: Scope, receive: Receive, send: Send, *, hears: Doorbell, rings: Doorbell) -> None:
+async def _pass(
+    app: App, scope: Scope, receive: Receive, send: Send, *, limit: int, hears: Doorbell, rings: Doorbell
+) -> None:
     """Let a request through; hold it if its answer has to wait, and tell the other side if it brings something."""
-    body = await _read_body(receive)
+    try:
+        body = await asyncio.wait_for(_read_body(receive, limit), BODY_TIMEOUT_S)
+    except TimeoutError:
+        await _refuse(send, 503)  # not 408: Flower gives up on that, and lines do stall
+        return
     if body is None:
         await _refuse(send, 413)
     elif scope["path"] in _HELD:
@@ -190,7 +208,8 @@ def public_gate(app: App, *, to_sites: Doorbell, to_coordinator: Doorbell) -> Ap
         if path != "/health" and not (_FLEET.fullmatch(path) and scope["method"] == "POST"):
             await _refuse(send, 404)
         else:
-            await _pass(app, scope, receive, send, hears=to_sites, rings=to_coordinator)
+            limit = MAX_OBJECT_BYTES if path == _OBJECT else MAX_BODY_BYTES
+            await _pass(app, scope, receive, send, limit=limit, hears=to_sites, rings=to_coordinator)
 
     return gate
 
@@ -208,6 +227,6 @@ def loopback_gate(app: App, secret: str, *, to_sites: Doorbell, to_coordinator: 
             if not hmac.compare_digest(given, expected):
                 await _refuse(send, 401)
                 return
-        await _pass(app, scope, receive, send, hears=to_coordinator, rings=to_sites)
+        await _pass(app, scope, receive, send, limit=MAX_OBJECT_BYTES, hears=to_coordinator, rings=to_sites)
 
     return gate

@@ -20,7 +20,7 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
 from flwr.superlink.main import create_app
 
-from synclave_server.federation.gate import Doorbell, loopback_gate, public_gate
+from synclave_server.federation.gate import MAX_CONNECTIONS, App, Doorbell, loopback_gate, public_gate
 
 STOP_GRACE_S: Final = 2
 """How long requests that are being answered may take when we are asked to end."""
@@ -64,6 +64,25 @@ def _flower_application(port: int, secret: str) -> object:
     return create_app(config, SuperLinkLifespan)
 
 
+def _public_server(app: App, host: str, port: int, certificate: Path | None, private_key: Path | None) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            host=host,
+            port=port,
+            ssl_certfile=certificate,
+            ssl_keyfile=private_key,
+            access_log=False,
+            log_level="warning",
+            ws="none",
+            lifespan="off",  # the application's life is the loopback server's
+            server_header=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=STOP_GRACE_S,
+        )
+    )
+
+
 async def _serve(arguments: argparse.Namespace) -> None:
     secret = arguments.secret_file.read_text(encoding="ascii").strip()
     to_sites, to_coordinator = Doorbell(), Doorbell()
@@ -78,19 +97,12 @@ async def _serve(arguments: argparse.Namespace) -> None:
             timeout_graceful_shutdown=STOP_GRACE_S,
         )
     )
-    public = _Server(
-        uvicorn.Config(
-            public_gate(application, to_sites=to_sites, to_coordinator=to_coordinator),  # type: ignore[arg-type]
-            host=arguments.host,
-            port=arguments.port,
-            ssl_certfile=arguments.certificate,
-            ssl_keyfile=arguments.private_key,
-            access_log=False,
-            log_level="warning",
-            lifespan="off",  # the application's life is the loopback server's
-            server_header=False,
-            timeout_graceful_shutdown=STOP_GRACE_S,
-        )
+    public = _public_server(
+        public_gate(application, to_sites=to_sites, to_coordinator=to_coordinator),
+        arguments.host,
+        arguments.port,
+        arguments.certificate,
+        arguments.private_key,
     )
 
     def stop() -> None:
