@@ -88,7 +88,7 @@ def initial_model(plan: TrainPlan, schema: Schema) -> InitialModel:
         return estimate.logits, estimate.label_shares.astype(np.float32)
 
     return InitialModel(
-        parameters=parameter_vector(build_code_denoiser(plan.model, CodeLayout.of(schema))),
+        parameters=parameter_vector(build_code_denoiser(CodeLayout.of(schema))),
         anchor_size=anchor_size(schema),
         marginals_size=marginals_size(schema),
         anchor=anchor,

@@ -11,7 +11,7 @@ import math
 import tomllib
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -32,7 +32,14 @@ __all__ = [
     "explain_validation",
     "read_plan_toml",
     "round_mechanism",
+    "signed_plan_bytes",
 ]
+
+PLAN_DOMAIN: Final = b"synclave-plan/v1\n"
+"""Keeps a signature on a plan from being one on an entry or a checkpoint, and the other way round."""
+
+MAX_SITES: Final = 500
+"""The plan is one ledger entry, and an entry holds 65,535 bytes. With long names fewer sites fit; signing says so."""
 
 MARGINALS_ROUND = 0
 """Round 0 is the one-shot release of noisy marginals; rounds 1 to ``federation.rounds`` train."""
@@ -167,7 +174,7 @@ class TrainPlan(FrozenModel):
     optimiser: Optimiser = Optimiser()
     privacy: Privacy
     federation: Federation
-    sites: Annotated[tuple[SiteEntry, ...], Field(min_length=1, max_length=10_000)]
+    sites: Annotated[tuple[SiteEntry, ...], Field(min_length=1, max_length=MAX_SITES)]
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -276,6 +283,11 @@ class TrainPlan(FrozenModel):
     def mechanisms(self) -> list[PoissonGaussian | GaussianSum]:
         """Every mechanism of the plan in order: its worst-case spend at each site."""
         return all_mechanisms(self.privacy, self.federation)
+
+
+def signed_plan_bytes(content: bytes) -> bytes:
+    """What the coordinator signs: the canonical JSON of a plan behind a line that no other signed thing begins with."""
+    return PLAN_DOMAIN + content
 
 
 def round_mechanism(privacy: Privacy, federation: Federation, round_number: int) -> PoissonGaussian | GaussianSum:

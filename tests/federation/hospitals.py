@@ -27,7 +27,7 @@ from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.store import Ledger
 from synclave_shared.models.anchor import marginals_size
 from synclave_shared.models.codes import parameter_count
-from synclave_shared.plan import Federation, Marginals, ModelSpec, Privacy, SiteEntry, TrainPlan
+from synclave_shared.plan import Federation, Marginals, ModelSpec, Privacy, SiteEntry, TrainPlan, signed_plan_bytes
 from synclave_shared.privacy.budget import Budget
 from synclave_shared.protocol import Envelope, Reply, encode_update, parse_reply, parse_request
 
@@ -47,7 +47,7 @@ def make_plan(**federation: Any) -> TrainPlan:
         coordinator_key=COORDINATOR_KEY.public_text,
         schema_name=SCHEMA.name,
         schema_digest=SCHEMA.digest,
-        model=ModelSpec(hidden=8, blocks=1, noise_features=4, noise_levels=1),
+        model=ModelSpec(noise_levels=1),
         privacy=Privacy(
             noise_multiplier=Decimal(4),
             selection_rate=Decimal("0.05"),
@@ -76,7 +76,7 @@ class ToyWorkload:
 
     def release(self, plan: TrainPlan, round_number: int, payload: bytes) -> NDArray[np.int64]:
         self.trained.append(round_number)
-        size = marginals_size(SCHEMA) if round_number == 0 else parameter_count(plan.model, SCHEMA)
+        size = marginals_size(SCHEMA) if round_number == 0 else parameter_count(SCHEMA)
         seed = hashlib.sha256(f"{self.name}/{round_number}/".encode() + payload).digest()
         values = np.random.default_rng(list(seed)).standard_normal(size)
         return to_fixed(100 + 10 * values if round_number == 0 else values / np.linalg.norm(values))
@@ -167,7 +167,9 @@ def with_header(answer: Envelope, **changes: Any) -> Envelope:
 def prepare(folder: Path, plan: TrainPlan) -> RunFolder:
     """A run's folder for ``plan``."""
     content = plan.to_bytes()
-    return RunFolder.prepare(folder, content, COORDINATOR_KEY.sign_text(content), SCHEMA.to_json_bytes())
+    return RunFolder.prepare(
+        folder, content, COORDINATOR_KEY.sign_text(signed_plan_bytes(content)), SCHEMA.to_json_bytes()
+    )
 
 
 def events(run: RunFolder) -> list[RoundProgress]:

@@ -53,7 +53,7 @@ def mean_of_last_updates(world: World, names: Sequence[str]) -> NDArray[np.float
     """Slow truth: what the sites sent in the last round (the reply before that to the close), weighted by hand."""
     plan = world.run.plan()
     patients = {name: plan.site(name).nominal_patients for name in names}
-    size = parameter_count(plan.model, SCHEMA)
+    size = parameter_count(SCHEMA)
     return np.sum(
         [
             patients[name]

@@ -82,7 +82,7 @@ def small_plan(nominal_patients: int = 200, **changes: dict[str, Any]) -> TrainP
         "selection_rate": Decimal("0.2"),
         "marginals": Marginals(noise_multiplier=Decimal(1), clip_norm=Decimal(3)),
     }
-    model = {"hidden": 8, "blocks": 1, "noise_features": 4, "noise_levels": 3}
+    model = {"noise_levels": 3}
     schema = small_schema()
     keys = {"north": "A" * 42 + "E=", "south": "A" * 42 + "I="}
     return TrainPlan(

@@ -15,16 +15,13 @@ from synclave_shared.models.codes import (
     split_payload,
 )
 from synclave_shared.models.layout import CodeLayout
-from synclave_shared.plan import ModelSpec
 from tests.models.small import LAYOUT, small_schema
-
-SPEC = ModelSpec(hidden=8, blocks=2, noise_features=5, noise_levels=2)
 
 
 def test_the_vector_has_the_stated_size_and_survives_a_round_trip() -> None:
-    model = build_code_denoiser(SPEC, LAYOUT)
+    model = build_code_denoiser(LAYOUT)
     vector = parameter_vector(model)
-    assert vector.size == parameter_count(SPEC, small_schema())
+    assert vector.size == parameter_count(small_schema())
     changed = np.random.default_rng(0).normal(size=vector.size).astype(np.float32)
     load_parameter_vector(model, changed)
     assert np.array_equal(parameter_vector(model), changed)
@@ -32,7 +29,7 @@ def test_the_vector_has_the_stated_size_and_survives_a_round_trip() -> None:
 
 @pytest.mark.parametrize("fault", ["short", "long", "nan", "matrix"])
 def test_a_bad_vector_is_refused_and_the_model_unchanged(fault: str) -> None:
-    model = build_code_denoiser(SPEC, LAYOUT)
+    model = build_code_denoiser(LAYOUT)
     before = parameter_vector(model)
     bad = {
         "short": before[:-1] + 1,
@@ -47,22 +44,14 @@ def test_a_bad_vector_is_refused_and_the_model_unchanged(fault: str) -> None:
 
 def test_the_payload_is_parameters_then_anchor() -> None:
     schema = small_schema()
-    size = model_payload_size(SPEC, schema)
+    size = model_payload_size(schema)
     payload = np.arange(size, dtype=np.float32)
-    parameters, anchor = split_payload(payload, SPEC, schema)
+    parameters, anchor = split_payload(payload, schema)
     assert anchor.shape == (2, 12)
     assert np.array_equal(np.concatenate([parameters, anchor.ravel()]), payload)
-    assert size == parameter_count(SPEC, schema) + anchor_size(schema)
+    assert size == parameter_count(schema) + anchor_size(schema)
     with pytest.raises(SnapshotError):
-        split_payload(payload[:-1], SPEC, schema)
-
-
-def test_the_same_seed_builds_the_same_model_and_another_seed_another() -> None:
-    first = parameter_vector(build_code_denoiser(SPEC, LAYOUT))
-    torch.manual_seed(123)
-    assert np.array_equal(first, parameter_vector(build_code_denoiser(SPEC, LAYOUT)))
-    other = SPEC.model_copy(update={"init_seed": 1})
-    assert not np.array_equal(first, parameter_vector(build_code_denoiser(other, LAYOUT)))
+        split_payload(payload[:-1], schema)
 
 
 def test_a_coupling_is_symmetric_and_uses_every_parameter() -> None:
@@ -74,17 +63,15 @@ def test_a_coupling_is_symmetric_and_uses_every_parameter() -> None:
     assert sorted(matrix.triu()[matrix.triu() != 0].tolist()) == list(range(1, 16))
 
 
-@pytest.mark.parametrize("blocks", [0, 2])
-def test_the_untrained_model_is_the_exact_posterior_of_independent_columns(blocks: int) -> None:
+def test_the_untrained_model_is_the_exact_posterior_of_independent_columns() -> None:
     """Against Bayes' rule written out with Gaussian densities."""
-    spec = SPEC.model_copy(update={"blocks": blocks})
     generator = torch.Generator().manual_seed(3)
     anchor = torch.randn(2, 12, generator=generator)
     prior = prior_logits(anchor, LAYOUT)
     x = torch.randn(4, 3, 12, generator=generator)
     sigma = torch.tensor([0.4, 1.0, 3.0]).expand(4, 3)
     labels = torch.tensor([0, 1, 0, 1])
-    logits = posterior_logits(build_code_denoiser(spec, LAYOUT), x, sigma, labels, prior, spec, LAYOUT)
+    logits = posterior_logits(build_code_denoiser(LAYOUT), x, sigma, labels, prior, LAYOUT)
     found = posterior_mean(logits, LAYOUT).double()
 
     prevalence = posterior_mean(prior, LAYOUT)[labels][:, None].double()

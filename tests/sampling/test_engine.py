@@ -21,7 +21,7 @@ from synclave_shared.models.codes import build_code_denoiser, parameter_vector
 from tests.models.small import LAYOUT, small_plan, small_schema
 
 SCHEMA = small_schema()
-PLAN = small_plan(model={"blocks": 0})
+PLAN = small_plan()
 ANCHOR = np.log(np.array([[0.2] * 9 + [0.5, 0.3, 0.2], [0.4] * 9 + [0.2, 0.2, 0.6]], np.float32))
 ANCHOR[:, :9] -= np.log1p(-np.exp(ANCHOR[:, :9]))
 
@@ -29,7 +29,7 @@ ANCHOR[:, :9] -= np.log1p(-np.exp(ANCHOR[:, :9]))
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with a strong positive coupling of codes 0 and 1."""
-    model = parameter_vector(build_code_denoiser(PLAN.model, LAYOUT))
+    model = parameter_vector(build_code_denoiser(LAYOUT))
     model[1] = 1.0
     folder = tmp_path_factory.mktemp("run") / "snapshot"
     write_snapshot(

@@ -1,5 +1,7 @@
 """Clipping against one-at-a-time backward passes, and what one patient can change."""
 
+from dataclasses import dataclass, fields, replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,16 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from synclave_client.training.loop import DiffusionBatch, DiffusionLoss
+from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import PatientGradients
 from synclave_shared.diffusion.preconditioning import prior_logits
-from synclave_shared.models.codes import CodeDenoiser, build_code_denoiser
+from synclave_shared.models.codes import CodeDenoiser, SymmetricCoupling, build_code_denoiser
 from synclave_shared.plan import ModelSpec
 from tests.models.small import LAYOUT, small_rows
 
 
-def network(blocks: int, scale: float = 0.1) -> CodeDenoiser:
+def network(scale: float = 0.1) -> CodeDenoiser:
     """A network whose parameters are all away from zero."""
-    model = build_code_denoiser(spec(blocks), LAYOUT)
+    model = build_code_denoiser(LAYOUT)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -26,23 +29,25 @@ def network(blocks: int, scale: float = 0.1) -> CodeDenoiser:
     return model
 
 
-def spec(blocks: int, levels: int = 3) -> ModelSpec:
-    return ModelSpec(hidden=8, blocks=blocks, noise_features=4, noise_levels=levels)
-
-
-def loss_of(blocks: int, levels: int = 3) -> DiffusionLoss:
+def loss_of(levels: int = 3) -> DiffusionLoss:
     anchor = torch.randn(2, 12, generator=torch.Generator().manual_seed(2))
-    return DiffusionLoss(spec=spec(blocks, levels), layout=LAYOUT, prior=prior_logits(anchor, LAYOUT))
+    return DiffusionLoss(spec=ModelSpec(noise_levels=levels), layout=LAYOUT, prior=prior_logits(anchor, LAYOUT))
 
 
 def batch_of(loss: DiffusionLoss, patients: int, seed: int = 0) -> DiffusionBatch:
     features, labels = small_rows(patients, seed)
-    generator = torch.Generator().manual_seed(seed)
-    return loss.draw(torch.from_numpy(features).float(), torch.from_numpy(labels), generator)
+    streams = PatientStreams(SecretRandomness(seed.to_bytes(32, "big")))
+    return loss.draw(
+        torch.from_numpy(features).float(), torch.from_numpy(labels), streams, 0, np.arange(patients, dtype=np.int64)
+    )
+
+
+def select(batch: DiffusionBatch, chosen: Tensor) -> DiffusionBatch:
+    return DiffusionBatch(**{field.name: getattr(batch, field.name)[chosen] for field in fields(batch)})
 
 
 def only(batch: DiffusionBatch, patient: int) -> DiffusionBatch:
-    return batch.select(torch.arange(len(batch)) == patient)
+    return select(batch, torch.arange(len(batch)) == patient)
 
 
 def gradient(model: nn.Module, loss: DiffusionLoss, batch: DiffusionBatch) -> NDArray[np.float64]:
@@ -51,27 +56,25 @@ def gradient(model: nn.Module, loss: DiffusionLoss, batch: DiffusionBatch) -> ND
     return torch.cat([part.reshape(-1) for part in parts]).double().numpy()
 
 
-@pytest.mark.parametrize("blocks", [0, 2])
 @pytest.mark.parametrize("clip_norm", [0.05, 1.0, 1000.0])
-def test_the_clipped_sum_is_that_of_one_backward_pass_per_patient(blocks: int, clip_norm: float) -> None:
-    loss = loss_of(blocks)
+def test_the_clipped_sum_is_that_of_one_backward_pass_per_patient(clip_norm: float) -> None:
+    loss = loss_of()
     batch = batch_of(loss, 17)
-    model = network(blocks)
+    model = network()
     expected = np.zeros(sum(parameter.numel() for parameter in model.parameters()))
     for patient in range(len(batch)):
         own = gradient(model, loss, only(batch, patient))
         expected += own * min(1.0, clip_norm / np.linalg.norm(own))
-    pieces = [batch.select(torch.arange(17) < 6), batch.select(torch.arange(17) >= 6)]
-    found = PatientGradients(network(blocks), loss, clip_norm).clipped_sum(pieces)
-    assert np.linalg.norm(found - expected) <= 2e-4 * np.linalg.norm(expected)
+    pieces = [select(batch, torch.arange(17) < 6), select(batch, torch.arange(17) >= 6)]
+    found = PatientGradients(network(), loss, clip_norm).clipped_sum(pieces)
+    assert np.linalg.norm(found - expected) <= 4e-3 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("blocks", [0, 1])
 @pytest.mark.parametrize("row", ["zeros", "ones", "common", "loud", "enormous"])
-def test_one_patient_moves_the_sum_by_at_most_the_clip_norm(blocks: int, row: str) -> None:
+def test_one_patient_moves_the_sum_by_at_most_the_clip_norm(row: str) -> None:
     """Added or removed, whatever the patient's row: far beyond what any schema would let through."""
     clip_norm = 0.5
-    loss = loss_of(blocks)
+    loss = loss_of()
     batch = batch_of(loss, 9)
     clean = batch.clean.clone()
     sigma, noise = batch.sigma.clone(), batch.noise.clone()
@@ -79,18 +82,18 @@ def test_one_patient_moves_the_sum_by_at_most_the_clip_norm(blocks: int, row: st
     if row == "loud":
         noise[0] *= 50
         sigma[0] = 0.4
-    extreme = DiffusionBatch(clean=clean, labels=batch.labels, sigma=sigma, noise=noise)
-    gradients = PatientGradients(network(blocks), loss, clip_norm)
+    extreme = DiffusionBatch(clean=clean, labels=batch.labels, sigma=sigma, noise=noise, present=batch.present)
+    gradients = PatientGradients(network(), loss, clip_norm)
     with_patient = gradients.clipped_sum([extreme])
-    without = gradients.clipped_sum([extreme.select(torch.arange(9) > 0)])
+    without = gradients.clipped_sum([select(extreme, torch.arange(9) > 0)])
     assert np.linalg.norm(with_patient - without) <= clip_norm
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 20.0))
 @settings(max_examples=25, deadline=None)
 def test_no_drawn_patient_exceeds_the_clip_norm(seed: int, clip_norm: float) -> None:
-    loss = loss_of(1)
-    found = PatientGradients(network(1, 0.5), loss, clip_norm).clipped_sum([batch_of(loss, 1, seed)])
+    loss = loss_of()
+    found = PatientGradients(network(0.5), loss, clip_norm).clipped_sum([batch_of(loss, 1, seed)])
     assert np.linalg.norm(found) <= clip_norm
 
 
@@ -98,67 +101,170 @@ def test_noise_levels_are_averaged_before_clipping() -> None:
     """A patient's gradient is that of the mean over levels: repeating the levels changes nothing, and the norm of the
     clipped gradient is the norm of the mean, not the mean of clipped norms.
     """
-    loss = loss_of(0)
+    loss = loss_of()
     batch = batch_of(loss, 1)
     twice = DiffusionBatch(
         clean=batch.clean,
         labels=batch.labels,
         sigma=batch.sigma.repeat(1, 2),
         noise=batch.noise.repeat(1, 2, 1),
+        present=batch.present,
     )
-    model = network(0)
+    model = network()
     gradients = PatientGradients(model, loss, 1e6)
     assert np.allclose(gradients.clipped_sum([batch]), gradients.clipped_sum([twice]), rtol=1e-4, atol=1e-6)
 
-    each = [
-        DiffusionBatch(clean=batch.clean, labels=batch.labels, sigma=batch.sigma[:, [k]], noise=batch.noise[:, [k]])
-        for k in range(3)
-    ]
-    own = [gradient(network(0), loss, level) for level in each]
+    each = [replace(batch, sigma=batch.sigma[:, [k]], noise=batch.noise[:, [k]]) for k in range(3)]
+    own = [gradient(network(), loss, level) for level in each]
     clip_norm = 0.5 * float(np.linalg.norm(np.mean(own, axis=0)))
-    found = PatientGradients(network(0), loss, clip_norm).clipped_sum([batch])
+    found = PatientGradients(network(), loss, clip_norm).clipped_sum([batch])
     mean = np.mean(own, axis=0)
-    assert np.allclose(found, mean * clip_norm / np.linalg.norm(mean), rtol=1e-3, atol=1e-6)
+    assert np.allclose(found, mean * clip_norm / np.linalg.norm(mean), rtol=4e-3, atol=1e-6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levels:
+    """What reaches a coupling, put there by hand: inputs and output gradients [B, K, D]."""
+
+    inputs: Tensor
+    pulls: Tensor
+    present: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+def pulled(model: nn.Module, batch: Levels) -> Tensor:
+    """A loss whose gradient at the coupling's output is ``pulls``."""
+    return (model(batch.inputs) * batch.pulls).sum((1, 2))
+
+
+def hostile_levels(kind: str, size: float, patients: int = 40) -> Levels:
+    """Patients whose levels cancel: exactly, up to the last bits, or as a random antisymmetric matrix."""
+    generator = torch.Generator().manual_seed(3)
+    x = size * torch.randn(patients, 4, 12, generator=generator)
+    g = size * torch.randn(patients, 4, 12, generator=generator)
+    if kind == "opposite":
+        x[:, 1::2], g[:, 1::2] = x[:, ::2], -g[:, ::2]
+    elif kind == "nearly opposite":
+        x[:, 1::2], g[:, 1::2] = x[:, ::2], -g[:, ::2] * (1 + 1e-7)
+    elif kind == "antisymmetric":
+        x[:, 1], g[:, 1] = -g[:, 0] * (1 + 1e-7), x[:, 0]
+        x[:, 2:], g[:, 2:] = 0, 0
+    return Levels(inputs=x, pulls=g, present=torch.ones(patients, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("clip_norm", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e15])
+@pytest.mark.parametrize("kind", ["opposite", "nearly opposite", "antisymmetric", "loud"])
+def test_levels_that_cancel_do_not_smuggle_a_patient_past_the_clip_norm(
+    kind: str, size: float, clip_norm: float
+) -> None:
+    """The returned sums with and without the patient, among others who are as hostile."""
+    levels = hostile_levels(kind, size)
+    gradients = PatientGradients(SymmetricCoupling(12), pulled, clip_norm)
+    whole = gradients.clipped_sum([levels])
+    for patient in range(3):
+        present = levels.present.clone()
+        present[patient] = False
+        without = gradients.clipped_sum([replace(levels, present=present)])
+        assert np.linalg.norm(whole - without) <= clip_norm
+        alone = replace(levels, present=~present)
+        assert np.linalg.norm(gradients.clipped_sum([alone])) <= clip_norm
+
+
+@pytest.mark.parametrize("clip_norm", [1e-6, 1.0])
+@pytest.mark.parametrize("anchor_size", [1.0, 30.0, 1e30])
+@pytest.mark.parametrize("model_size", [0.1, 1e4, 1e30])
+def test_no_model_and_anchor_moves_one_patient_past_the_clip_norm(
+    model_size: float, anchor_size: float, clip_norm: float
+) -> None:
+    anchor = anchor_size * torch.randn(2, 12, generator=torch.Generator().manual_seed(2))
+    loss = DiffusionLoss(spec=ModelSpec(noise_levels=8), layout=LAYOUT, prior=prior_logits(anchor, LAYOUT))
+    batch = batch_of(loss, 30)
+    gradients = PatientGradients(network(model_size), loss, clip_norm)
+    whole = gradients.clipped_sum([batch])
+    for patient in range(30):
+        present = batch.present.clone()
+        present[patient] = False
+        without = gradients.clipped_sum([replace(batch, present=present)])
+        assert np.linalg.norm(whole - without) <= clip_norm
+
+
+def test_a_finite_loss_with_a_gradient_that_is_not_finite_contributes_nothing() -> None:
+    """The root's slope at 0 is infinite; the loss there is 0."""
+
+    def rooted(model: nn.Module, batch: Levels) -> Tensor:
+        return (model(batch.inputs) * batch.pulls).sum((1, 2)).abs().sqrt()
+
+    model = SymmetricCoupling(12)
+    with torch.no_grad():
+        model.weight.fill_(0.5)
+    levels = hostile_levels("loud", 1.0, 6)
+    levels.inputs[2] = 0
+    assert bool(torch.isfinite(rooted(model, levels)).all())
+    gradients = PatientGradients(model, rooted, 1.0)
+    found = gradients.clipped_sum([levels])
+    present = torch.arange(6) != 2
+    others = gradients.clipped_sum([replace(levels, present=present)])
+    assert np.array_equal(found, others)
+    assert np.abs(found).max() > 0
+
+
+@pytest.mark.parametrize("poisoned", [False, True])
+def test_the_work_is_the_same_whatever_the_data(poisoned: bool) -> None:
+    loss = loss_of()
+    batch = batch_of(loss, 6)
+    if poisoned:
+        batch.noise[2] = float("nan")
+    calls = []
+
+    def counted(model: nn.Module, batch: DiffusionBatch) -> Tensor:
+        calls.append(len(batch))
+        return loss(model, batch)
+
+    PatientGradients(network(), counted, 1.0).clipped_sum([batch])
+    assert calls == [6]
 
 
 def test_no_patient_gives_zeros() -> None:
-    loss = loss_of(1)
-    gradients = PatientGradients(network(1), loss, 1.0)
-    empty = batch_of(loss, 3).select(torch.zeros(3, dtype=torch.bool))
+    loss = loss_of()
+    gradients = PatientGradients(network(), loss, 1.0)
+    empty = select(batch_of(loss, 3), torch.zeros(3, dtype=torch.bool))
     assert not gradients.clipped_sum([]).any()
     assert not gradients.clipped_sum([empty]).any()
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
 def test_a_patient_without_finite_gradient_contributes_nothing(poison: float) -> None:
-    loss = loss_of(1)
+    loss = loss_of()
     batch = batch_of(loss, 6)
     noise = batch.noise.clone()
     noise[2] = poison
-    bad = DiffusionBatch(clean=batch.clean, labels=batch.labels, sigma=batch.sigma, noise=noise)
-    found = PatientGradients(network(1), loss, 1.0).clipped_sum([bad])
-    others = PatientGradients(network(1), loss, 1.0).clipped_sum([batch.select(torch.arange(6) != 2)])
+    bad = DiffusionBatch(clean=batch.clean, labels=batch.labels, sigma=batch.sigma, noise=noise, present=batch.present)
+    found = PatientGradients(network(), loss, 1.0).clipped_sum([bad])
+    others = PatientGradients(network(), loss, 1.0).clipped_sum([select(batch, torch.arange(6) != 2)])
     assert np.allclose(found, others, atol=1e-6)
     assert np.abs(found).max() > 0
 
 
 def test_if_no_loss_is_finite_the_sum_is_zero() -> None:
-    loss = loss_of(1)
+    loss = loss_of()
 
     def nan_loss(model: nn.Module, batch: DiffusionBatch) -> Tensor:
         return loss(model, batch) * float("nan")
 
-    assert not PatientGradients(network(1), nan_loss, 1.0).clipped_sum([batch_of(loss, 5)]).any()
+    assert not PatientGradients(network(), nan_loss, 1.0).clipped_sum([batch_of(loss, 5)]).any()
 
 
 def test_a_loss_that_mixes_patients_into_one_number_is_refused() -> None:
-    loss = loss_of(0)
+    loss = loss_of()
 
     def batch_mean(model: nn.Module, batch: DiffusionBatch) -> Tensor:
         return loss(model, batch).mean()
 
     with pytest.raises(ValueError, match="one value per patient"):
-        PatientGradients(network(0), batch_mean, 1.0).clipped_sum([batch_of(loss, 4)])
+        PatientGradients(network(), batch_mean, 1.0).clipped_sum([batch_of(loss, 4)])
 
 
 class BareParameter(nn.Module):
@@ -167,23 +273,23 @@ class BareParameter(nn.Module):
         self.offset = nn.Parameter(torch.zeros(3))
 
 
-@pytest.mark.parametrize("module", [BareParameter(), nn.BatchNorm1d(3), nn.Sequential(nn.Conv1d(1, 1, 1))])
+@pytest.mark.parametrize("module", [BareParameter(), nn.BatchNorm1d(3), nn.Sequential(nn.Linear(2, 2))])
 def test_a_network_that_cannot_be_clipped_exactly_is_refused(module: nn.Module) -> None:
     with pytest.raises(ValueError, match="holds"):
-        PatientGradients(module, loss_of(0), 1.0)
+        PatientGradients(module, loss_of(), 1.0)
 
 
 class UsedTwice(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.inner = network(0)
+        self.inner = network()
 
-    def forward(self, evidence: Tensor, condition: Tensor) -> Tensor:
-        twice: Tensor = self.inner(evidence, condition) + self.inner(2 * evidence, condition)
+    def forward(self, evidence: Tensor) -> Tensor:
+        twice: Tensor = self.inner(evidence) + self.inner(2 * evidence)
         return twice
 
 
 def test_a_layer_used_twice_is_refused() -> None:
-    loss = loss_of(0)
+    loss = loss_of()
     with pytest.raises(NotImplementedError, match="tying"):
         PatientGradients(UsedTwice(), loss, 1.0).clipped_sum([batch_of(loss, 4)])

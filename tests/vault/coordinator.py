@@ -20,7 +20,7 @@ from synclave_shared.ledger.checkpoint import Checkpoint, Note, sign_checkpoint
 from synclave_shared.ledger.entry import parse_entry
 from synclave_shared.ledger.keys import SigningKey, encode_base64
 from synclave_shared.ledger.merkle import MerkleTree, leaf_hash
-from synclave_shared.plan import Federation, Marginals, ModelSpec, Privacy, SiteEntry, TrainPlan
+from synclave_shared.plan import Federation, Marginals, ModelSpec, Privacy, SiteEntry, TrainPlan, signed_plan_bytes
 from synclave_shared.privacy.budget import Budget
 from synclave_shared.protocol import (
     EMPTY_DIGEST,
@@ -49,7 +49,7 @@ def make_plan(name: str = "first", **changes: Any) -> TrainPlan:
         "coordinator_key": COORDINATOR_KEY.public_text,
         "schema_name": "toy",
         "schema_digest": SCHEMA_DIGEST,
-        "model": ModelSpec(hidden=8, blocks=1, noise_features=4, noise_levels=1),
+        "model": ModelSpec(noise_levels=1),
         "privacy": Privacy(
             noise_multiplier=Decimal(4),
             selection_rate=Decimal("0.05"),
@@ -180,7 +180,7 @@ class Coordinator:
 
     def propose_request(self, *, signature: str | None = None) -> Envelope:
         content = self.plan.to_bytes()
-        signed = encode_base64(self.key.sign(content)) if signature is None else signature
+        signed = encode_base64(self.key.sign(signed_plan_bytes(content))) if signature is None else signature
         return Envelope.of(ProposeRequest(plan=content.decode(), signature=signed, checkpoint=self.present()))
 
     def propose(self) -> Reply:

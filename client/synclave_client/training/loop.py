@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from synclave_client.training.batch_selection import select_patients
 from synclave_client.training.marginals import release_marginals
-from synclave_client.training.noise import SecretRandomness
+from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import PatientGradients
 from synclave_client.training.release import fixed_point_update
 from synclave_shared.diffusion.losses import cross_entropy
@@ -46,21 +46,17 @@ class DiffusionBatch:
         labels: [B], label numbers; L where the label is hidden in this step.
         sigma: [B, K], noise levels.
         noise: [B, K, D], standard normal.
+        present: [B], false for rows of padding.
     """
 
     clean: Tensor
     labels: Tensor
     sigma: Tensor
     noise: Tensor
+    present: Tensor
 
     def __len__(self) -> int:
         return len(self.clean)
-
-    def select(self, chosen: Tensor) -> DiffusionBatch:
-        """The patients where ``chosen`` [B] is true."""
-        return DiffusionBatch(
-            clean=self.clean[chosen], labels=self.labels[chosen], sigma=self.sigma[chosen], noise=self.noise[chosen]
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,23 +71,35 @@ class DiffusionLoss:
         """One loss per patient, [B], in nats."""
         clean = batch.clean[:, None, :]
         x = clean + batch.sigma[..., None] * batch.noise
-        logits = posterior_logits(network, x, batch.sigma, batch.labels, self.prior, self.spec, self.layout)
+        logits = posterior_logits(network, x, batch.sigma, batch.labels, self.prior, self.layout)
         return cross_entropy(logits, clean.expand_as(logits), self.layout).mean(dim=1)
 
-    def draw(self, clean: Tensor, labels: Tensor, generator: torch.Generator) -> DiffusionBatch:
-        """Noise levels, noise and hidden labels for rows ``clean`` [B, D]."""
+    def draw(
+        self, clean: Tensor, labels: Tensor, streams: PatientStreams, step: int, rows: NDArray[np.int64]
+    ) -> DiffusionBatch:
+        """Noise levels, noise and hidden labels.
+
+        Args:
+            clean: [B, D]; what follows the first ``len(rows)`` rows is padding.
+            labels: [B], likewise.
+            streams: the patients' diffusion randomness.
+            step: number of the step in the round.
+            rows: which patients these are.
+        """
         patients, width = clean.shape
         levels = self.spec.noise_levels
-        device = clean.device
-        log_sigma = torch.randn(patients, levels, generator=generator, device=device)
-        sigma = torch.exp(float(self.spec.log_sigma_mean) + float(self.spec.log_sigma_std) * log_sigma)
-        sigma = sigma.clamp(float(self.spec.sigma_min), float(self.spec.sigma_max))
-        hidden = torch.rand(patients, generator=generator, device=device) < float(self.spec.label_dropout)
+        coins = np.ones(patients)
+        values = np.zeros((patients, levels * (1 + width)), np.float32)
+        coins[: len(rows)], values[: len(rows)] = streams.draw(step, rows, values.shape[1])
+        normals = torch.from_numpy(values).to(clean.device)
+        sigma = torch.exp(float(self.spec.log_sigma_mean) + float(self.spec.log_sigma_std) * normals[:, :levels])
+        hidden = torch.from_numpy(coins < float(self.spec.label_dropout)).to(clean.device)
         return DiffusionBatch(
             clean=clean,
             labels=torch.where(hidden, self.layout.label_values, labels),
-            sigma=sigma,
-            noise=torch.randn(patients, levels, width, generator=generator, device=device),
+            sigma=sigma.clamp(float(self.spec.sigma_min), float(self.spec.sigma_max)),
+            noise=normals[:, levels:].reshape(patients, levels, width),
+            present=torch.arange(patients, device=clean.device) < len(rows),
         )
 
 
@@ -131,7 +139,7 @@ def train_round(
     """
     layout = CodeLayout.of(schema)
     _check_dataset(dataset, layout)
-    network = build_code_denoiser(plan.model, layout).to(device)
+    network = build_code_denoiser(layout).to(device)
     load_parameter_vector(network, model_vector)
     logits = np.zeros((layout.label_values, layout.width), np.float32) if anchor is None else anchor
     prior = prior_logits(torch.from_numpy(np.array(logits, dtype=np.float32)), layout).to(device)
@@ -144,10 +152,10 @@ def train_round(
     # The exact model is kept in float64, beside the float32 network that computes gradients.
     exact = torch.from_numpy(model_vector.astype(np.float64)).requires_grad_()
     optimiser = _optimiser(exact, plan)
-    generator = torch.Generator(device=device).manual_seed(randomness.torch_seed())
-    for _ in range(plan.federation.steps_per_round):
+    streams = PatientStreams(randomness)
+    for step in range(plan.federation.steps_per_round):
         chosen = select_patients(len(dataset), plan.privacy.selection_rate, randomness)
-        total = gradients.clipped_sum(_batches(dataset, chosen, loss, generator, device))
+        total = gradients.clipped_sum(_batches(dataset, chosen, loss, streams, step, device))
         total += noise_std * randomness.normal(total.size)
         exact.grad = torch.from_numpy(total / batch_size)
         optimiser.step()
@@ -159,14 +167,18 @@ def _batches(
     dataset: PatientDataset,
     chosen: NDArray[np.int64],
     loss: DiffusionLoss,
-    generator: torch.Generator,
+    streams: PatientStreams,
+    step: int,
     device: torch.device | str,
 ) -> Iterator[DiffusionBatch]:
     for start in range(0, len(chosen), MICROBATCH_PATIENTS):
         rows = chosen[start : start + MICROBATCH_PATIENTS]
-        clean = torch.from_numpy(dataset.features[rows]).to(device=device, dtype=torch.float32)
-        labels = torch.from_numpy(dataset.labels[rows]).to(device)
-        yield loss.draw(clean, labels, generator)
+        # Tiles of one shape: with another shape a matrix product may round other patients' rows in another way, and a
+        # model made for it would blow that up.
+        clean = np.zeros((MICROBATCH_PATIENTS, dataset.features.shape[1]), np.float32)
+        labels = np.zeros(MICROBATCH_PATIENTS, np.int64)
+        clean[: len(rows)], labels[: len(rows)] = dataset.features[rows], dataset.labels[rows]
+        yield loss.draw(torch.from_numpy(clean).to(device), torch.from_numpy(labels).to(device), streams, step, rows)
 
 
 def _optimiser(parameters: Tensor, plan: TrainPlan) -> torch.optim.Optimizer:

@@ -2,7 +2,7 @@
 
 The privacy guarantee assumes that nobody can predict these numbers, so they come from ChaCha20 under a key of the
 operating system, never from a plan's seed: two sites with one seed would add noise that cancels in their difference.
-They are float64, because float32 coins miss small selection rates by percents and float32 noise has recognisable gaps.
+Both are float64, because float32 coins miss small selection rates by percents and float32 noise has recognisable gaps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from numpy.typing import NDArray
 
-__all__ = ["SecretRandomness"]
+__all__ = ["PatientStreams", "SecretRandomness"]
 
 KEY_BYTES: Final = 32
 CHUNK_VALUES: Final = 2**18
@@ -60,6 +60,33 @@ class SecretRandomness:
             part[half:] = radius * np.sin(angle)
         return values[:count]
 
-    def torch_seed(self) -> int:
-        """A seed for a ``torch.Generator`` whose numbers are not part of the privacy argument (diffusion noise)."""
-        return int(self.integers(1)[0] >> np.uint64(1))
+
+class PatientStreams:
+    """Diffusion randomness (noise levels, noise, hidden labels): an own stream of numbers for each patient and step.
+
+    Philox (Salmon et al. 2011) under a secret key of 128 bits; the upper half of its counter is (step, patient), so no
+    patient's numbers depend on which others the site has, and no two streams overlap.
+
+    Why the accounting may ignore these numbers: fix the stream of every possible patient, independently of the data.
+    Then a step is a fixed function of each patient's own record, clipped to C: the Poisson-selected Gaussian mechanism,
+    on any two neighbouring data sets the same streams for the common patients. Its privacy bound holds for each value
+    of the streams and hence for their mixture. The bound would hold even if the streams were known; with a secret key
+    nobody can enumerate them to sharpen an attack within it.
+
+    Args:
+        randomness: where the key comes from.
+    """
+
+    def __init__(self, randomness: SecretRandomness) -> None:
+        self._key = randomness.integers(2)
+
+    def draw(self, step: int, rows: NDArray[np.int64], normals: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """A uniform number [B] and standard normal numbers [B, normals] for each of the patients ``rows`` [B]."""
+        coins = np.empty(len(rows))
+        values = np.empty((len(rows), normals), np.float32)
+        for place, row in enumerate(rows):
+            philox = np.random.Philox(key=self._key, counter=np.array([0, 0, step, row], np.uint64))
+            generator = np.random.Generator(philox)
+            coins[place] = generator.random()
+            generator.standard_normal(out=values[place], dtype=np.float32)
+        return coins, values

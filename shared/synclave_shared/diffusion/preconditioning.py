@@ -18,15 +18,12 @@ import torch
 from torch import Tensor
 
 from synclave_shared.models.layout import CodeLayout
-from synclave_shared.plan import ModelSpec
 
 __all__ = [
     "LOGIT_BOUND",
     "Network",
     "column_scale",
     "independent_logits",
-    "label_one_hot",
-    "noise_features",
     "posterior_logits",
     "posterior_mean",
     "prior_logits",
@@ -48,8 +45,8 @@ With 1 / sqrt(v + floor) instead, a noisy step gains a fifth less and rare codes
 class Network(Protocol):
     """What predicts corrections: :class:`synclave_shared.models.codes.CodeDenoiser`, wrapped or not."""
 
-    def __call__(self, evidence: Tensor, condition: Tensor) -> Tensor:
-        """Map evidence [B, K, D] and condition [B, K, C] to correction logits [B, K, D]."""
+    def __call__(self, evidence: Tensor) -> Tensor:
+        """Map evidence [B, K, D] to correction logits [B, K, D]."""
         ...
 
 
@@ -105,24 +102,8 @@ def independent_logits(x: Tensor, sigma: Tensor, prior: Tensor, layout: CodeLayo
     return logits.clamp(-LOGIT_BOUND, LOGIT_BOUND)
 
 
-def noise_features(sigma: Tensor, width: int) -> Tensor:
-    """Sine and cosine features [..., width] of ln(sigma), periods from 1/2 to 32 in ln(sigma)."""
-    half = width // 2
-    periods = torch.logspace(-1.0, 5.0, half, base=2.0, dtype=sigma.dtype, device=sigma.device)
-    angle = 2 * torch.pi * sigma.log()[..., None] / periods
-    features = [angle.sin(), angle.cos()]
-    if width % 2:
-        features.append(torch.ones_like(angle[..., :1]))
-    return torch.cat(features, dim=-1)
-
-
-def label_one_hot(labels: Tensor, layout: CodeLayout) -> Tensor:
-    """One-hot labels [B, L + 1] of label numbers [B]; number L means that the label is hidden."""
-    return torch.nn.functional.one_hot(labels, layout.label_values + 1).to(torch.float32)
-
-
 def posterior_logits(
-    network: Network, x: Tensor, sigma: Tensor, labels: Tensor, prior: Tensor, spec: ModelSpec, layout: CodeLayout
+    network: Network, x: Tensor, sigma: Tensor, labels: Tensor, prior: Tensor, layout: CodeLayout
 ) -> Tensor:
     """The denoiser: posterior logits of clean rows given noisy ones.
 
@@ -132,7 +113,6 @@ def posterior_logits(
         sigma: [B, K], noise levels.
         labels: [B], label numbers; L for a hidden label.
         prior: [L + 1, D], from :func:`prior_logits`.
-        spec: the model's numbers.
         layout: columns.
 
     Returns:
@@ -142,6 +122,4 @@ def posterior_logits(
     independent = independent_logits(x, sigma, row, layout)
     scale = column_scale(prior, layout)
     evidence = scale * (posterior_mean(independent, layout) - posterior_mean(row, layout))
-    one_hot = label_one_hot(labels, layout)[:, None, :].expand(*sigma.shape, -1)
-    condition = torch.cat([noise_features(sigma, spec.noise_features), one_hot], dim=-1)
-    return (independent + scale * network(evidence, condition)).clamp(-LOGIT_BOUND, LOGIT_BOUND)
+    return (independent + scale * network(evidence)).clamp(-LOGIT_BOUND, LOGIT_BOUND)

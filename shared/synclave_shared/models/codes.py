@@ -5,14 +5,13 @@ outside (:mod:`synclave_shared.diffusion.preconditioning`), so the untrained net
 matters, is already the exact denoiser of independent columns, and all that the privacy budget has to pay for are the
 correlations.
 
-The main part is one symmetric matrix of couplings between standardised columns: the first-order expansion of the exact
+The network is one symmetric matrix of couplings between standardised columns: the first-order expansion of the exact
 posterior in the correlations (a Boltzmann machine's mean-field step). One patient's gradient is then an outer product
 of standardised residuals, its expectation the matrix of correlations that the model misses: under noise it learns in
-a few steps what a multilayer network cannot find at all. A residual network can be added (``blocks``) for data sets and
-budgets large enough to pay for it.
+a few steps what a multilayer network cannot find at all. One bilinear layer also has per-patient gradients whose norms
+can be bounded with a proof, rounding included, whatever model the coordinator sends.
 
-Shapes: ``B`` patients, ``K`` noise levels, ``D`` columns, ``L`` label values, ``F`` noise features, ``P`` parameters.
-All parameters sit in leaves that are used once per forward pass: what exact per-patient clipping needs.
+Shapes: ``B`` patients, ``K`` noise levels, ``D`` columns, ``L`` label values, ``P`` parameters.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from torch import Tensor, nn
 
 from synclave_shared.errors import SnapshotError
 from synclave_shared.models.layout import CodeLayout
-from synclave_shared.plan import ModelSpec
 
 if TYPE_CHECKING:
     from synclave_shared.data.schema import Schema
@@ -42,21 +40,6 @@ __all__ = [
     "parameter_vector",
     "split_payload",
 ]
-
-
-class ResidualBlock(nn.Module):
-    """``h + W2 silu(W1 norm(h))``."""
-
-    def __init__(self, hidden: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(hidden)
-        self.widen = nn.Linear(hidden, hidden)
-        self.narrow = nn.Linear(hidden, hidden)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map [B, K, hidden] to [B, K, hidden]."""
-        narrowed: Tensor = self.narrow(nn.functional.silu(self.widen(self.norm(hidden))))
-        return hidden + narrowed
 
 
 class SymmetricCoupling(nn.Module):
@@ -86,75 +69,34 @@ class CodeDenoiser(nn.Module):
     """Correction of the independent columns' posterior logits, both sides standardised.
 
     Args:
-        spec: sizes.
         layout: columns and label values.
     """
 
-    def __init__(self, spec: ModelSpec, layout: CodeLayout) -> None:
+    def __init__(self, layout: CodeLayout) -> None:
         super().__init__()
         self.coupling = SymmetricCoupling(layout.width)
-        self.residual = ResidualNetwork(spec, layout) if spec.blocks else None
 
-    def forward(self, evidence: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, evidence: Tensor) -> Tensor:
         """Correction logits.
 
         Args:
             evidence: [B, K, D], standardised difference of each column's independent posterior and its prior.
-            condition: [B, K, F + L + 1], noise features and the one-hot label (last place: hidden label).
 
         Returns:
             [B, K, D], zero before any training.
         """
         correction: Tensor = self.coupling(evidence)
-        if self.residual is not None:
-            correction = correction + self.residual(evidence, condition)
         return correction
 
 
-class ResidualNetwork(nn.Module):
-    """A residual MLP on evidence and condition; its last layer starts at zero."""
-
-    def __init__(self, spec: ModelSpec, layout: CodeLayout) -> None:
-        super().__init__()
-        self.columns = nn.Linear(layout.width, spec.hidden)
-        self.condition = nn.Linear(spec.noise_features + layout.label_values + 1, spec.hidden)
-        self.blocks = nn.ModuleList(ResidualBlock(spec.hidden) for _ in range(spec.blocks))
-        self.norm = nn.LayerNorm(spec.hidden)
-        self.head = nn.Linear(spec.hidden, layout.width)
-
-    def forward(self, evidence: Tensor, condition: Tensor) -> Tensor:
-        """Map [B, K, D] and [B, K, F + L + 1] to [B, K, D]."""
-        hidden = self.columns(evidence) + self.condition(condition)
-        for block in self.blocks:
-            hidden = block(hidden)
-        correction: Tensor = self.head(self.norm(hidden))
-        return correction
+def build_code_denoiser(layout: CodeLayout) -> CodeDenoiser:
+    """The untrained network: all couplings zero."""
+    return CodeDenoiser(layout)
 
 
-def build_code_denoiser(spec: ModelSpec, layout: CodeLayout) -> CodeDenoiser:
-    """The untrained network: the same bits for the same spec and layout on one version of torch."""
-    generator = torch.Generator().manual_seed(spec.init_seed)
-    model = CodeDenoiser(spec, layout)
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=module.in_features**-0.5, generator=generator)
-                nn.init.zeros_(module.bias)
-        if model.residual is not None:
-            nn.init.zeros_(model.residual.head.weight)
-    return model
-
-
-def parameter_count(spec: ModelSpec, schema: Schema) -> int:
-    """Number of parameters P, without building the network."""
-    layout = CodeLayout.of(schema)
-    return _count(spec, layout)
-
-
-def _count(spec: ModelSpec, layout: CodeLayout) -> int:
-    with torch.device("meta"):
-        model = CodeDenoiser(spec, layout)
-    return sum(parameter.numel() for parameter in model.parameters())
+def parameter_count(schema: Schema) -> int:
+    """Number of parameters P: the free values of a symmetric D x D matrix."""
+    return schema.width * (schema.width + 1) // 2
 
 
 def anchor_size(schema: Schema) -> int:
@@ -162,14 +104,12 @@ def anchor_size(schema: Schema) -> int:
     return len(schema.label.values) * schema.width
 
 
-def model_payload_size(spec: ModelSpec, schema: Schema) -> int:
+def model_payload_size(schema: Schema) -> int:
     """Number of float32 values that go to a site each round: P parameters, then L*D anchor logits."""
-    return parameter_count(spec, schema) + anchor_size(schema)
+    return parameter_count(schema) + anchor_size(schema)
 
 
-def split_payload(
-    payload: NDArray[np.float32], spec: ModelSpec, schema: Schema
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def split_payload(payload: NDArray[np.float32], schema: Schema) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Take a round's payload apart.
 
     Returns:
@@ -178,7 +118,7 @@ def split_payload(
     Raises:
         SnapshotError: if the length is not :func:`model_payload_size`.
     """
-    parameters = parameter_count(spec, schema)
+    parameters = parameter_count(schema)
     expected = parameters + anchor_size(schema)
     if payload.shape != (expected,):
         raise SnapshotError(
