@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from synclave_server.run_folder import RoundProgress
 
@@ -79,8 +80,10 @@ def training_view(console: Console) -> Iterator[Callable[[RoundProgress], None]]
         MofNCompleteColumn(),
         TextColumn("rounds"),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        # What does not fit is cut: a line that wraps would jump.
+        TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         console=console,
+        expand=True,
     ) as progress:
         task = progress.add_task("starting", total=None)
 

@@ -169,7 +169,9 @@ class _Training:
         started = time.monotonic()
         stage: Stage = "marginals" if number == MARGINALS_ROUND else "training"
         what = "marginals" if number == MARGINALS_ROUND else f"round {number} of {self._plan.federation.rounds}"
-        self._tell(stage, f"{what}: waiting for {len(sites)} sites", round=number, sites_expected=len(sites))
+        # A display shows the number of a training round beside the text; the marginals' round has none to show.
+        prefix = "marginals: " if number == MARGINALS_ROUND else ""
+        self._tell(stage, f"{prefix}waiting for {len(sites)} sites", round=number, sites_expected=len(sites))
         updates, findings = self._collect(number, state, sites)
         self._require(updates, findings, f"to give a valid reply in {what}")
 
@@ -198,7 +200,7 @@ class _Training:
         self._measure(metrics, number, updates, findings, spent, seconds, float(np.linalg.norm(aggregate)))
         self._tell(
             stage,
-            f"{what}: {len(updates)} of {len(sites)} sites" + _reasons(findings),
+            f"{prefix}{len(updates)} of {len(sites)} sites replied" + _reasons(findings),
             round=number,
             sites_ok=len(updates),
             sites_expected=len(sites),
