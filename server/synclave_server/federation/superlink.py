@@ -67,7 +67,7 @@ def _flower_application(port: int, secret: str) -> object:
 def _public_server(app: App, host: str, port: int, certificate: Path | None, private_key: Path | None) -> _Server:
     return _Server(
         uvicorn.Config(
-            app,  # type: ignore[arg-type]
+            app,
             host=host,
             port=port,
             ssl_certfile=certificate,
@@ -98,7 +98,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         )
     )
     public = _public_server(
-        public_gate(application, to_sites=to_sites, to_coordinator=to_coordinator),
+        public_gate(application, to_sites=to_sites, to_coordinator=to_coordinator),  # type: ignore[arg-type]
         arguments.host,
         arguments.port,
         arguments.certificate,
