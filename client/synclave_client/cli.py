@@ -188,6 +188,33 @@ def withdraw(
 
 
 @app.command()
+def checkpoint(
+    plan: Annotated[str, typer.Option(help="Digest of the plan, or its beginning (default: the only plan).")] = "",
+    settings: SettingsOption = _DEFAULT_SETTINGS,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the newest checkpoint of a plan's ledger that this site verified: an auditor's anchor (verify --seen)."""
+    from synclave_client.vault.journal import Journal
+
+    site = SiteSettings.load(settings)
+    journal = Journal.read(site.journal_file)
+    try:
+        found = [digest for digest in journal.seen_plans() if digest.startswith(plan)]
+        seen = journal.seen(found[0]) if len(found) == 1 else None
+    finally:
+        journal.close()
+    if seen is None:
+        raise ConfigurationError(
+            expected="the digest of one plan whose ledger this site has seen",
+            found=f"{plan or 'no --plan'}, which fits {len(found)}: {', '.join(each[:16] for each in found)}",
+            remedy="Name one with --plan; `synclave-site budget` lists the accepted ones.",
+        )
+    document = {"plan": found[0], "size": seen.size, "root": seen.root, "note": seen.note}
+    # Byte for byte, whatever the terminal: the signatures are over these lines.
+    _show(document, as_json, lambda _: typer.echo(seen.note.encode("utf-8"), nl=False))
+
+
+@app.command()
 def pause(settings: SettingsOption = _DEFAULT_SETTINGS, as_json: JsonOption = False) -> None:
     """Refuse all plans and rounds from now on, until `resume`. Takes effect at once, also in a running vault."""
     site = SiteSettings.load(settings)

@@ -12,9 +12,11 @@ import pytest
 
 from synclave_shared.audit.cli import app
 from synclave_shared.audit.console import run
+from synclave_shared.ledger.checkpoint import Note, parse_note, sign_checkpoint
 from synclave_shared.ledger.entry import COORDINATOR
+from synclave_shared.ledger.store import Ledger
 from synclave_shared.privacy.accountant import epsilon
-from tests.ledger.story import SITES, Story, files_of, key_of
+from tests.ledger.story import SITES, Story, files_of, key_of, make_plan
 
 STORY = Story().whole()
 
@@ -61,6 +63,7 @@ def test_a_valid_ledger(capsys: pytest.CaptureFixture[str], ledger: Path) -> Non
     for site in report["sites"].values():
         assert site["epsilon"] == pytest.approx(expected, rel=1e-9)
         assert site["delta"] == 1e-5
+        assert site["epsilon_all_datasets"] == site["epsilon"]
         assert set(site) == {
             "epsilon",
             "epsilon_rdp",
@@ -68,13 +71,19 @@ def test_a_valid_ledger(capsys: pytest.CaptureFixture[str], ledger: Path) -> Non
             "dataset",
             "budget_epsilon",
             "spends",
+            "epsilon_all_datasets",
             "witnessed_size",
+            "public_key",
             "datasets",
         }
+    assert {name: site["public_key"] for name, site in report["sites"].items()} == {
+        name: key_of(name).public_text for name in SITES
+    }
     assert files_of(ledger) == before
     code, out, err = call(capsys, "verify", str(ledger))
     assert (code, err) == (0, "")
     assert out.startswith("VALID")
+    assert all(key_of(site).public_text in out for site in SITES)
     assert "berlin" in out
     assert f"{expected:.4f}" in out
 
@@ -101,6 +110,57 @@ def test_the_coordinators_key_can_be_pinned(capsys: pytest.CaptureFixture[str], 
     assert key in out
     code, _, _ = call(capsys, "verify", str(ledger), "--coordinator-key", key_of("stranger").public_text)
     assert code == 1
+
+
+def findings(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, set[str]]:
+    code, report = document(capsys, "verify", *arguments, "--json")
+    return code, {finding["code"] for finding in report["findings"]}
+
+
+def test_the_sites_keys_can_be_pinned(capsys: pytest.CaptureFixture[str], ledger: Path) -> None:
+    right = [part for site in SITES for part in ("--site-key", f"{site}={key_of(site).public_text}")]
+    assert findings(capsys, str(ledger), *right) == (0, set())
+    for wrong in (f"berlin={key_of('oslo').public_text}", f"paris={key_of('paris').public_text}", "oslo="):
+        assert findings(capsys, str(ledger), "--site-key", wrong) == (1, {"site-key-unexpected"})
+    for unreadable in ("berlin", "=x"):
+        code, out, err = call(capsys, "verify", str(ledger), "--site-key", unreadable)
+        assert (code, out) == (1, "")
+        assert "NAME=KEY" in err
+
+
+def test_a_checkpoint_that_a_site_kept_is_an_anchor(
+    capsys: pytest.CaptureFixture[str], ledger: Path, tmp_path: Path
+) -> None:
+    def kept(name: str, story: Story) -> str:
+        path = tmp_path / f"{name}.note"
+        path.write_text(story.write(tmp_path / name, witnessed=False).checkpoint(), encoding="utf-8")
+        return str(path)
+
+    begun, longer, altered = Story().opening(), Story().whole(), Story().opening()
+    longer.close(1)
+    altered.entries.reverse()
+    foreign = Story(make_plan(name="another")).opening()
+    assert findings(capsys, str(ledger), "--seen", kept("begun", begun)) == (0, set())
+    for name, story, code in (
+        ("longer", longer, "history-truncated"),
+        ("altered", altered, "history-rewritten"),
+        ("foreign", foreign, "seen-foreign"),
+    ):
+        assert findings(capsys, str(ledger), "--seen", kept(name, story)) == (1, {code})
+    (tmp_path / "none.note").write_bytes(b"\xff")
+    for name in ("none.note", "absent.note"):
+        code, out, err = call(capsys, "verify", str(ledger), "--seen", str(tmp_path / name))
+        assert (code, out) == (1, "")
+        assert "What to do:" in err
+
+
+def test_a_note_signed_by_another_coordinator_is_foreign(
+    capsys: pytest.CaptureFixture[str], ledger: Path, tmp_path: Path
+) -> None:
+    note = parse_note(Ledger.open(ledger).checkpoint())
+    forged = Note(checkpoint=note.checkpoint, signatures=(sign_checkpoint(note.checkpoint, key_of("stranger")),))
+    (tmp_path / "kept.note").write_text(forged.text, encoding="utf-8")
+    assert findings(capsys, str(ledger), "--seen", str(tmp_path / "kept.note")) == (1, {"seen-foreign"})
 
 
 def test_the_entries_are_shown(capsys: pytest.CaptureFixture[str], ledger: Path) -> None:

@@ -18,6 +18,7 @@ from synclave_client.cli import app
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import Journal
 from synclave_shared.audit import console
+from synclave_shared.ledger.checkpoint import parse_note
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.privacy.accountant import epsilon
 from tests.vault.coordinator import COORDINATOR_KEY, Coordinator, FakeWorkload, make_plan, open_vault
@@ -175,6 +176,22 @@ def test_check_data_of_a_folder_that_is_not_there(site: Any, hospital: Path) -> 
     done = site("check-data", "--schema", hospital / "schema.toml", hospital / "nowhere", "--json")
     assert done.code == 1
     assert [fault["code"] for fault in done.document["faults"]] == ["not-found"]
+
+
+def test_the_checkpoint_that_was_seen_is_printed_byte_for_byte(site: Any, settings: Path) -> None:
+    assert site("checkpoint", "--settings", settings, "--json").document["error"]["code"] == "configuration"
+    digest = open_plan(settings)
+    journal = Journal.read(SiteSettings.load(settings).journal_file)
+    seen = journal.seen(digest)
+    journal.close()
+    assert seen is not None
+    assert site("checkpoint", "--plan", digest[:12], "--settings", settings).out == seen.note
+    document = site("checkpoint", "--plan", digest, "--settings", settings, "--json").document
+    assert document == {"plan": digest, "size": seen.size, "root": seen.root, "note": seen.note}
+    assert parse_note(document["note"]).checkpoint.size == seen.size
+    several = site("checkpoint", "--settings", settings)
+    assert several.code == 1
+    assert "--plan" in several.err
 
 
 def test_the_budget_of_a_new_site_is_whole(site: Any, settings: Path) -> None:

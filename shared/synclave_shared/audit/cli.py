@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from synclave_shared.audit import console as frame
+from synclave_shared.errors import ConfigurationError, LedgerError
+from synclave_shared.ledger.checkpoint import MAX_NOTE_BYTES, Note, parse_note
 from synclave_shared.ledger.entry import (
     Aggregate,
     KeyRegistered,
@@ -50,15 +52,52 @@ def verify(
         str | None,
         typer.Option(metavar="KEY", help="The coordinator's public key as you know it from elsewhere (base64)."),
     ] = None,
+    site_key: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=KEY", help="A site's public key as you know it from the site itself; repeat."),
+    ] = None,
+    seen: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="NOTE_FILE", help="A checkpoint that a site kept, from `synclave-site checkpoint`; repeat."
+        ),
+    ] = None,
 ) -> None:
     """Verify every file, signature and rule of a ledger, and recompute epsilon. Exit code 0 valid, 1 not valid."""
-    report = verify_ledger(ledger, coordinator_key=coordinator_key)
+    report = verify_ledger(
+        ledger,
+        coordinator_key=coordinator_key,
+        site_keys=_site_keys(site_key or []),
+        seen=[_read_note(path) for path in seen or []],
+    )
     if as_json:
         frame.print_json(report.to_json())
     else:
         _draw_report(report, pinned=coordinator_key is not None)
     if not report.valid:
         raise typer.Exit(frame.EXIT_ERROR)
+
+
+def _site_keys(texts: list[str]) -> dict[str, str]:
+    keys: dict[str, str] = {}
+    for text in texts:
+        name, separator, key = text.partition("=")
+        if not separator or not name or keys.setdefault(name, key) != key:
+            raise ConfigurationError(
+                expected="each site once, as NAME=KEY", found=text, remedy="Ask the site: `synclave-site init` told it."
+            )
+    return keys
+
+
+def _read_note(path: Path) -> Note:
+    with path.open("rb") as file:
+        data = file.read(MAX_NOTE_BYTES + 1)
+    try:
+        return parse_note(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise LedgerError(
+            expected="a checkpoint note", found=f"{path}: not text", remedy="Ask the site for it again."
+        ) from None
 
 
 @app.command()
@@ -131,6 +170,9 @@ def _draw_report(report: VerifyReport, *, pinned: bool) -> None:
         table.add_row(*(Text(frame.printable(cell)) for cell in (name, *_site_cells(site))))
     if report.sites:
         Console().print(table)
+    for name, site in report.sites.items():
+        together = f"; epsilon {site.epsilon_all_datasets:.4f} over its {len(site.datasets)} data sets together"
+        _say(f"Site {name}: key {site.public_key or '-'}{together if len(site.datasets) > 1 else ''}")
     if report.coordinator_key and not pinned:
         _say(f"Coordinator: {report.coordinator_key}. Compare with the key you know, or give --coordinator-key.")
 

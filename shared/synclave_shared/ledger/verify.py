@@ -7,6 +7,7 @@ or the file; nothing here raises because of what a file contains.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,10 @@ class SiteReport:
     Attributes:
         epsilon, epsilon_rdp, delta, dataset, budget_epsilon, spends: of the data set with the highest epsilon
             (:class:`DatasetReport`); epsilon 0 if nothing was spent, and no data set if no plan was accepted.
+        epsilon_all_datasets: of everything the site reserved, all data sets together, at the smallest of their deltas:
+            the bound for a patient who is in all of them, and for one data set that goes by several names.
         witnessed_size: size of the newest checkpoint that the site co-signed; None if it co-signed none.
+        public_key: the key it registered; None if it registered none. Compare it with what the site tells you.
         datasets: all data sets.
     """
 
@@ -62,7 +66,9 @@ class SiteReport:
     dataset: str | None
     budget_epsilon: float | None
     spends: int
+    epsilon_all_datasets: float
     witnessed_size: int | None
+    public_key: str | None
     datasets: tuple[DatasetReport, ...]
 
 
@@ -115,13 +121,21 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def verify_ledger(folder: Path, *, coordinator_key: str | None = None) -> VerifyReport:
+def verify_ledger(
+    folder: Path,
+    *,
+    coordinator_key: str | None = None,
+    site_keys: Mapping[str, str] | None = None,
+    seen: Sequence[Note] = (),
+) -> VerifyReport:
     """Verify a ledger folder, offline.
 
     Args:
         folder: the ledger.
         coordinator_key: the coordinator's public key (base64) as known from elsewhere; without it the ledger's own
             statement is taken, and whether that is the coordinator you mean is for you to check.
+        site_keys: site -> its public key (base64) as known from elsewhere, say from the site itself.
+        seen: checkpoints that sites kept (``synclave-site checkpoint``); the ledger must extend each.
 
     Returns:
         The report. It covers what could be read, however damaged the rest is.
@@ -131,7 +145,7 @@ def verify_ledger(folder: Path, *, coordinator_key: str | None = None) -> Verify
     """
     if not folder.is_dir():
         raise LedgerError(expected="a ledger folder", found=str(folder), remedy="Check the path.")
-    return _Verification(folder).run(coordinator_key)
+    return _Verification(folder).run(coordinator_key, site_keys or {}, seen)
 
 
 class _Verification:
@@ -140,10 +154,11 @@ class _Verification:
         self._replay = Replay()
         self._witnessed: dict[str, int] = {}
 
-    def run(self, coordinator_key: str | None) -> VerifyReport:
+    def run(self, coordinator_key: str | None, site_keys: Mapping[str, str], seen: Sequence[Note]) -> VerifyReport:
         note = self._files.note(CHECKPOINT_PATH)
         checkpoint = note.checkpoint if note else Checkpoint(origin="", size=0, root=b"")
         operator = coordinator_key
+        tree = MerkleTree()
         if note:
             entries, tree = self._files.entries(checkpoint)
             self._replay_entries(entries)
@@ -152,6 +167,8 @@ class _Verification:
             self._check_witnesses(checkpoint, operator, tree)
             if tree.size == checkpoint.size:
                 self._files.check_unexpected(checkpoint.size)
+        self._check_site_keys(site_keys)
+        self._check_seen(seen, checkpoint, operator, tree)
         sites = self._sites()
         findings = (*self._files.findings, *self._replay.findings)
         return VerifyReport(
@@ -239,6 +256,27 @@ class _Verification:
             if site not in self._witnessed:
                 find("unwitnessed", f"{site} spent, but co-signed no checkpoint", severity="warning")
 
+    def _check_site_keys(self, expected: Mapping[str, str]) -> None:
+        for site, key in expected.items():
+            named = self._replay.keys.get(site) if self._replay.roles.get(site) == "site" else None
+            if named != key:
+                found = f"registered with key {named}" if named else "not registered"
+                self._files.find("site-key-unexpected", f"{site} is {found}; you named {key}")
+
+    def _check_seen(self, seen: Sequence[Note], checkpoint: Checkpoint, operator: str | None, tree: MerkleTree) -> None:
+        find = self._files.find
+        for note in seen:
+            shown = note.checkpoint
+            signed = operator is not None and any(
+                is_operator_signature(shown, line, operator) for line in note.signatures
+            )
+            if shown.origin != checkpoint.origin or not signed:
+                find("seen-foreign", f"a site saw a checkpoint of {shown.origin} that this ledger's key did not sign")
+            elif shown.size > checkpoint.size:
+                find("history-truncated", f"a site saw {shown.size} entries; this ledger has {checkpoint.size}")
+            elif shown.size > tree.size or tree.root(shown.size) != shown.root:
+                find("history-rewritten", f"a site saw {shown.size} entries that this ledger does not begin with")
+
     def _sites(self) -> dict[str, SiteReport]:
         names = [name for name, role in self._replay.roles.items() if role == "site"]
         names += [site for site, _ in self._replay.spends]
@@ -254,9 +292,18 @@ class _Verification:
             dataset=worst.dataset if worst else None,
             budget_epsilon=worst.budget_epsilon if worst else None,
             spends=worst.spends if worst else 0,
+            epsilon_all_datasets=self._all_datasets(site, datasets),
             witnessed_size=self._witnessed.get(site),
+            public_key=self._replay.keys.get(site),
             datasets=tuple(datasets),
         )
+
+    def _all_datasets(self, site: str, datasets: Sequence[DatasetReport]) -> float:
+        if len(datasets) < 2:
+            return datasets[0].epsilon if datasets else 0.0
+        spends = [spend for each in datasets for spend in self._replay.spends.get((site, each.dataset), [])]
+        in_order = sorted(spends, key=lambda spend: spend.entry)
+        return epsilon([spend.mechanism for spend in in_order], min(each.delta for each in datasets))
 
     def _dataset(self, site: str, dataset: str) -> DatasetReport:
         spends = self._replay.spends.get((site, dataset), [])
