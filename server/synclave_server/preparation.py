@@ -11,7 +11,7 @@ from synclave_server.run_folder import RunFolder
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.ledger.keys import SigningKey
-from synclave_shared.plan import TrainPlan, read_plan_toml
+from synclave_shared.plan import TrainPlan, read_plan_toml, signed_plan_bytes
 
 __all__ = ["Draft", "coordinator_key", "prepare_run", "read_draft"]
 
@@ -85,4 +85,6 @@ def prepare_run(
     key = SigningKey.load(key_file)
     plan = compile_plan(draft.plan_file, schema=draft.schema, coordinator_key=key.public_text, site_keys=site_keys)
     content = plan.to_bytes()
-    return plan, RunFolder.prepare(out, content, key.sign_text(content), draft.schema.to_json_bytes())
+    return plan, RunFolder.prepare(
+        out, content, key.sign_text(signed_plan_bytes(content)), draft.schema.to_json_bytes()
+    )

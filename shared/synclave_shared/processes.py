@@ -21,7 +21,15 @@ from typing import Final
 
 from synclave_shared.errors import FederationError
 
-__all__ = ["Child", "ProcessGroup", "flower_environment", "free_port", "stop_on_signals", "wait_for_port"]
+__all__ = [
+    "Child",
+    "ProcessGroup",
+    "flower_environment",
+    "free_port",
+    "stop_on_signals",
+    "wait_for_port",
+    "write_secret",
+]
 
 STOP_TIMEOUT_S: Final = 8.0
 """Patience with a child that was asked to end, before it is killed."""
@@ -62,6 +70,13 @@ def flower_environment(home: Path) -> dict[str, str]:
         # Flower starts its programs by name; ours must be the ones installed beside us.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     }
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a secret to a file that only its owner can read, also where a file with a looser mode was left over."""
+    with open(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w", encoding="ascii") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(text)
 
 
 def free_port() -> int:

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 MAX_HEADER_BYTES: Final = 4 * 2**20
-"""A plan with a roster of 10,000 sites is about 2 MB; proofs and entries are smaller."""
+"""A ledger entry has at most 65,535 bytes, which bounds a plan of 500 sites as well; 64 of them fit into a reply."""
 
 MAX_PAYLOAD_BYTES: Final = 2**31 - 2**20
 """Below Flower's and gRPC's 2 GiB: 260 million int64 coordinates, twice the largest model of the project."""

@@ -19,7 +19,7 @@ from synclave_shared.ledger.entry import (
 )
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.store import Ledger
-from synclave_shared.plan import Federation, Marginals, Privacy, SiteEntry, TrainPlan
+from synclave_shared.plan import Federation, Marginals, Privacy, SiteEntry, TrainPlan, signed_plan_bytes
 from synclave_shared.privacy.budget import Budget
 
 COORDINATOR = SigningKey.from_seed(b"c" * 32)
@@ -68,7 +68,8 @@ def write_run(folder: Path, plans: list[TrainPlan], rounds_of: Mapping[str, int]
     for each in plans:
         digest = each.digest
         add("plan-proposed", "coordinator", digest, PlanProposed(
-            plan=each.model_dump(mode="json"), plan_digest=digest, signature=COORDINATOR.sign_text(each.to_bytes())
+            plan=each.model_dump(mode="json"), plan_digest=digest,
+            signature=COORDINATOR.sign_text(signed_plan_bytes(each.to_bytes())),
         ))  # fmt: skip
         for site, rounds in rounds_of.items():
             add("plan-accepted", site, digest, PlanAccepted(

@@ -27,7 +27,7 @@ from synclave_shared.errors import ConfigurationError, FederationError
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.verify import verify_ledger
 from synclave_shared.node_keys import node_key
-from synclave_shared.plan import TrainPlan
+from synclave_shared.plan import TrainPlan, signed_plan_bytes
 from synclave_shared.privacy.budget import Budget
 from synclave_shared.processes import free_port
 from tests.federation.hospitals import SCHEMA, make_plan
@@ -87,7 +87,7 @@ def install(folder: Path, names: tuple[str, ...], **federation: object) -> tuple
         ],
     }
     plan = TrainPlan.model_validate(content).to_bytes()
-    run = RunFolder.prepare(folder / "run", plan, key.sign_text(plan), SCHEMA.to_json_bytes())
+    run = RunFolder.prepare(folder / "run", plan, key.sign_text(signed_plan_bytes(plan)), SCHEMA.to_json_bytes())
     return run, key_file, settings_files
 
 

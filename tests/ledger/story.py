@@ -25,7 +25,7 @@ from synclave_shared.ledger.entry import (
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.store import Ledger
 from synclave_shared.ledger.witness import cosign
-from synclave_shared.plan import Federation, Marginals, Privacy, SiteEntry, TrainPlan
+from synclave_shared.plan import Federation, Marginals, Privacy, SiteEntry, TrainPlan, signed_plan_bytes
 from synclave_shared.privacy.budget import Budget
 
 START = datetime(2026, 11, 21, 8, 0, 0, tzinfo=UTC)
@@ -76,7 +76,7 @@ class Story:
 
     def propose(self) -> SignedEntry:
         plan = self.plan
-        signature = key_of(COORDINATOR).sign_text(plan.to_bytes())
+        signature = key_of(COORDINATOR).sign_text(signed_plan_bytes(plan.to_bytes()))
         body = PlanProposed(plan=plan.model_dump(mode="json"), plan_digest=plan.digest, signature=signature)
         return self.tell("plan-proposed", COORDINATOR, body)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.errors import LedgerError
@@ -207,7 +208,7 @@ def test_a_plan_of_thousands_of_rounds_is_accepted_in_a_short_entry() -> None:
     assert parse_entry(accepted.to_bytes()) == accepted
 
 
-def roster(sites: int) -> TrainPlan:
+def roster(sites: int, name: str = "site") -> TrainPlan:
     keys = [key_of(f"site-{number}").public_text for number in range(sites)]
     return TrainPlan(
         name="wide",
@@ -217,15 +218,18 @@ def roster(sites: int) -> TrainPlan:
         privacy=Privacy(noise_multiplier=Decimal(1), selection_rate=Decimal("0.01")),
         federation=Federation(rounds=1, steps_per_round=1),
         sites=tuple(
-            SiteEntry(name=f"site-{number}", public_key=key, nominal_patients=20_000) for number, key in enumerate(keys)
+            SiteEntry(name=f"{name}-{number}", public_key=key, nominal_patients=20_000)
+            for number, key in enumerate(keys)
         ),
     )
 
 
-def test_a_plan_of_500_sites_fits_and_one_of_1000_is_refused_when_it_is_signed() -> None:
+def test_a_plan_of_500_sites_fits_and_a_longer_one_is_refused_when_it_is_made_or_signed() -> None:
     assert len(Story(roster(500)).propose().to_bytes()) <= MAX_ENTRY_BYTES
+    with pytest.raises(ValidationError, match="at most 500"):
+        roster(501)
     with pytest.raises(LedgerError, match="65535 bytes"):
-        Story(roster(1000)).propose()
+        Story(roster(500, name="n" * 59)).propose()
 
 
 def test_a_body_of_another_kind_cannot_be_signed() -> None:

@@ -78,7 +78,7 @@ def test_the_page_is_enough_to_verify_a_ledger(folder: Path) -> None:
         if entry["kind"] == "plan-proposed":
             plan = canonical(entry["body"]["plan"])
             assert hashlib.sha256(plan).hexdigest() == entry["body"]["plan_digest"] == entry["run"]
-            check(keys["coordinator"], plan, base64.b64decode(entry["body"]["signature"]))
+            check(keys["coordinator"], b"synclave-plan/v1\n" + plan, base64.b64decode(entry["body"]["signature"]))
             assert origin == f"synclave/{entry['run'][:16]}"
 
     witnesses = set()

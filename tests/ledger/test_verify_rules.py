@@ -20,6 +20,7 @@ from synclave_shared.ledger.entry import (
 )
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.verify import VerifyReport, verify_ledger
+from synclave_shared.plan import signed_plan_bytes
 from synclave_shared.privacy.accountant import epsilon, epsilon_rdp
 from synclave_shared.privacy.budget import Budget
 from synclave_shared.privacy.mechanism import GaussianSum
@@ -47,7 +48,7 @@ def accept_otherwise(story: Story) -> None:
 
 def propose_badly(story: Story, **changes: object) -> None:
     plan = make_plan(name="second")
-    signature = key_of(COORDINATOR).sign_text(plan.to_bytes())
+    signature = key_of(COORDINATOR).sign_text(signed_plan_bytes(plan.to_bytes()))
     body = PlanProposed(plan=plan.model_dump(mode="json"), plan_digest=plan.digest, signature=signature)
     body = body.model_copy(update=changes)
     story.tell("plan-proposed", COORDINATOR, body, run=body.plan_digest)
@@ -56,7 +57,9 @@ def propose_badly(story: Story, **changes: object) -> None:
 def propose_foreign(story: Story) -> None:
     plan = make_plan(name="second").model_copy(update={"coordinator_key": OTHER_KEY.public_text})
     body = PlanProposed(
-        plan=plan.model_dump(mode="json"), plan_digest=plan.digest, signature=OTHER_KEY.sign_text(plan.to_bytes())
+        plan=plan.model_dump(mode="json"),
+        plan_digest=plan.digest,
+        signature=OTHER_KEY.sign_text(signed_plan_bytes(plan.to_bytes())),
     )
     story.tell("plan-proposed", COORDINATOR, body, run=plan.digest)
 
@@ -99,6 +102,9 @@ BREACHES: dict[str, Callable[[Story], object]] = {
     "plan-malformed": lambda s: propose_badly(s, plan={"name": "x"}),
     "plan-digest-wrong": lambda s: propose_badly(s, plan_digest="3" * 64),
     "plan-signature-wrong": lambda s: propose_badly(s, signature=OTHER_KEY.sign_text(b"plan")),
+    "plan-signature-wrong  ": lambda s: propose_badly(
+        s, signature=key_of(COORDINATOR).sign_text(make_plan(name="second").to_bytes())
+    ),
     "plan-signature-wrong ": propose_foreign,
     "not-in-roster": lambda s: (register(s, "paris", "site", key_of("paris")), s.accept("paris")),
     "planned-wrong": accept_otherwise,
@@ -175,6 +181,17 @@ def sign_as(actor: str, kind: str, run: str, body: dict[str, object]) -> dict[st
     fields = {"version": 1, "kind": kind, "actor": actor, "run": run, "time": "2026-11-21T08:00:00Z"}
     entry: dict[str, object] = {**fields, "body": body, "key": key.public_text}
     return {**entry, "signature": key.sign_text(b"synclave-entry/v1\n" + canonical_bytes(entry))}
+
+
+def test_a_spend_after_the_end_counts_and_is_shown(tmp_path: Path) -> None:
+    story = begun()
+    before = report_of(story, tmp_path / "before").sites["berlin"].epsilon
+    story.close(1)
+    story.reserve("berlin", 2)
+    report = report_of(story, tmp_path / "after")
+    assert ("spend-after-close", len(story.entries) - 1) in codes(report, "warning")
+    assert report.valid
+    assert report.sites["berlin"].epsilon > before
 
 
 def test_the_same_entry_twice_counts_once(tmp_path: Path) -> None:
@@ -261,6 +278,9 @@ def test_data_sets_are_accounted_apart_and_the_worst_is_shown(tmp_path: Path) ->
     berlin = report.sites["berlin"]
     assert {each.dataset for each in berlin.datasets} == {DATASET, "another"}
     assert berlin.epsilon == max(each.epsilon for each in berlin.datasets)
+    everything = [*story.plan.mechanisms()[:2], story.plan.mechanism(2)]
+    assert berlin.epsilon_all_datasets == pytest.approx(epsilon(everything, 1e-5))
+    assert berlin.epsilon_all_datasets > berlin.epsilon
 
 
 def test_a_ledger_without_a_coordinator_is_not_valid(tmp_path: Path) -> None:

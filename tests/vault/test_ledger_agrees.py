@@ -11,6 +11,7 @@ from synclave_shared.ledger.entry import COORDINATOR, KeyRegistered, PlanPropose
 from synclave_shared.ledger.keys import encode_base64
 from synclave_shared.ledger.store import Ledger
 from synclave_shared.ledger.verify import verify_ledger
+from synclave_shared.plan import signed_plan_bytes
 from synclave_shared.privacy.accountant import epsilon
 from tests.vault.coordinator import COORDINATOR_KEY, Coordinator, FakeWorkload, make_plan, make_settings, open_vault
 
@@ -22,7 +23,7 @@ def test_the_auditor_accepts_a_vaults_entries_and_recomputes_its_epsilon(tmp_pat
     vault, journal = open_vault(settings, workload)
     plan = make_plan()
     coordinator = Coordinator(vault, plan)
-    signature = encode_base64(COORDINATOR_KEY.sign(plan.to_bytes()))
+    signature = encode_base64(COORDINATOR_KEY.sign(signed_plan_bytes(plan.to_bytes())))
     beginning = [
         sign_entry(
             "key-registered",

@@ -17,7 +17,7 @@ from typing import Final
 from synclave_client.vault_channel import VaultClient
 from synclave_shared.errors import FederationError, SynclaveError
 from synclave_shared.node_keys import node_key
-from synclave_shared.processes import ProcessGroup, flower_environment, free_port, stop_on_signals
+from synclave_shared.processes import ProcessGroup, flower_environment, free_port, stop_on_signals, write_secret
 
 __all__ = ["GatewaySettings", "run_gateway"]
 
@@ -73,8 +73,7 @@ def run_gateway(settings: GatewaySettings) -> None:
 
     secret = secrets.token_hex(32)
     secret_file = settings.state / "executor.secret"
-    secret_file.touch(mode=0o600)
-    secret_file.write_text(secret, encoding="ascii")
+    write_secret(secret_file, secret)
     port = free_port()
     command = [
         *("flower-supernode", "--superlink", settings.superlink),

@@ -34,7 +34,7 @@ from synclave_shared.ledger.entry import (
 from synclave_shared.ledger.keys import SIGNATURE_BYTES, SigningKey, decode_base64, verify_signature
 from synclave_shared.ledger.merkle import leaf_hash
 from synclave_shared.ledger.witness import cosign, verify_presentation
-from synclave_shared.plan import TrainPlan
+from synclave_shared.plan import TrainPlan, signed_plan_bytes
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 from synclave_shared.protocol import (
     CheckpointPresentation,
@@ -370,7 +370,8 @@ class Vault:
 
     def _is_signed(self, content: bytes, signature: str) -> bool:
         try:
-            return verify_signature(self._settings.coordinator_key, content, decode_base64(signature, SIGNATURE_BYTES))
+            raw = decode_base64(signature, SIGNATURE_BYTES)
+            return verify_signature(self._settings.coordinator_key, signed_plan_bytes(content), raw)
         except ValueError:
             return False
 

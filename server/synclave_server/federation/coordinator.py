@@ -34,7 +34,15 @@ from synclave_server.run_folder import ProgressTail, RoundProgress, RunFolder
 from synclave_shared.bundle import bundle_bytes, bundle_digest
 from synclave_shared.errors import FederationError
 from synclave_shared.node_keys import registered_form
-from synclave_shared.processes import Child, ProcessGroup, flower_environment, free_port, stop_on_signals, wait_for_port
+from synclave_shared.processes import (
+    Child,
+    ProcessGroup,
+    flower_environment,
+    free_port,
+    stop_on_signals,
+    wait_for_port,
+    write_secret,
+)
 
 __all__ = ["Coordinator", "follow", "serve"]
 
@@ -243,8 +251,7 @@ def serve(
     certificates = certificates_for(state / "tls", reached)
     secret = secrets.token_hex(32)
     secret_file = state / "superlink.secret"
-    secret_file.touch(mode=0o600)
-    secret_file.write_text(secret, encoding="ascii")
+    write_secret(secret_file, secret)
     loopback_port = free_port()
     command = [
         *(sys.executable, "-m", "synclave_server.federation.superlink"),

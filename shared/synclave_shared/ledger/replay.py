@@ -27,7 +27,7 @@ from synclave_shared.ledger.entry import (
     UpdateReleased,
 )
 from synclave_shared.ledger.keys import verify_signature
-from synclave_shared.plan import TrainPlan
+from synclave_shared.plan import TrainPlan, signed_plan_bytes
 from synclave_shared.privacy.accountant import merge_equal
 from synclave_shared.privacy.budget import Budget
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
@@ -176,7 +176,8 @@ class Replay:
         if plan.digest != body.plan_digest:
             self._find("plan-digest-wrong", f"the plan's digest is {plan.digest[:16]}, stated is another")
             return
-        if plan.coordinator_key != entry.key or not verify_signature(plan.coordinator_key, content, body.signature):
+        signed = verify_signature(plan.coordinator_key, signed_plan_bytes(content), body.signature)
+        if plan.coordinator_key != entry.key or not signed:
             self._find("plan-signature-wrong", "the plan is not signed by the coordinator that it names")
             return
         if plan.digest in self.plans:
@@ -223,6 +224,9 @@ class Replay:
                 self._find("mechanism-wrong", f"{site} does something in round {body.round} that the plan does not say")
         except PlanError:
             self._find("round-wrong", f"the plan has no round {body.round}")
+        if state.closed:
+            # A warning: an honest site may report the spend of a failed round when it is shown the closed ledger.
+            self._find("spend-after-close", f"{site} spends for a run that was closed before", "warning")
         if (site, body.round) in state.reserved:
             self._find("reservation-repeated", f"{site} reserves round {body.round} a second time; both count as spent")
         state.reserved[site, body.round] = content
