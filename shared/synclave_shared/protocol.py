@@ -24,6 +24,7 @@ __all__ = [
     "EMPTY_DIGEST",
     "MAX_HEADER_BYTES",
     "MAX_PAYLOAD_BYTES",
+    "NOT_READY",
     "CheckpointPresentation",
     "CloseRequest",
     "Envelope",
@@ -47,6 +48,9 @@ MAX_HEADER_BYTES: Final = 4 * 2**20
 
 MAX_PAYLOAD_BYTES: Final = 2**31 - 2**20
 """Below Flower's and gRPC's 2 GiB: 260 million int64 coordinates, twice the largest model of the project."""
+
+NOT_READY: Final = "not-ready"
+"""Code of a site whose data, schema or device cannot be used. One for all: which it is may hang on a single record."""
 
 EMPTY_DIGEST: Final = sha256_hex(b"")
 
@@ -129,7 +133,7 @@ class Reply(FrozenModel):
     Attributes:
         status: ``ok``; ``refused`` by policy; ``failed`` for everything else that went wrong at the site.
         code: with ``refused`` one of :data:`synclave_shared.errors.REFUSAL_CODES`; with ``failed`` the closed code of
-            the error's class. Never a text computed at the site.
+            the error's class, or :data:`NOT_READY`. Never a text computed at the site.
         site: the site's name.
         public_key: the site's key.
         seen_size: size of the newest ledger checkpoint that the site has verified.

@@ -96,7 +96,7 @@ class FakeWorkload:
 
 
 def open_vault(
-    settings: SiteSettings, workload: Workload | str, *, key: SigningKey = SITE_KEY
+    settings: SiteSettings, workload: Workload | None, *, key: SigningKey = SITE_KEY
 ) -> tuple[Vault, Journal]:
     """A vault over the site's journal, which is made if it does not exist."""
     if not settings.journal_file.exists():

@@ -242,7 +242,7 @@ def test_data_that_cannot_be_used_are_answered_with_a_code_and_explained_in_the_
         reply = Remote(settings).handle(Envelope.of(HelloRequest()))
         server.stop(None).wait()
     assert reply.payload == b""
-    assert (parse_reply(reply).status, parse_reply(reply).code) == ("failed", "data")
+    assert (parse_reply(reply).status, parse_reply(reply).code) == ("failed", "not-ready")
     assert "cannot be used" in caplog.text
     assert "Then restart it" in caplog.text
 
@@ -255,14 +255,14 @@ def test_a_device_that_is_not_there_is_found_out_before_anything_is_spent(
     server = serve_site(settings, threading.Lock())
     reply = parse_reply(Remote(settings).handle(Envelope.of(HelloRequest())))
     server.stop(None).wait()
-    assert (reply.status, reply.code) == ("failed", "configuration")
+    assert (reply.status, reply.code) == ("failed", "not-ready")
     assert "cuda:9" in caplog.text
 
 
 def test_a_site_without_its_journal_is_not_served(folder: Path) -> None:
     settings, _, _ = make_site(folder / "n")
     settings.journal_file.unlink()
-    with pytest.raises(JournalError, match="restore"):
+    with pytest.raises(JournalError, match="forgets what was spent"):
         serve_site(settings, threading.Lock())
     assert not settings.socket_path.exists()
     assert not settings.journal_file.exists()

@@ -376,7 +376,7 @@ def test_a_payload_that_does_not_fit_costs_nothing(vault: Vault, journal: Journa
     assert workload.releases == []
 
 
-def test_broken_data_answer_with_their_code_but_history_is_still_served(site: SiteSettings) -> None:
+def test_broken_data_are_not_ready_but_history_is_still_served(site: SiteSettings) -> None:
     vault, journal = open_vault(site, FakeWorkload())
     coordinator = Coordinator(vault, make_plan())
     coordinator.join()
@@ -384,11 +384,11 @@ def test_broken_data_answer_with_their_code_but_history_is_still_served(site: Si
     first = vault.handle(request)
     coordinator.take(first)
     journal.close()
-    vault, journal = open_vault(site, "data")
+    vault, journal = open_vault(site, None)
     coordinator.vault = vault
-    assert coordinator.hello().code == "data"
-    assert coordinator.propose().code == "data"
-    assert coordinator.round(1).code == "data"
+    assert coordinator.hello().code == "not-ready"
+    assert coordinator.propose().code == "not-ready"
+    assert coordinator.round(1).code == "not-ready"
     assert vault.handle(request) == first
     assert len(spent(journal)) == 1
     assert coordinator.close().status == "ok"

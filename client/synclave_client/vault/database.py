@@ -115,8 +115,8 @@ class JournalDatabase:
             raise JournalError(
                 expected=f"the site's journal at {path}",
                 found="nothing",
-                remedy="A new site: `synclave-site init`. An old one: restore the state folder from its backup;"
-                " without the journal nobody knows what was spent.",
+                remedy="A new site: `synclave-site init`. An old one: an older copy forgets what was spent since;"
+                " to restore one, lower the budget by that (Back up in deploy/README.md).",
             )
         if not exclusive:
             return cls(path, _connect(path, write=True), None)
@@ -248,5 +248,6 @@ def unusable(path: Path, error: Exception) -> JournalError:
     return JournalError(
         expected=f"a journal at {path} that can be read and written",
         found=f"{type(error).__name__}: {error}",
-        remedy="Check disk, free space and the folder's owner; if it is damaged, restore the state folder's backup.",
+        remedy="Check disk, free space and the folder's owner. If it is damaged: an older copy forgets what was spent"
+        " since; lower the budget by that (Back up in deploy/README.md).",
     )

@@ -373,7 +373,8 @@ class Journal:
             raise JournalError(
                 expected=f"the released payload of round {round_number} with digest {row[2]}",
                 found="other bytes",
-                remedy="Nothing was sent. Restore the state folder from its backup.",
+                remedy="Nothing was sent. Go on with the next round; do not restore an older copy for this:"
+                " it forgets what was spent since (Back up in deploy/README.md).",
             )
         return StoredRelease(request_digest=row[0], header=row[1], payload=payload)
 

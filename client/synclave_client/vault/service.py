@@ -23,6 +23,7 @@ from synclave_client.vault.session import Vault, Workload
 from synclave_client.vault_channel import serve
 from synclave_shared.errors import ConfigurationError, SynclaveError
 from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.protocol import NOT_READY
 
 __all__ = ["configure_log", "initialise", "leave", "main", "run", "serve_site"]
 
@@ -53,7 +54,7 @@ def initialise(settings: SiteSettings) -> str:
 def serve_site(settings: SiteSettings, training_lock: threading.Lock) -> Any:
     """Start one site's vault; returns its started ``grpc.Server``.
 
-    Data that cannot be used do not stop the vault: it answers with their error's code, so that the coordinator learns
+    Data that cannot be used do not stop the vault: it answers ``not-ready``, so that the coordinator learns
     that this site is not ready, and the log explains it to the steward.
 
     Raises:
@@ -73,7 +74,7 @@ def serve_site(settings: SiteSettings, training_lock: threading.Lock) -> Any:
     return server
 
 
-def _load(settings: SiteSettings) -> Workload | str:
+def _load(settings: SiteSettings) -> Workload | None:
     # Imported here: torch takes seconds, and settings that cannot be used should say so at once.
     from synclave_client.vault.workload import PatientWorkload
 
@@ -86,12 +87,12 @@ def _load(settings: SiteSettings) -> Workload | str:
             error.expected,
             error.found,
             error.remedy,
-            error.code,
+            NOT_READY,
         )
-        return error.code
+        return None
     except Exception:  # noqa: BLE001 - a reader's bug must not take the vault down, nor leave it in words
         _log.exception("%s: the data cannot be read", settings.name)
-        return "data"
+        return None
 
 
 def _open_socket_folder(settings: SiteSettings) -> None:

@@ -37,6 +37,7 @@ from synclave_shared.ledger.witness import cosign, verify_presentation
 from synclave_shared.plan import TrainPlan, signed_plan_bytes
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 from synclave_shared.protocol import (
+    NOT_READY,
     CheckpointPresentation,
     CloseRequest,
     Envelope,
@@ -84,7 +85,7 @@ class Vault:
         settings: the site's settings.
         journal: its journal, opened for writing.
         key: its signing key.
-        workload: data and training, or the code of the error because of which there are none.
+        workload: data and training; None if they cannot be used, whatever the reason.
         training_lock: taken while patients' data are worked on; share it between the vaults of one process.
         clock: the present time; entries and cosignatures carry it in whole seconds.
     """
@@ -94,7 +95,7 @@ class Vault:
         settings: SiteSettings,
         journal: Journal,
         key: SigningKey,
-        workload: Workload | str,
+        workload: Workload | None,
         *,
         training_lock: threading.Lock,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -134,21 +135,22 @@ class Vault:
                 return self._close(message)
 
     def _hello(self) -> Envelope:
-        if isinstance(self._workload, str):
-            return failed(self._workload)
+        if self._workload is None:
+            return failed(NOT_READY)
         registration = KeyRegistered(name=self._settings.name, role="site", public_key=self._key.public_text)
         content = self._journal.registration(lambda: self._sign("key-registered", "", registration))
         if parse_entry(content).key != self._key.public_text:
             raise JournalError(
                 expected="the key with which this journal was begun",
                 found=f"another one in {self._settings.key_file}",
-                remedy="Restore the state folder as a whole: key and journal belong together.",
+                remedy="Key and journal belong together; put the right key back. An older copy of the journal"
+                " forgets spends: see Back up in deploy/README.md before restoring it.",
             )
         return Envelope.of(self._reply(entries=(content.decode(),)))
 
     def _propose(self, request: ProposeRequest) -> Envelope:
-        if isinstance(self._workload, str):
-            return failed(self._workload)
+        if self._workload is None:
+            return failed(NOT_READY)
         content = request.plan.encode()
         plan = TrainPlan.from_bytes(content)
         digest = plan.digest
@@ -203,8 +205,8 @@ class Vault:
             replayed = self._replay(request)
             if replayed is not None:
                 return replayed
-            if isinstance(self._workload, str):
-                return failed(self._workload)
+            if self._workload is None:
+                return failed(NOT_READY)
             accepted = self._journal.plan(digest)
             if accepted is None or accepted.closed or accepted.dataset != self._settings.dataset:
                 raise PolicyRefusal(
