@@ -109,10 +109,14 @@ class _Training:
         metrics = self._run.read_metrics()
         self._tell("joining", f"waiting for {len(self._plan.sites)} sites", round=state.next_round - 1)
         missing = self._cohort.join(JOIN_TIMEOUT_S)
-        self._require(self._cohort.sites, missing, "to join")
+        silent = {site.name for site in self._plan.sites} - set(self._cohort.sites)
+        absent = {site: missing.get(site, Finding("no-reply")) for site in silent}
+        self._require(self._cohort.sites, absent, "to join")
         accepted = self._cohort.sites
         if not self._notary.closed:
-            accepted = self._propose()
+            accepted, unwilling = self._propose()
+            absent |= unwilling
+        self._say_who_is_absent(absent, metrics)
         for number in range(state.next_round, self._plan.federation.rounds + 1):
             state = self._round(number, state, accepted, metrics)
         self._close(accepted)
@@ -151,8 +155,8 @@ class _Training:
             next_round=snapshot.record.round + 1,
         )
 
-    def _propose(self) -> tuple[str, ...]:
-        """Put the plan before the sites; names of those that accept."""
+    def _propose(self) -> tuple[tuple[str, ...], dict[str, Finding]]:
+        """Put the plan before the sites; names of those that accept, and why the others do not."""
         self._tell("proposing", "asking the sites to accept the plan", sites_expected=len(self._cohort.sites))
         plan, signature = self._plan.to_bytes().decode("utf-8"), self._run.signature()
 
@@ -161,7 +165,7 @@ class _Training:
 
         replies, findings = self._cohort.ask(self._cohort.sites, request, ANSWER_TIMEOUT_S)
         self._require(replies, findings, "to accept the plan")
-        return tuple(sorted(replies))
+        return tuple(sorted(replies)), findings
 
     # --- a round -----------------------------------------------------------------------------------------------
 
@@ -171,7 +175,8 @@ class _Training:
         what = "marginals" if number == MARGINALS_ROUND else f"round {number} of {self._plan.federation.rounds}"
         # A display shows the number of a training round beside the text; the marginals' round has none to show.
         prefix = "marginals: " if number == MARGINALS_ROUND else ""
-        self._tell(stage, f"{prefix}waiting for {len(sites)} sites", round=number, sites_expected=len(sites))
+        roster = len(self._plan.sites)
+        self._tell(stage, f"{prefix}waiting for {len(sites)} sites", round=number, sites_expected=roster)
         updates, findings = self._collect(number, state, sites)
         self._require(updates, findings, f"to give a valid reply in {what}")
 
@@ -200,10 +205,10 @@ class _Training:
         self._measure(metrics, number, updates, findings, spent, seconds, float(np.linalg.norm(aggregate)))
         self._tell(
             stage,
-            f"{prefix}{len(updates)} of {len(sites)} sites replied" + _reasons(findings),
+            f"{prefix}{len(updates)} of {roster} sites replied" + _reasons(findings),
             round=number,
             sites_ok=len(updates),
-            sites_expected=len(sites),
+            sites_expected=roster,
             seconds=seconds,
             epsilon=max(spent.values()),
         )
@@ -317,6 +322,14 @@ class _Training:
             found=f"{len(there)}{_reasons(missing)}",
             remedy="See to the sites that are missing, then start the same command again: the run resumes.",
         )
+
+    def _say_who_is_absent(self, absent: Mapping[str, Finding], metrics: dict[str, Any]) -> None:
+        """A run goes on without some sites only in the open: on the screen and in the metrics."""
+        metrics["absent"] = {site: str(finding) for site, finding in sorted(absent.items())}
+        self._run.write_metrics(metrics)
+        for site, finding in sorted(absent.items()):
+            reason = _reasons({site: finding}).removeprefix(f"; {site}: ")
+            self._tell("proposing", f"{site} does not take part: {reason}", sites_expected=len(self._plan.sites))
 
     def _epsilon(self, site: str) -> float:
         spends = self._notary.spends(site)

@@ -276,6 +276,11 @@ def test_a_site_that_says_why_it_cannot_take_part_is_not_waited_for(
         world.train()
     assert events(world.run)[-1].stage == "complete"
     assert world.run.read_metrics()["rounds"][-1]["sites"] == ["south", "west"]
+    assert world.run.read_metrics()["absent"] == {"north": "failed (data)"}
+    said = [event for event in events(world.run) if event.text.startswith("north does not take part: ")]
+    assert len(said) == 1
+    assert events(world.run)[-2].stage == "closing"
+    assert {event.sites_expected for event in events(world.run) if event.stage == "training"} == {3}
 
 
 def test_a_site_whose_budget_is_too_small_refuses_in_the_ledger(new_world: NewWorld) -> None:
@@ -286,6 +291,7 @@ def test_a_site_whose_budget_is_too_small_refuses_in_the_ledger(new_world: NewWo
     assert events(world.run)[-1].stage == "complete"
     refusals = [entry for entry in entries(world.run) if isinstance(entry.body, PlanRefused)]
     assert [(entry.actor, entry.body.refusal) for entry in refusals] == [("west", "budget-exceeded")]  # type: ignore[attr-defined]
+    assert world.run.read_metrics()["absent"] == {"west": "refused (budget-exceeded)"}
     assert not world.sites["west"].workload.trained
 
 

@@ -136,7 +136,8 @@ class Vault:
 
     def _hello(self) -> Envelope:
         if self._workload is None:
-            return failed(NOT_READY)
+            # With the site's name: the coordinator may say who cannot take part, though not why.
+            return Envelope.of(self._reply(status="failed", code=NOT_READY, entries=()))
         registration = KeyRegistered(name=self._settings.name, role="site", public_key=self._key.public_text)
         content = self._journal.registration(lambda: self._sign("key-registered", "", registration))
         if parse_entry(content).key != self._key.public_text:
