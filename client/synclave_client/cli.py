@@ -305,10 +305,15 @@ def run(settings: SettingsOption = _DEFAULT_SETTINGS, as_json: JsonOption = Fals
     In production the two run as two users under systemd (deploy/README.md).
     """
     from synclave_client.supervision import supervise
+    from synclave_shared.data.schema import Schema
+    from synclave_shared.data.tables import check_folder
 
     site = SiteSettings.load(settings)
     address = _address(site, settings)
     _require_state(site)
+    report = check_folder(Schema.load(site.schema_file), site.data_folder)
+    if not report.ok:
+        raise report.error()
     me = [sys.executable, "-m"]
     commands = {
         "vault": [*me, "synclave_client.vault", "--settings", str(settings.resolve())],
@@ -317,7 +322,10 @@ def run(settings: SettingsOption = _DEFAULT_SETTINGS, as_json: JsonOption = Fals
             *("--settings", str(settings.resolve())),
         ],
     }
-    supervise(commands, logs=address.state_folder / "logs")
+    screen = Console(stderr=True)
+    supervise(
+        commands, logs=address.state_folder / "logs", tell=lambda text: screen.print(escape(text), soft_wrap=True)
+    )
     _show({"name": site.name, "stopped": True}, as_json, lambda out: out.print("Site stopped."))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,12 +30,13 @@ class _Watched:
     restarts: int = 0
 
 
-def supervise(commands: Mapping[str, Sequence[str]], *, logs: Path) -> None:
+def supervise(commands: Mapping[str, Sequence[str]], *, logs: Path, tell: Callable[[str], None]) -> None:
     """Keep programs running until Ctrl-C or SIGTERM; then all of them are stopped.
 
     Args:
         commands: name -> command line.
         logs: folder for their output, one file per name.
+        tell: is told what a person should know: that all run, and each restart.
 
     Raises:
         FederationError: if one of them ends again and again.
@@ -46,16 +47,19 @@ def supervise(commands: Mapping[str, Sequence[str]], *, logs: Path) -> None:
                 name: _Watched(group.start(name, command, os.environ), time.monotonic())
                 for name, command in commands.items()
             }
+            tell(f"{' and '.join(commands)} are running; Ctrl-C stops them. Their logs: {logs}")
             while True:
                 time.sleep(_POLL_S)
                 for name, one in watched.items():
                     if not one.child.running:
-                        _restart(group, name, commands[name], one)
+                        _restart(group, name, commands[name], one, tell)
     except KeyboardInterrupt:
         return
 
 
-def _restart(group: ProcessGroup, name: str, command: Sequence[str], one: _Watched) -> None:
+def _restart(
+    group: ProcessGroup, name: str, command: Sequence[str], one: _Watched, tell: Callable[[str], None]
+) -> None:
     if time.monotonic() - one.started > STEADY_S:
         one.restarts = 0
     if one.restarts == len(RESTART_DELAYS_S):
@@ -64,7 +68,9 @@ def _restart(group: ProcessGroup, name: str, command: Sequence[str], one: _Watch
             found=f"{one.restarts + 1} ends, the last with status {one.child.process.returncode}",
             remedy=f"Read {one.child.log}, correct what it says, and start again.",
         )
-    time.sleep(RESTART_DELAYS_S[one.restarts])
+    delay_s = RESTART_DELAYS_S[one.restarts]
+    tell(f"the {name} ended with status {one.child.process.returncode}; again in {delay_s:g} s. See {one.child.log}")
+    time.sleep(delay_s)
     one.child = group.start(name, command, os.environ)
     one.started = time.monotonic()
     one.restarts += 1

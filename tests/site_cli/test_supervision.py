@@ -49,14 +49,19 @@ def test_a_killed_program_comes_back_and_a_signal_ends_all(tmp_path: Path) -> No
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=act, daemon=True).start()
-    supervise({"one": STAYS, "two": STAYS}, logs=tmp_path)
+    said: list[str] = []
+    supervise({"one": STAYS, "two": STAYS}, logs=tmp_path, tell=said.append)
+    assert len(said) == 2
     assert (len(started(tmp_path, "one")), len(started(tmp_path, "two"))) == (2, 1)
     assert not any(alive(process) for name in ("one", "two") for process in started(tmp_path, name))
 
 
 def test_a_program_that_does_not_stay_up_is_given_up_and_takes_the_other_along(tmp_path: Path) -> None:
+    said: list[str] = []
     with pytest.raises(FederationError, match="status 3") as given_up:
-        supervise({"vault": ENDS, "gateway": STAYS}, logs=tmp_path)
+        supervise({"vault": ENDS, "gateway": STAYS}, logs=tmp_path, tell=said.append)
     assert "vault.log" in given_up.value.remedy
+    assert "are running" in said[0]
+    assert [("status 3" in text and "vault.log" in text) for text in said[1:]] == [True, True]
     assert len(started(tmp_path, "vault")) == 3
     assert not any(alive(process) for process in started(tmp_path, "gateway"))
