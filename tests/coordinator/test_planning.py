@@ -11,7 +11,7 @@ from synclave_server.planning import compile_plan, parse_plan_file
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import PlanError
 from synclave_shared.plan import TrainPlan, read_plan_toml
-from synclave_shared.privacy.accountant import epsilon
+from synclave_shared.privacy.accountant import epsilon, epsilon_prv
 
 KEYS = {name: letter * 43 + "=" for name, letter in (("north", "N"), ("south", "S"))}
 COORDINATOR = "C" * 43 + "="
@@ -67,6 +67,19 @@ def test_the_plan_names_the_sites_with_their_keys(schema: Schema) -> None:
         ("south", KEYS["south"], 500),
     ]
     assert plan.schema_digest == schema.digest
+
+
+@pytest.mark.parametrize("target", [1, 3])
+def test_the_second_accountant_agrees_with_the_example_within_2_percent(schema: Schema, target: int) -> None:
+    raw = read_plan_toml(find_example("diabetes").plan)
+    raw = {key: value for key, value in raw.items() if key != "sites"} | {"site_defaults": {"nominal_patients": 9000}}
+    raw["privacy"] = raw["privacy"] | {"epsilon": target}
+    raw["federation"] = raw["federation"] | {"minimum_sites": 1}
+    plan = compiled(raw, schema)
+    ours = epsilon(plan.mechanisms(), float(plan.privacy.delta))
+    theirs = epsilon_prv(plan.mechanisms(), float(plan.privacy.delta))
+    assert theirs is not None
+    assert ours == pytest.approx(theirs, rel=0.02)
 
 
 @pytest.mark.parametrize(
