@@ -215,7 +215,9 @@ def test_a_port_in_use_is_named_before_anything_starts(short_folder: Path) -> No
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_however_the_coordinator_ends_its_processes_end_too(short_folder: Path, number: signal.Signals) -> None:
     program = (
-        "import sys, time; from pathlib import Path\n"
+        "import signal, sys, time; from pathlib import Path\n"
+        # As in a terminal: whoever runs the tests in the background passes on an ignored SIGINT.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from synclave_server.federation.coordinator import serve\n"
         f"folder = Path({str(short_folder)!r})\n"
         f"with serve(folder / 'state', folder / 'logs', port={free_port()}):\n"

@@ -91,7 +91,7 @@ def prevalence_scatter(
                 marker="o" if role == "synthetic" else "D",
                 zorder=3,
             )
-        ticks = [10.0**k for k in range(-6, 1) if 10.0**k > floor * 1.6]
+        ticks = [10.0**k for k in range(-6, 1) if 10.0**k > floor * 4]
         for axis, side in ((axes.xaxis, "real"), (axes.yaxis, "synthetic")):
             axis.set_major_locator(FixedLocator([floor, *ticks]))
             axis.set_minor_locator(NullLocator())
