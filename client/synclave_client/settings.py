@@ -13,15 +13,13 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from synclave_client.socket_path import MAX_SOCKET_PATH_BYTES
 from synclave_shared.canonical import ExactDecimal, FrozenModel, decimal_text
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.plan import Name, PublicKeyText, explain_validation
 from synclave_shared.privacy.budget import Budget
 
-__all__ = ["MAX_SOCKET_PATH_BYTES", "CoordinatorAddress", "SitePolicy", "SiteSettings"]
-
-MAX_SOCKET_PATH_BYTES: Final = 103
-"""What a Unix socket's address holds on every system we know; a longer path fails late and with an obscure error."""
+__all__ = ["CoordinatorAddress", "SitePolicy", "SiteSettings"]
 
 _PATHS: Final = ("data_folder", "schema_file", "state_folder", "socket_path", "root_certificate")
 

@@ -21,16 +21,14 @@ from typing import Any, Final
 
 import grpc
 
+from synclave_client.socket_path import MAX_SOCKET_PATH_BYTES
 from synclave_shared.errors import FederationError, ProtocolError, SynclaveError
 from synclave_shared.protocol import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Envelope, failed
 
-__all__ = ["CHUNK_BYTES", "MAX_SOCKET_PATH_BYTES", "VaultClient", "join_frames", "serve", "split_frames"]
+__all__ = ["CHUNK_BYTES", "VaultClient", "join_frames", "serve", "split_frames"]
 
 CHUNK_BYTES: Final = 2**20
 """Payload bytes of a frame: small beside gRPC's buffers, large beside its cost per frame."""
-
-MAX_SOCKET_PATH_BYTES: Final = 103
-"""Room for a path in ``sockaddr_un`` on every system we know (104 bytes with the final zero on BSD, 108 on Linux)."""
 
 _VERSION: Final = b"\x01"
 _SERVICE: Final = "synclave.Vault"

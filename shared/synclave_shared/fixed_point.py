@@ -3,7 +3,7 @@
 A float64 ``x`` becomes the integer ``rint(x * 2**SCALE_BITS)``. Rounding moves each coordinate by at most half a unit,
 so a vector of ``n`` coordinates by at most ``sqrt(n) / 2**(SCALE_BITS + 1)`` in L2. Rounding a noised value is
 post-processing and costs no privacy; it removes the low-order bits on which attacks on floating-point noise rest
-(Mironov 2012; measured in docs/pitfalls.md).
+(Mironov 2012).
 """
 
 from __future__ import annotations

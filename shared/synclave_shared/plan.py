@@ -41,6 +41,9 @@ PLAN_DOMAIN: Final = b"synclave-plan/v1\n"
 MAX_SITES: Final = 500
 """The plan is one ledger entry, and an entry holds 65,535 bytes. With long names fewer sites fit; signing says so."""
 
+MAX_EXPECTED_BATCH = 2**17
+"""Half of the selected patients in a step for which the clipping's rounding bound is proved (training/private.py)."""
+
 MARGINALS_ROUND = 0
 """Round 0 is the one-shot release of noisy marginals; rounds 1 to ``federation.rounds`` train."""
 
@@ -189,6 +192,10 @@ class TrainPlan(FrozenModel):
         weighted = {site.weight is None for site in self.sites}
         if len(weighted) > 1:
             raise ValueError("give a weight to every site or to none")
+        if any(self.privacy.selection_rate * site.nominal_patients > MAX_EXPECTED_BATCH for site in self.sites):
+            raise ValueError(
+                f"a step would select more than {MAX_EXPECTED_BATCH} patients of a site; lower selection_rate"
+            )
         if self.model.sigma_min >= self.model.sigma_max:
             raise ValueError("sigma_min must be below sigma_max")
         return self

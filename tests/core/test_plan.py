@@ -98,6 +98,10 @@ def test_weights_and_batch_sizes_are_public_numbers_of_the_plan() -> None:
             "site key occurs twice",
         ),
         ({"federation": Federation(rounds=1, steps_per_round=1, minimum_sites=3)}, "larger than the roster"),
+        (
+            {"sites": (SiteEntry(name="a", public_key=KEY_A, nominal_patients=7_000_000),)},
+            "more than 131072 patients",
+        ),
         ({"name": "../../etc"}, "pattern"),
         ({"trust_mode": "trust-me"}, "local"),
     ],

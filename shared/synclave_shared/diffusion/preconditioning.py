@@ -37,8 +37,7 @@ LOGIT_BOUND = 30.0
 VARIANCE_FLOOR = 0.1
 """Below about this variance a column's couplings are held to be more noise than signal.
 
-With 1 / sqrt(v + floor) instead, a noisy step gains a fifth less and rare codes become too common; measured at epsilon
-3 on the diabetes example.
+With 1 / sqrt(v + floor) instead, a noisy step gains less and rare codes become too common.
 """
 
 
