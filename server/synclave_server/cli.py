@@ -111,7 +111,10 @@ def demo(
 def simulate(
     plan: Annotated[Path, typer.Argument(help="Plan file.", metavar="PLAN.toml")],
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run in it is resumed.", metavar="DIR")],
-    site: Annotated[list[str], typer.Option(help="A site's data folder; repeat for each site.", metavar="NAME=DIR")],
+    site: Annotated[
+        list[str], typer.Option(help="A site's data folder; one or more after it, or repeat.", metavar="NAME=DIR")
+    ],
+    more_sites: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     budget: Annotated[
         str | None, typer.Option(help="Budget (epsilon) of every site (default: what the plan spends).")
     ] = None,
@@ -121,7 +124,7 @@ def simulate(
     """Train on this machine with many sites, by the same apps in Flower's simulation engine."""
     from synclave_server.simulate import run_simulation
 
-    folders = {name: Path(value) for name, value in _pairs(site, "--site NAME=DIR").items()}
+    folders = {name: Path(value) for name, value in _pairs([*site, *(more_sites or [])], "--site NAME=DIR").items()}
     document = run_simulation(
         plan, folders, out=out, budget=_epsilon(budget, "--budget"), workers=workers, console=_output(as_json)
     )
@@ -225,10 +228,11 @@ def sample(
     label: Annotated[
         list[str] | None,
         typer.Option(
-            help="Label value for all patients, or for COUNT of them; repeat (default: the measured shares).",
+            help="Label value for all patients or for COUNT of them; repeat (default: the measured shares).",
             metavar="NAME=VALUE[:COUNT]",
         ),
     ] = None,
+    more_labels: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     sampler: Annotated[str | None, typer.Option(help="ddim, heun or ancestral (default: heun).")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Noise levels visited (default: 8).")] = None,
     guidance: Annotated[str, typer.Option(help="Weight of classifier-free guidance; 0 is none.")] = "0",
@@ -250,7 +254,7 @@ def sample(
         snapshot,
         patients,
         out=out,
-        labels=label or [],
+        labels=[*(label or []), *(more_labels or [])],
         sampler=sampler,
         steps=steps,
         guidance=_number(guidance, "--guidance"),

@@ -54,7 +54,8 @@ LARGEST_LEARNING_RATE = 16.0
 PARAMETER_NOISE = 0.08
 """Couplings between columns are correlations, and those worth having are larger than this."""
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+"""Name of a plan, a site or a data set: safe as the name of a file, a Flower node and a ledger's witness."""
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PublicKeyText = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
 """A raw Ed25519 public key, base64."""

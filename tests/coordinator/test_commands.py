@@ -88,6 +88,13 @@ def test_simulate_looks_at_the_data_before_anything_is_made(
     assert not out.exists()
 
 
+def test_sites_may_be_listed_after_one_option(plan: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    refused = answer(capsys, "simulate", plan, "--site", "A=/no/a", "A=/no/b", "--out", tmp_path / "out", code=1)
+    assert "each name once" in refused["error"]["expected"]
+    refused = answer(capsys, "simulate", plan, "--site", "A=/no/a", "B=/no/b", "--out", tmp_path / "out", code=1)
+    assert "site A" in refused["error"]["expected"]
+
+
 def test_a_command_line_that_cannot_be_understood_is_a_document_too(capsys: pytest.CaptureFixture[str]) -> None:
     refused = answer(capsys, "sample", "--snapshot", "x", "--patients", "0", "--out", "y.parquet", code=2)
     assert "--patients" in refused["error"]["found"]

@@ -104,6 +104,16 @@ def test_every_site_setting_is_documented() -> None:
     assert not documented(SiteSettings, (ROOT / "deploy" / "README.md").read_text(encoding="utf-8"))
 
 
+def test_figures_are_quoted_as_the_bench_printed_them() -> None:
+    table = (ROOT / "bench" / "results" / "demo.md").read_text(encoding="utf-8")
+    assert table in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    readme = [
+        line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("| 3 |")
+    ]
+    assert readme
+    assert set(readme) <= set(table.splitlines())
+
+
 def test_every_refusal_code_is_documented() -> None:
     text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert not [code for code in REFUSAL_CODES if f"`{code}`" not in text]
