@@ -266,7 +266,10 @@ def sample(
     _show(
         document,
         as_json,
-        lambda console: console.print(f"{patients} synthetic patients: {escape(document['out'])}", soft_wrap=True),
+        lambda console: console.print(
+            f"{patients} synthetic patients, {document['network_calls']} network calls each: {escape(document['out'])}",
+            soft_wrap=True,
+        ),
     )
 
 

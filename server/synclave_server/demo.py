@@ -20,13 +20,13 @@ from synclave_server.evaluate_view import draw_headline, headline
 from synclave_server.examples import find_example
 from synclave_server.plan_view import budget_of, cost_document
 from synclave_server.planning import PlanFile, PrivacyTarget, resolve_privacy
-from synclave_server.preparation import Draft, coordinator_key, prepare_run, read_draft
+from synclave_server.preparation import Draft, coordinator_key, prepare_run, read_draft, require_valid
 from synclave_server.progress_view import Steps, training_view
 from synclave_server.sites import set_up_sites, socket_folder
 from synclave_shared.canonical import decimal_text
 from synclave_shared.data.patients import together
 from synclave_shared.data.tables import load_patients
-from synclave_shared.errors import ConfigurationError, LedgerError
+from synclave_shared.errors import ConfigurationError
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.verify import verify_ledger
 
@@ -151,12 +151,7 @@ def run_demo(
             )
         with steps.step("The audit: every hospital's budget recomputed from the ledger alone"):
             audit = verify_ledger(run.ledger)
-            if not audit.valid:
-                raise LedgerError(
-                    expected="a ledger without findings",
-                    found="; ".join(finding.explanation for finding in audit.findings),
-                    remedy=f"Run: synclave-audit verify {run.ledger}",
-                )
+            require_valid(audit, run.ledger)
             steps.note(f"{audit.size} entries, tree, signatures and witnesses verified")
     return {
         "out": str(folder),

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from synclave_shared.canonical import decimal_text
 from synclave_shared.plan import Federation, Privacy, all_mechanisms
-from synclave_shared.privacy.accountant import epsilon, epsilon_rdp
+from synclave_shared.privacy.accountant import epsilon, epsilon_prv, epsilon_rdp
 from synclave_shared.privacy.mechanism import GaussianSum
 
 __all__ = ["budget_of", "cost_document", "draw_cost"]
@@ -42,9 +42,15 @@ def cost_document(privacy: Privacy, federation: Federation) -> dict[str, Any]:
         "steps": federation.rounds * federation.steps_per_round,
         "epsilon": epsilon(mechanisms, delta),
         "epsilon_rdp": epsilon_rdp(mechanisms, delta),
+        "epsilon_prv": epsilon_prv(mechanisms, delta),
         "epsilon_marginals": epsilon(marginals, delta),
         "epsilon_patient_at_sites": {str(sites): epsilon(mechanisms * sites, delta) for sites in SHARED_PATIENT_SITES},
     }
+
+
+def _or_dash(value: float | None) -> str:
+    """The third opinion, where Opacus is installed and can express the mechanisms."""
+    return "-" if value is None else f"{value:.4f}"
 
 
 def draw_cost(document: dict[str, Any], console: Console) -> None:
@@ -53,6 +59,7 @@ def draw_cost(document: dict[str, Any], console: Console) -> None:
     rows = (
         ("epsilon (PLD)", f"{document['epsilon']:.4f}"),
         ("epsilon (RDP, an upper bound, for comparison)", f"{document['epsilon_rdp']:.4f}"),
+        ("epsilon (Opacus PRV, 0.01 of error included)", _or_dash(document["epsilon_prv"])),
         ("of it the marginals alone", f"{document['epsilon_marginals']:.4f}"),
         ("delta", document["delta"]),
         ("unit and adjacency", f"{document['unit']}, {document['adjacency']}"),

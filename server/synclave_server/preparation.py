@@ -1,4 +1,4 @@
-"""What happens before the first round: the plan is compiled, signed and laid down in a run's folder."""
+"""Around the rounds: before them a plan is compiled, signed and laid down; after them the ledger is checked."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from synclave_server.planning import PlanFile, compile_plan, parse_plan_file
 from synclave_server.run_folder import RunFolder
 from synclave_shared.data.schema import Schema
-from synclave_shared.errors import ConfigurationError
+from synclave_shared.errors import ConfigurationError, LedgerError
 from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.ledger.verify import VerifyReport
 from synclave_shared.plan import TrainPlan, read_plan_toml, signed_plan_bytes
 
-__all__ = ["Draft", "coordinator_key", "prepare_run", "read_draft"]
+__all__ = ["Draft", "coordinator_key", "prepare_run", "read_draft", "require_valid"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,3 +89,17 @@ def prepare_run(
     return plan, RunFolder.prepare(
         out, content, key.sign_text(signed_plan_bytes(content)), draft.schema.to_json_bytes()
     )
+
+
+def require_valid(audit: VerifyReport, ledger: Path) -> None:
+    """Refuse to call a run finished whose ledger does not verify.
+
+    Raises:
+        LedgerError: naming every finding.
+    """
+    if not audit.valid:
+        raise LedgerError(
+            expected="a ledger without findings",
+            found="; ".join(finding.explanation for finding in audit.findings),
+            remedy=f"Run: synclave-audit verify {ledger}",
+        )

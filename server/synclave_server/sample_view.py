@@ -95,6 +95,7 @@ def run_sample(
     """
     from synclave_server.sampling.engine import sample
     from synclave_server.sampling.request import DEFAULT_SAMPLER, DEFAULT_STEPS
+    from synclave_shared.diffusion.samplers import evaluations
 
     label = Schema.from_json_bytes(read_snapshot(snapshot).schema).label
     with Progress(console=console, transient=True) as progress:
@@ -112,4 +113,5 @@ def run_sample(
             devices=devices,
             progress=lambda done, _: progress.update(task, completed=done),
         )
-    return {"out": str(out.resolve()), **provenance.model_dump(mode="json")}
+    calls = evaluations(provenance.request.sampler, provenance.request.steps)
+    return {"out": str(out.resolve()), "network_calls": calls, **provenance.model_dump(mode="json")}

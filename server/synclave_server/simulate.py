@@ -11,7 +11,7 @@ from rich.console import Console
 
 from synclave_server.plan_view import budget_of, cost_document
 from synclave_server.planning import resolve_privacy
-from synclave_server.preparation import Draft, coordinator_key, prepare_run, read_draft
+from synclave_server.preparation import Draft, coordinator_key, prepare_run, read_draft, require_valid
 from synclave_server.progress_view import Steps, training_view
 from synclave_server.sites import set_up_sites, socket_folder
 from synclave_shared.data.tables import check_folder
@@ -89,13 +89,13 @@ def run_simulation(
             run_simulated(run, key_file, [site.settings for site in sites], view, workers=workers)
         with steps.step("The audit"):
             audit = verify_ledger(run.ledger)
-            steps.note("valid" if audit.valid else "; ".join(finding.explanation for finding in audit.findings))
+            require_valid(audit, run.ledger)
+            steps.note(f"{audit.size} entries verified")
     return {
         "out": str(run.path.resolve()),
         "snapshot": str(run.snapshot.resolve()),
         "ledger": str(run.ledger.resolve()),
         "metrics": str(run.metrics.resolve()),
         "plan_digest": plan.digest,
-        "ledger_valid": audit.valid,
         "sites": {name: {"epsilon": site.epsilon, "delta": site.delta} for name, site in sorted(audit.sites.items())},
     }

@@ -1,6 +1,7 @@
 """The coordinator's commands as a person calls them: answers, refusals, and nothing left behind by a refusal."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,13 @@ from typing import Any
 import pytest
 
 from synclave_server.cli import app
+from synclave_server.preparation import require_valid
 from synclave_server.sample_view import label_counts
 from synclave_shared.audit.console import run
-from synclave_shared.errors import ConfigurationError
+from synclave_shared.errors import ConfigurationError, LedgerError
 from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.ledger.store import Ledger
+from synclave_shared.ledger.verify import verify_ledger
 
 HEART = Path(__file__).parents[2] / "examples" / "heart"
 PLAN = """
@@ -52,6 +56,7 @@ def test_a_plan_is_costed_without_keys_and_signed_with_them(
     plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cost = answer(capsys, "plan", plan)
+    assert cost["epsilon_prv"] == pytest.approx(cost["epsilon"], rel=0.02)
     assert 3.8 <= cost["epsilon"] <= 4 < cost["epsilon_patient_at_sites"]["2"]
     home, out = tmp_path / "home", tmp_path / "run"
     refused = answer(capsys, "plan", plan, "--home", home, "--out", out, code=1)
@@ -98,6 +103,15 @@ def test_sites_may_be_listed_after_one_option(plan: Path, capsys: pytest.Capture
 def test_a_command_line_that_cannot_be_understood_is_a_document_too(capsys: pytest.CaptureFixture[str]) -> None:
     refused = answer(capsys, "sample", "--snapshot", "x", "--patients", "0", "--out", "y.parquet", code=2)
     assert "--patients" in refused["error"]["found"]
+
+
+def test_a_run_whose_ledger_does_not_verify_is_not_called_finished(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    Ledger.create(ledger, "synclave/0123456789abcdef", SigningKey.from_seed(b"c" * 32))
+    audit = verify_ledger(ledger)
+    assert not audit.valid  # no coordinator has registered in it
+    with pytest.raises(LedgerError, match=re.escape(audit.findings[0].explanation)):
+        require_valid(audit, ledger)
 
 
 def test_a_demo_never_writes_into_a_folder_with_something_in_it(
