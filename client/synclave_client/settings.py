@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from synclave_client.performance import Performance
 from synclave_client.socket_path import MAX_SOCKET_PATH_BYTES
 from synclave_shared.canonical import ExactDecimal, FrozenModel, decimal_text
 from synclave_shared.errors import ConfigurationError
@@ -67,6 +68,7 @@ class SiteSettings(FrozenModel):
         socket_path: the Unix socket at which the vault answers the gateway.
         gateway_group: group that may connect to the socket; None if gateway and vault run as the same user.
         device: torch device of the training.
+        performance: how to compute on it; changes cost only.
         budget: what all trainings together may spend on ``dataset``.
         policy: what else a plan must satisfy.
         gateway: where the gateway connects; None if this installation runs the vault only.
@@ -83,6 +85,7 @@ class SiteSettings(FrozenModel):
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$")] = "cpu"
     budget: Budget
     policy: SitePolicy = SitePolicy()
+    performance: Performance = Performance()
     gateway: CoordinatorAddress | None = None
 
     @field_validator("socket_path")
@@ -179,6 +182,11 @@ class SiteSettings(FrozenModel):
             f"modalities = {texts(self.policy.modalities)}\n"
             f"trust_modes = {texts(self.policy.trust_modes)}\n"
             f"minimum_noise_multiplier = {text(decimal_text(self.policy.minimum_noise_multiplier))}\n"
+            "\n# How to compute: changes cost, never what is promised.\n"
+            "[performance]\n"
+            f"clipping = {text(self.performance.clipping)}\n"
+            f"precision = {text(self.performance.precision)}\n"
+            f"patients_at_once = {self.performance.patients_at_once}\n"
             f"{gateway}"
         )
 

@@ -6,6 +6,7 @@
     ├── ConfigurationError       settings, plan or schema files that cannot be used
     │   ├── PlanError
     │   └── SchemaError
+    ├── ClippingError            a network or loss whose gradients cannot be bounded per patient
     ├── DataError                patient data that does not fit its schema
     ├── SnapshotError            a stored model that is missing, damaged or of another plan
     ├── LedgerError              a ledger that cannot be read, extended or trusted
@@ -26,6 +27,7 @@ from typing import ClassVar, Final
 __all__ = [
     "REFUSAL_CODES",
     "BudgetExceeded",
+    "ClippingError",
     "ConfigurationError",
     "DataError",
     "FederationError",
@@ -46,6 +48,7 @@ REFUSAL_CODES: Final = {
     "delta-above-plan": "the site states its budget at a larger delta than the plan states its epsilon",
     "trust-mode-not-allowed": "the site's policy does not allow this trust mode",
     "schema-mismatch": "the plan names another schema than the one installed at the site",
+    "model-not-clippable": "the site cannot bound this model's gradients per patient",
     "not-in-roster": "the plan does not name this site with this site's key",
     "coordinator-unknown": "the plan is not signed by the coordinator whose key the site pinned",
     "plan-not-accepted": "a round was requested for a plan that this site has not accepted",
@@ -90,6 +93,12 @@ class SchemaError(ConfigurationError):
     """A schema file that cannot be used."""
 
     code = "schema"
+
+
+class ClippingError(SynclaveError):
+    """A network or loss whose gradients cannot be bounded per patient."""
+
+    code = "clipping"
 
 
 class DataError(SynclaveError):

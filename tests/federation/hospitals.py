@@ -71,6 +71,9 @@ class ToyWorkload:
     schema_digest: str = SCHEMA.digest
     trained: list[int] = field(default_factory=list)
 
+    def check_model(self, plan: TrainPlan) -> None:
+        pass
+
     def check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:
         """Nothing to check."""
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from synclave_client.training import loop
-from synclave_client.training.loop import DiffusionBatch, train_round
+from synclave_client.performance import Performance
+from synclave_client.training.loop import DiffusionBatch, DiffusionLoss, train_round
 from synclave_client.training.marginals import clipped_marginals, release_marginals
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import PatientGradients
@@ -115,7 +115,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> list[list[DiffusionBatch]]:
     steps: list[list[DiffusionBatch]] = []
     original = PatientGradients.clipped_sum
 
-    def watched(self: Any, batches: Any) -> NDArray[np.float64]:
+    def watched(self: Any, batches: Any) -> torch.Tensor:
         steps.append(list(batches))
         return original(self, steps[-1])
 
@@ -209,11 +209,10 @@ def test_gradients_are_divided_by_the_public_batch_size_not_the_real_one() -> No
     assert np.allclose(update(small, dataset), 2 * update(twice, dataset), atol=3 * ROUNDING)
 
 
-def test_micro_batches_change_the_cost_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_change_the_cost_only() -> None:
     plan = one_step(noise_multiplier=TINY_NOISE, selection_rate=Decimal(1))
     whole = update(plan, small_dataset(64))
-    monkeypatch.setattr(loop, "MICROBATCH_PATIENTS", 7)
-    pieces = update(plan, small_dataset(64))
+    pieces = update(plan, small_dataset(64), performance=Performance(patients_at_once=7))
     assert np.linalg.norm(whole) > 0.01
     assert np.allclose(pieces, whole, atol=3 * ROUNDING)
 
@@ -358,7 +357,7 @@ def test_marginals_without_a_place_in_the_plan_are_refused() -> None:
 def test_hidden_labels_have_the_plans_share() -> None:
     """4,000 patients; within 4.5 standard errors of 25 %."""
     plan = small_plan(model={"label_dropout": Decimal("0.25")})
-    loss = loop.DiffusionLoss(spec=plan.model, layout=LAYOUT, prior=torch.zeros(3, 12))
+    loss = DiffusionLoss(spec=plan.model, layout=LAYOUT, prior=torch.zeros(3, 12))
     features, labels = small_rows(4000)
     streams = PatientStreams(SecretRandomness(bytes(32)))
     batch = loss.draw(torch.from_numpy(features).float(), torch.from_numpy(labels), streams, 0, np.arange(4000))

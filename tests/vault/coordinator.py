@@ -85,6 +85,9 @@ class FakeWorkload:
     error: Exception | None = None
     releases: list[tuple[int, bytes]] = field(default_factory=list)
 
+    def check_model(self, plan: TrainPlan) -> None:
+        pass
+
     def check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:
         """Nothing to check."""
 

@@ -6,15 +6,17 @@ a function of noised gradients only.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from synclave_client.performance import Performance
 from synclave_client.training.batch_selection import select_patients
 from synclave_client.training.marginals import release_marginals
 from synclave_client.training.noise import PatientStreams, SecretRandomness
@@ -33,8 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DiffusionBatch", "DiffusionLoss", "release_marginals", "train_round"]
 
-MICROBATCH_PATIENTS: Final = 256
-"""Patients whose activations are in memory at once. It changes cost only: noise is added once per step."""
+_log = logging.getLogger("synclave.vault")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,15 @@ class DiffusionBatch:
 
     def __len__(self) -> int:
         return len(self.clean)
+
+    @property
+    def patient_of_row(self) -> None:
+        """None: the first axis is the patient, whose noise levels lie behind it."""
+        return None
+
+    def select(self, patients: Tensor) -> Self:
+        """The batch of some patients."""
+        return type(self)(**{field.name: getattr(self, field.name)[patients] for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +122,7 @@ def train_round(
     anchor: NDArray[np.float32] | None,
     device: torch.device | str,
     randomness: SecretRandomness,
+    performance: Performance | None = None,
 ) -> NDArray[np.int64]:
     """Make the plan's DP-SGD steps of one round and return the update.
 
@@ -128,6 +139,7 @@ def train_round(
         anchor: [L, D] anchor logits, or None.
         device: where to compute.
         randomness: the site's secret randomness.
+        performance: how to compute; changes cost only. Noise is added once per step, whatever the tiles.
 
     Returns:
         [P], fixed point, of L2 norm at most ``plan.federation.update_norm`` (up to rounding).
@@ -145,21 +157,28 @@ def train_round(
     prior = prior_logits(torch.from_numpy(np.array(logits, dtype=np.float32)), layout).to(device)
     loss = DiffusionLoss(spec=plan.model, layout=layout, prior=prior)
     clip_norm = float(plan.privacy.clip_norm)
-    gradients = PatientGradients(network, loss, clip_norm)
+    performance = performance or Performance()
+    gradients = PatientGradients(network, loss, clip_norm, performance)
     noise_std = float(plan.privacy.noise_multiplier) * clip_norm
     batch_size = plan.expected_batch_size(site_name)
 
     # The exact model is kept in float64, beside the float32 network that computes gradients.
     exact = torch.from_numpy(model_vector.astype(np.float64)).requires_grad_()
     optimiser = _optimiser(exact, plan)
+    exact.grad = torch.zeros_like(exact)
     streams = PatientStreams(randomness)
     for step in range(plan.federation.steps_per_round):
         chosen = select_patients(len(dataset), plan.privacy.selection_rate, randomness)
-        total = gradients.clipped_sum(_batches(dataset, chosen, loss, streams, step, device))
-        total += noise_std * randomness.normal(total.size)
-        exact.grad = torch.from_numpy(total / batch_size)
+        batches = _batches(dataset, chosen, loss, streams, step, device, performance.patients_at_once)
+        exact.grad.copy_(gradients.clipped_sum(batches))
+        randomness.add_normal(exact.grad.numpy(), noise_std)
+        exact.grad /= batch_size
         optimiser.step()
         load_parameter_vector(network, exact.detach().numpy().astype(np.float32))
+    if gradients.left_out:
+        _log.warning(
+            "%s: %d times a patient's gradient was not finite and did not count", site_name, gradients.left_out
+        )
     return fixed_point_update(model_vector, exact.detach().numpy(), float(plan.federation.update_norm))
 
 
@@ -170,13 +189,14 @@ def _batches(
     streams: PatientStreams,
     step: int,
     device: torch.device | str,
+    tile: int,
 ) -> Iterator[DiffusionBatch]:
-    for start in range(0, len(chosen), MICROBATCH_PATIENTS):
-        rows = chosen[start : start + MICROBATCH_PATIENTS]
+    for start in range(0, len(chosen), tile):
+        rows = chosen[start : start + tile]
         # Tiles of one shape: with another shape a matrix product may round other patients' rows in another way, and a
         # model made for it would blow that up.
-        clean = np.zeros((MICROBATCH_PATIENTS, dataset.features.shape[1]), np.float32)
-        labels = np.zeros(MICROBATCH_PATIENTS, np.int64)
+        clean = np.zeros((tile, dataset.features.shape[1]), np.float32)
+        labels = np.zeros(tile, np.int64)
         clean[: len(rows)], labels[: len(rows)] = dataset.features[rows], dataset.labels[rows]
         yield loss.draw(torch.from_numpy(clean).to(device), torch.from_numpy(labels).to(device), streams, step, rows)
 

@@ -21,7 +21,7 @@ from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import Journal, SeenNote
 from synclave_client.vault.policy import check_round_budget, check_signer, decide
 from synclave_shared.canonical import FrozenModel, sha256_hex
-from synclave_shared.errors import JournalError, LedgerError, PlanError, PolicyRefusal, SynclaveError
+from synclave_shared.errors import ClippingError, JournalError, LedgerError, PlanError, PolicyRefusal, SynclaveError
 from synclave_shared.ledger.entry import (
     KeyRegistered,
     PlanAccepted,
@@ -67,6 +67,10 @@ class Workload(Protocol):
     @property
     def schema_digest(self) -> str:
         """Digest of the installed schema."""
+        ...
+
+    def check_model(self, plan: TrainPlan) -> None:
+        """Raise ``ClippingError`` unless the plan's model can be clipped per patient here. Touches no data."""
         ...
 
     def check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:
@@ -171,6 +175,7 @@ class Vault:
                     public_key=self._key.public_text,
                     committed=self._journal.committed(self._settings.dataset),
                 )
+                self._check_model(self._workload, plan)
                 acceptance = PlanAccepted(
                     plan_digest=digest,
                     dataset=self._settings.dataset,
@@ -366,6 +371,13 @@ class Vault:
                 **fields,
             }
         )
+
+    @staticmethod
+    def _check_model(workload: Workload, plan: TrainPlan) -> None:
+        try:
+            workload.check_model(plan)
+        except ClippingError as error:
+            raise PolicyRefusal("model-not-clippable", found=error.found, remedy=error.remedy) from error
 
     def _check_pause(self) -> None:
         if self._settings.pause_file.exists():

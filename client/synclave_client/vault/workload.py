@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from synclave_client.performance import Performance
 from synclave_client.settings import SiteSettings
 from synclave_client.training.loop import train_round
 from synclave_client.training.marginals import release_marginals
 from synclave_client.training.noise import SecretRandomness
+from synclave_client.training.rehearsal import rehearse
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import load_patients
 from synclave_shared.errors import ConfigurationError, ProtocolError
 from synclave_shared.models.codes import model_payload_size, split_payload
-from synclave_shared.plan import MARGINALS_ROUND, TrainPlan
+from synclave_shared.plan import MARGINALS_ROUND, ModelSpec, TrainPlan
 from synclave_shared.protocol import decode_model
 
-__all__ = ["PatientWorkload"]
+__all__ = ["PatientWorkload", "check_device"]
+
+_log = logging.getLogger("synclave.vault")
 
 
 class PatientWorkload:
@@ -29,37 +35,64 @@ class PatientWorkload:
         device: torch device.
         schema: the installed schema.
         dataset: its patients.
+        performance: how to compute; changes cost only.
     """
 
-    def __init__(self, *, site_name: str, device: str, schema: Schema, dataset: PatientDataset) -> None:
+    def __init__(
+        self,
+        *,
+        site_name: str,
+        device: str,
+        schema: Schema,
+        dataset: PatientDataset,
+        performance: Performance | None = None,
+    ) -> None:
         self._site_name = site_name
         self._device = device
         self._schema = schema
         self._dataset = dataset
+        self._performance = performance or Performance()
 
     @classmethod
     def load(cls, settings: SiteSettings) -> PatientWorkload:
-        """Read schema and data of a site.
+        """Read the schema, prove the clipping on invented patients, and only then read the data.
 
         Raises:
             ConfigurationError: if the device is not there. Found out here, since a round that fails later is spent.
             SchemaError: if the schema cannot be used.
+            ClippingError: if this machine does not bound gradients per patient as it must.
             DataError: if the data do not fit it; the error lists every fault.
         """
-        if settings.device != "cpu" and not _has_device(settings.device):
-            raise ConfigurationError(
-                expected=f"the device {settings.device}, as site.toml says",
-                found=f"{torch.cuda.device_count()} CUDA devices",
-                remedy="Correct `device`, or check the driver and whether this process may use it (deploy/README.md).",
-            )
+        check_device(settings.device)
         schema = Schema.load(settings.schema_file)
+        report = rehearse(schema, ModelSpec(), settings.performance, settings.device)
+        _log.info(
+            "%s: clipping self-test passed in %.1f s: norms within %.0e, sums within %.0e of one backward pass per"
+            " patient (%d parameters, %s, %s)",
+            *(settings.name, report.seconds, report.norm_deviation, report.sum_deviation, report.parameters),
+            *(settings.performance.clipping, settings.device),
+        )
         dataset = load_patients(schema, settings.data_folder)
-        return cls(site_name=settings.name, device=settings.device, schema=schema, dataset=dataset)
+        return cls(
+            site_name=settings.name,
+            device=settings.device,
+            schema=schema,
+            dataset=dataset,
+            performance=settings.performance,
+        )
 
     @property
     def schema_digest(self) -> str:
         """Digest of the installed schema."""
         return self._schema.digest
+
+    def check_model(self, plan: TrainPlan) -> None:
+        """Refuse a plan whose model cannot be clipped here, before it is accepted. Touches no data.
+
+        Raises:
+            ClippingError: naming the layer.
+        """
+        rehearse(self._schema, plan.model, self._performance, self._device)
 
     def check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:
         """Refuse a payload that the round cannot work with, before anything is spent on it.
@@ -96,9 +129,16 @@ class PatientWorkload:
             anchor if plan.privacy.marginals else None,
             self._device,
             randomness,
+            self._performance,
         )
 
 
-def _has_device(device: str) -> bool:
+def check_device(device: str) -> None:
+    """Raise ``ConfigurationError`` unless the torch device is there."""
     index = int(device.partition(":")[2] or 0)
-    return torch.cuda.is_available() and index < torch.cuda.device_count()
+    if device != "cpu" and not (torch.cuda.is_available() and index < torch.cuda.device_count()):
+        raise ConfigurationError(
+            expected=f"the device {device}, as site.toml says",
+            found=f"{torch.cuda.device_count()} CUDA devices",
+            remedy="Correct `device`, or check the driver and whether this process may use it (deploy/README.md).",
+        )

@@ -1,0 +1,225 @@
+"""Per-patient norms and clipped sums from one forward and one backward pass (book-keeping: Bu et al. 2022).
+
+The backward pass computes gradients of activations only. Afterwards the recorded inputs and output gradients give first
+the norms, then, weighted, the clipped sum: the product that autograd would have made, made once. A plain step costs the
+same three products per layer; what is added is the norms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from synclave_client.training.private.batch import PatientBatch, PatientRows, PatientWeights
+from synclave_client.training.private.capture import recorded
+from synclave_client.training.private.factors import Dense, Factor, Outer, joined, norms_of
+from synclave_client.training.private.recompute import recomputed_factors
+from synclave_client.training.private.rules import (
+    LAYER_RULES,
+    LayerUse,
+    is_recomputed,
+    own_parameters,
+    trained_parameters,
+)
+from synclave_shared.errors import ClippingError
+
+__all__ = ["SMALLEST_SHARE", "BookKeeping", "BookKeepingPass"]
+
+SMALLEST_SHARE: Final = 2.0**-7
+"""A layer's norm is held to be at least this share of its reach ``sum_t |g_t| |x_t|``. Where more than that cancels,
+float32 could lose the norm and one patient would count many times; random tokens cancel to 1 / sqrt(T) only."""
+
+
+@dataclass(slots=True, kw_only=True)
+class BookKeepingPass:
+    """What one pass over a batch left behind.
+
+    Attributes:
+        losses: [B].
+        squared_bounds: float64 [B], bounds of the squared gradient norms.
+        rows: which rows are whose.
+        factors: per parameter, what its gradients are made of; used up by :meth:`add_weighted`.
+        formed: the gradients of all biases, scales and bare parameters side by side: they are many and small.
+        formed_names: their parameters, in order.
+    """
+
+    losses: Tensor
+    squared_bounds: Tensor
+    rows: PatientRows
+    factors: dict[str, list[Factor]]
+    formed: Dense
+    formed_names: list[str]
+
+    @torch.no_grad()
+    def add_weighted(self, weights: Tensor, totals: dict[str, Tensor], *, first: bool) -> None:
+        """Add each patient's gradient times its weight [B] to the sums; weight 0 keeps even a NaN out.
+
+        ``first``: what is in ``totals`` is of the step before and is overwritten.
+        """
+        own = PatientWeights.of(weights, self.rows, next(iter(totals.values())).dtype)
+        for name, total in totals.items():
+            parts = self.factors.get(name, [])
+            if first and len(parts) == 1 and isinstance(parts[0], Outer):
+                # The largest sums: clearing them first would take as long as a tenth of the product.
+                parts[0].put_weighted(own, total, keep=0)
+                continue
+            if first:
+                total.zero_()
+            for factor in parts:
+                factor.add_weighted(own, total)
+        self.factors.clear()
+        if self.formed_names:
+            sides = [totals[name] for name in self.formed_names]
+            summed = torch.zeros(self.formed.values.shape[1], dtype=sides[0].dtype, device=sides[0].device)
+            self.formed.add_weighted(own, summed)
+            parts_of_sum = torch.split(summed, [side.numel() for side in sides])
+            torch._foreach_add_([side.view(-1) for side in sides], list(parts_of_sum))
+
+
+class BookKeeping:
+    """The engine's passes over one network.
+
+    Args:
+        network: checked by :func:`synclave_client.training.private.rules.check_network`.
+        loss: ``loss(network, batch)`` -> [B].
+        autocast: context of the forward pass.
+        totals: the sums by parameter name; their type is that in which norms and sums are formed.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Callable[[nn.Module, Any], Tensor],
+        autocast: Callable[[], AbstractContextManager[Any]],
+        totals: dict[str, Tensor],
+    ) -> None:
+        self._network = network
+        self._loss = loss
+        self._autocast = autocast
+        self._totals = totals
+        self._parameters = trained_parameters(network)
+        self._names = {id(value): name for name, value in self._parameters.items()}
+        self._layers = _recorded_layers(network)
+        self._buffers = dict(network.named_buffers())
+
+    def run(self, batch: PatientBatch) -> BookKeepingPass:
+        """One forward and one backward pass.
+
+        Raises:
+            ClippingError: if a parameter is used outside its layer, or something was overwritten meanwhile.
+        """
+        rows = PatientRows.of(batch)
+        versions = [value._version for value in self._buffers.values()]
+        self._forget_gradients()
+        with recorded(self._layers, rows.count) as uses:
+            with self._autocast():
+                losses = self._loss(self._network, batch)
+            check_losses(losses, len(batch))
+            torch.autograd.backward(losses.sum())
+        self._check_nothing_left()
+        self._check_buffers(versions)
+        with torch.no_grad():
+            factors = self._factors(uses, rows)
+            formed_names = [name for name, parts in factors.items() if [type(part) for part in parts] == [Dense]]
+            formed = _side_by_side([factors.pop(name)[0] for name in formed_names], rows, losses)
+            norms = [norms_of(parts, self._totals[name]) for name, parts in factors.items()] + [formed.norms()]
+            none = torch.zeros(1, len(batch), dtype=torch.float64, device=losses.device)
+            squared = torch.cat([none, *(own.squared[None] for own in norms)]).double()
+            reach = torch.cat([none, *(own.reach[None] for own in norms)]).double()
+            squared = torch.maximum(squared, (SMALLEST_SHARE * reach).square()).sum(0)
+        return BookKeepingPass(
+            losses=losses.detach(),
+            squared_bounds=squared,
+            rows=rows,
+            factors=factors,
+            formed=formed,
+            formed_names=formed_names,
+        )
+
+    def _factors(self, uses: list[LayerUse], rows: PatientRows) -> dict[str, list[Factor]]:
+        factors: dict[str, list[Factor]] = {}
+        for use in uses:
+            if use.pull is None:
+                continue
+            if use.versions != tuple(value._version for value in use.tensors):
+                raise ClippingError(
+                    expected=f"an input of {use.name} that stays as it was",
+                    found="one that was overwritten later in the forward pass",
+                    remedy="Do not use operations in place (for instance ReLU(inplace=True)) after that layer.",
+                )
+            own = own_parameters(use.layer)
+            if type(use.layer) in LAYER_RULES:
+                found = LAYER_RULES[type(use.layer)](use, rows)
+            else:
+                _, held = self._layers[use.name]
+                mine = {id(value) for value in held}
+                found = recomputed_factors(use, rows, [name for name, value in own.items() if id(value) in mine])
+            for name, factor in found.items():
+                if name in own:
+                    factors.setdefault(self._names[id(own[name])], []).append(factor)
+        return {name: joined(parts) for name, parts in factors.items()}
+
+    def _forget_gradients(self) -> None:
+        for value in self._parameters.values():
+            value.grad = None
+
+    def _check_nothing_left(self) -> None:
+        left = [name for name, value in self._parameters.items() if value.grad is not None]
+        self._forget_gradients()
+        if left:
+            raise ClippingError(
+                expected="every parameter used by the layer that holds it, and nowhere else",
+                found=f"a use outside of it: {', '.join(left)}",
+                remedy="Call the layer itself; two layers may share one parameter, a function may not borrow it.",
+            )
+
+    def _check_buffers(self, versions: list[int]) -> None:
+        for (name, value), version in zip(self._buffers.items(), versions, strict=True):
+            if value._version != version:
+                raise ClippingError(
+                    expected="buffers that a forward pass leaves as they are",
+                    found=f"{name} was written to",
+                    remedy="A buffer could carry data from patient to patient; use a layer without running statistics.",
+                )
+
+
+def _side_by_side(factors: list[Factor], rows: PatientRows, like: Tensor) -> Dense:
+    values = [part.values.flatten(1) for part in factors if isinstance(part, Dense)]
+    return Dense(rows=rows, values=torch.cat([like.new_zeros(len(like), 0, dtype=torch.float32), *values], dim=1))
+
+
+def check_losses(losses: Tensor, patients: int) -> None:
+    """Refuse what is not one loss per patient.
+
+    Raises:
+        ClippingError: if the shape is not [B], or the loss does not depend on the network.
+    """
+    if losses.shape != (patients,) or not losses.requires_grad:
+        raise ClippingError(
+            expected=f"one value per patient, [{patients}], that depends on the network's parameters",
+            found=f"shape {tuple(losses.shape)}" if losses.requires_grad else "a constant",
+            remedy="Average over a patient's own rows and columns only; a mean over the batch would mix patients.",
+        )
+
+
+def _recorded_layers(network: nn.Module) -> dict[str, tuple[nn.Module, list[nn.Parameter]]]:
+    """Layers to record, each with the parameters whose gradients it accounts for."""
+    ruled = {
+        id(value)
+        for module in network.modules()
+        if type(module) in LAYER_RULES
+        for value in own_parameters(module).values()
+    }
+    layers: dict[str, tuple[nn.Module, list[nn.Parameter]]] = {}
+    for name, module in network.named_modules():
+        own = list(own_parameters(module).values())
+        if type(module) in LAYER_RULES and own:
+            layers[name] = (module, own)
+        elif is_recomputed(module, ruled):
+            layers[name] = (module, [value for value in own if id(value) not in ruled])
+    return layers

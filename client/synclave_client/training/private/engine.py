@@ -1,0 +1,169 @@
+"""Clipped sums of per-patient gradients of one network, whichever way they are computed.
+
+Formal statement. :meth:`PatientGradients.clipped_sum` returns a sum of one contribution per patient: ``w_i G_i`` with
+``w_i = min(1, C' / b_i)``, ``b_i`` a bound of the norm of patient i's gradient G_i over *all* its rows, and
+``C' = C (1 - 2^-9)`` (:data:`ROUNDING_MARGIN`). Each contribution has L2 norm at most C. A patient whose loss or
+gradient is not finite, and padding, contribute zeros. The others' losses must not depend on the patient (so the loop
+computes them in tiles of one shape, and the start-up self-test looks for networks that mix rows).
+
+What is proved and what is measured. Write u = 2^-24 (float32), T for a patient's places in a layer, S for a layer's
+reach ``sum_t |g_t| |x_t|``, x_t and g_t being the float32 numbers that the passes left.
+
+*The norm.* Formed gradients err by at most ``T u S``, Gram matrices by at most ``(p + d) u S^2`` in the square, and in
+practice by a few ``u S^2``. Since b is at least ``2^-7 S`` in every layer (:data:`.book_keeping.SMALLEST_SHARE`), the
+true norm exceeds b by at most the factor ``1 + 2^-17 T`` where gradients are formed or T = 1: within the margin for
+T <= 256. For Gram matrices the margin covers errors up to ``2^-22 S^2``; a model made to align every rounding error of
+a product could reach ``(p + d) u S^2``, which is not excluded, only bounded: b is then short by at most a factor
+``sqrt(1 + 2^-10 (p + d))``. Biases, scales and bare parameters are formed, and their norms are those of the very
+numbers that are added.
+
+*The sum* of those layers is a float32 product over the rows of a tile: its rounding is measured
+(tests/training/private/test_sensitivity.py), not proved, and some 10^-6 of the sum.
+
+*Symmetric couplings*, the only layer of the code denoiser, are proved throughout: adding or removing one patient moves
+the *returned floating-point numbers* by at most C, whatever finite model, anchor and clip norm the coordinator chose,
+for up to 2^18 patients in a step and 2^15 columns. They are computed in float64, u = 2^-53, from float32 numbers:
+
+1. *The norm.* ``n^2`` is the sum of three terms (:func:`.factors._coupled_norms`), each at most S^2 in size and made of
+   products of float32 numbers, exact in float64. Inner products of D terms and sums over K^2 pairs of levels err by at
+   most ``6 (D + K^2 + 4) u S^2 < 2^-34 S^2`` for D <= 2^15, K <= 64. So ``b^2 = computed n^2 + 2^-28 S^2`` exceeds
+   n^2, by 2^-28 S^2 at most where nothing cancels; if the levels nearly cancel, b is about 2^-14 S.
+2. *The contribution.* ``w n <= C'``, and ``w S <= 2^14 C'``.
+3. *The sum.* A product of at most 2^10 rows errs by at most ``2 * 2^10 u sum_i w_i S_i``, both triangles counted: over
+   N patients ``2^11 2^-53 2^14 N C = 2^-28 N C``, and adding up the pieces by far less. Twice, with and without the
+   patient, that is below ``2^-9 C`` for N <= 2^18.
+
+With ``clipping = "hooks"`` every gradient is formed in float32 and clipped by its own norm; ``"ghost"`` sums in a
+second backward pass in float32, so of its sums nothing is proved, couplings included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from synclave_client.performance import Performance
+from synclave_client.training.private.batch import PatientBatch
+from synclave_client.training.private.book_keeping import BookKeeping
+from synclave_client.training.private.rules import check_network, sum_type, trained_parameters
+
+__all__ = ["ROUNDING_MARGIN", "PatientGradients"]
+
+ROUNDING_MARGIN: Final = 2.0**-9
+"""Relative reserve under the clip norm for rounding (see above)."""
+
+SMALLEST_NORM: Final = 1e-300
+"""In place of a norm of 0, which needs no weight but must not divide."""
+
+Batch = TypeVar("Batch", bound=PatientBatch)
+
+
+class _Pass(Protocol):
+    @property
+    def losses(self) -> Tensor: ...
+    @property
+    def squared_bounds(self) -> Tensor: ...
+    def add_weighted(self, weights: Tensor, totals: dict[str, Tensor], *, first: bool) -> None: ...
+
+
+class _Engine(Protocol):
+    def run(self, batch: PatientBatch) -> _Pass: ...
+
+
+class PatientGradients(Generic[Batch]):
+    """Clipped sums of per-patient gradients.
+
+    Args:
+        network: the network; its trainable parameters, in order, are the coordinates of the sum. It is set to training
+            mode, and must have no randomness of its own (dropout).
+        loss: ``loss(network, batch)`` -> [B], each patient's own loss; it must not mix patients.
+        clip_norm: C, L2 bound of one patient's contribution.
+        performance: how to compute it. No setting changes what is promised.
+
+    Raises:
+        ClippingError: naming every layer whose gradients cannot be bounded per patient.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Callable[[nn.Module, Batch], Tensor],
+        clip_norm: float,
+        performance: Performance | None = None,
+    ) -> None:
+        performance = performance or Performance()
+        check_network(network)
+        network.train()
+        self._limit = clip_norm * (1.0 - ROUNDING_MARGIN)
+        parameters = trained_parameters(network)
+        sizes = [value.numel() for value in parameters.values()]
+        first = next(iter(parameters.values()))
+        # Kept from step to step: fresh memory of this size costs more than the arithmetic on it.
+        self._sum = torch.zeros(sum(sizes), dtype=sum_type(network), device=first.device)
+        self._totals = {
+            name: part.view(value.shape)
+            for (name, value), part in zip(parameters.items(), torch.split(self._sum, sizes), strict=True)
+        }
+        self._left_out = torch.zeros((), dtype=torch.int64, device=first.device)
+        self._engine = _engine(network, loss, performance, _autocast(first.device, performance), self._totals)
+
+    @property
+    def left_out(self) -> int:
+        """How many times a patient contributed nothing because its gradient was not finite. For the site's log only."""
+        return int(self._left_out)
+
+    def clipped_sum(self, batches: Iterable[Batch]) -> Tensor:
+        """Sum of clipped gradients over all patients of ``batches``: one step's sum, in pieces that fit into memory.
+
+        Returns:
+            [P], float32 or, with couplings, float64; zeros if there is no patient. The same memory every time: valid
+            until the next call.
+
+        Raises:
+            ClippingError: if the loss is not one value per patient, or a parameter is used outside its layer.
+        """
+        first = True
+        for batch in batches:
+            if len(batch) > 0:
+                self._add(batch, first)
+                first = False
+        return self._sum.zero_() if first else self._sum
+
+    def norm_bounds(self, batch: Batch) -> Tensor:
+        """The bounds b [B] by which patients are clipped; for the self-test and tests. Depends on patients' data."""
+        return self._engine.run(batch).squared_bounds.sqrt()
+
+    def _add(self, batch: Batch, first: bool) -> None:
+        found = self._engine.run(batch)
+        with torch.no_grad():
+            bounds = found.squared_bounds.sqrt()
+            finite = torch.isfinite(bounds) & torch.isfinite(found.losses)
+            counted = batch.present & finite
+            weights = torch.where(counted, (self._limit / bounds.clamp_min(SMALLEST_NORM)).clamp_max(1.0), 0.0)
+            self._left_out += (batch.present & ~finite).sum()
+        found.add_weighted(weights, self._totals, first=first)
+
+
+def _autocast(device: torch.device, performance: Performance) -> Callable[[], AbstractContextManager[Any]]:
+    low = performance.precision == "bfloat16"
+    return partial(torch.autocast, device_type=device.type, dtype=torch.bfloat16, enabled=low, cache_enabled=False)
+
+
+def _engine(
+    network: nn.Module,
+    loss: Callable[[nn.Module, Any], Tensor],
+    performance: Performance,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    totals: dict[str, Tensor],
+) -> _Engine:
+    if performance.clipping == "book-keeping":
+        return BookKeeping(network, loss, autocast, totals)
+    # Imported here: Opacus takes a second that the default way does not need.
+    from synclave_client.training.private.opacus_engines import Ghost, Hooks
+
+    return (Ghost if performance.clipping == "ghost" else Hooks)(network, loss, autocast)

@@ -1,0 +1,216 @@
+"""The start-up self-test: before any data is touched, the engine proves itself on the site's own machine.
+
+On random rows it compares with the slow truth, one patient at a time through plain autograd. What a rule, a driver or a
+network of somebody's own gets wrong shows up here, with the layer's name: norms and sums that differ, patients whose
+rows meet in a layer (batch normalisation, a loss averaged over the batch, attention across patients), randomness,
+parameters used outside their layer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from synclave_client.performance import Performance
+from synclave_client.training.private.batch import PatientBatch, PatientRows
+from synclave_client.training.private.engine import ROUNDING_MARGIN, PatientGradients
+from synclave_client.training.private.rules import check_network, trained_parameters
+from synclave_shared.errors import ClippingError
+
+__all__ = ["SelfTestReport", "self_test"]
+
+TOLERANCE: Final = {"float32": 1e-4, "bfloat16": 0.05}
+"""Largest relative deviation of a norm or a sum from the slow truth; bfloat16 products differ with their shape."""
+
+Loss = Callable[[nn.Module, Any], Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfTestReport:
+    """What was tested; holds nothing of any patient.
+
+    Attributes:
+        layers: name and class of each module that holds trainable parameters.
+        parameters: number of trainable parameters.
+        patients, rows: size of the random batch.
+        norm_deviation: largest relative deviation of a patient's norm.
+        sum_deviation: relative deviation of the clipped sum.
+        seconds: what it took.
+    """
+
+    layers: tuple[tuple[str, str], ...]
+    parameters: int
+    patients: int
+    rows: int
+    norm_deviation: float
+    sum_deviation: float
+    seconds: float
+
+
+def self_test(
+    network: nn.Module, loss: Loss, batch: PatientBatch, performance: Performance | None = None
+) -> SelfTestReport:
+    """Compare the engine with one backward pass per patient.
+
+    Args:
+        network: the network, with any parameters that make every layer's gradient differ from zero.
+        loss: ``loss(network, batch)`` -> [B].
+        batch: random rows of at least 3 patients, of the shape that training will have; no patient's data.
+        performance: as in training.
+
+    Raises:
+        ClippingError: naming the layer that failed.
+    """
+    begun = time.perf_counter()
+    performance = performance or Performance()
+    check_network(network)
+    tolerance = TOLERANCE[performance.precision]
+    _check_randomness(network, loss, batch)
+    _check_mixing(network, loss, batch, tolerance)
+    truth = _slow_truth(network, loss, batch, performance)
+    norms = torch.stack([own.norm() for own in truth])
+    if not bool(torch.isfinite(norms).all()) or not bool((norms > 0).all()):
+        raise ClippingError(
+            expected="finite gradients other than zero on random rows",
+            found=f"norms {[float(norm) for norm in norms]}",
+            remedy="Test with parameters away from zero, and rows that the model can meet.",
+        )
+    # Half of the patients are clipped, half are not.
+    clip_norm = float(norms.median()) / (1.0 - ROUNDING_MARGIN)
+    gradients = PatientGradients(network, loss, clip_norm, performance)
+    bounds = gradients.norm_bounds(batch)
+    short = float(((norms - bounds) / norms).max())
+    if short > tolerance:
+        raise ClippingError(
+            expected="norms that are not below those of one backward pass per patient",
+            found=f"one that is {short:.1%} short; layers: {_deviating(network, loss, batch, truth, performance)}",
+            remedy="Do not train with this network on this machine; report it with the versions of torch and driver.",
+        )
+    weights = (clip_norm * (1.0 - ROUNDING_MARGIN) / bounds).clamp_max(1.0)
+    expected = sum((w * own for w, own in zip(weights, truth, strict=True)), torch.zeros_like(truth[0]))
+    found = gradients.clipped_sum([batch])
+    deviation = float((found.double() - expected).norm() / expected.norm())
+    if not deviation <= tolerance:
+        raise ClippingError(
+            expected="the clipped sum of one backward pass per patient",
+            found=f"a deviation of {deviation:.1%}; layers: {_deviating(network, loss, batch, truth, performance)}",
+            remedy="Do not train with this network on this machine; report it with the versions of torch and driver.",
+        )
+    if bool(gradients.clipped_sum([]).any()) or bool(gradients.clipped_sum([batch.select(_first(batch, 0))]).any()):
+        raise ClippingError(
+            expected="zeros for no patient", found="something else", remedy="Report it; do not train with it."
+        )
+    return SelfTestReport(
+        layers=tuple(
+            (name, type(module).__name__)
+            for name, module in network.named_modules()
+            if any(value.requires_grad for value in module.parameters(recurse=False))
+        ),
+        parameters=sum(value.numel() for value in trained_parameters(network).values()),
+        patients=len(batch),
+        rows=PatientRows.of(batch).count,
+        norm_deviation=float(((bounds - norms).abs() / norms).max()),
+        sum_deviation=deviation,
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def _first(batch: PatientBatch, count: int) -> Tensor:
+    return torch.arange(count, device=batch.present.device)
+
+
+def _autocast(batch: PatientBatch, performance: Performance) -> torch.autocast:
+    low = performance.precision == "bfloat16"
+    return torch.autocast(batch.present.device.type, torch.bfloat16, enabled=low, cache_enabled=False)
+
+
+def _slow_truth(network: nn.Module, loss: Loss, batch: PatientBatch, performance: Performance) -> list[Tensor]:
+    """Gradient [P] of each patient, alone in its batch, float64."""
+    parameters = list(trained_parameters(network).values())
+    truth = []
+    for patient in range(len(batch)):
+        alone = batch.select(torch.tensor([patient], device=batch.present.device))
+        with _autocast(batch, performance):
+            own_loss = loss(network, alone).sum()
+        parts = torch.autograd.grad(own_loss, parameters, allow_unused=True, materialize_grads=True)
+        truth.append(torch.cat([part.reshape(-1).double() for part in parts]))
+    return truth
+
+
+def _deviating(
+    network: nn.Module, loss: Loss, batch: PatientBatch, truth: list[Tensor], performance: Performance
+) -> str:
+    """Names of the parameters whose gradients, one patient at a time through the engine, are not the true ones."""
+    names = set()
+    sizes = [value.numel() for value in trained_parameters(network).values()]
+    gradients = PatientGradients(network, loss, 1.0, performance)
+    for patient, own in enumerate(truth):
+        alone = batch.select(torch.tensor([patient], device=batch.present.device))
+        bound = gradients.norm_bounds(alone).clamp_min(1.0)
+        found = gradients.clipped_sum([alone]).double() * bound / (1.0 - ROUNDING_MARGIN)
+        for name, a, b in zip(
+            trained_parameters(network), torch.split(found, sizes), torch.split(own, sizes), strict=True
+        ):
+            if float((a - b).norm()) > TOLERANCE[performance.precision] * float(own.norm()):
+                names.add(name)
+    return ", ".join(sorted(names)) or "none alone, hence one that mixes patients"
+
+
+def _check_randomness(network: nn.Module, loss: Loss, batch: PatientBatch) -> None:
+    network.train()
+    with torch.no_grad():
+        first, second = loss(network, batch), loss(network, batch)
+    if not torch.equal(first, second):
+        guilty = [name for name, module in network.named_modules() if "Dropout" in type(module).__name__]
+        raise ClippingError(
+            expected="a loss without randomness of its own",
+            found=f"two values for the same rows; dropout layers: {', '.join(guilty) or 'none'}",
+            remedy="Set every dropout to 0: differentially private noise regularises already.",
+        )
+
+
+def _check_mixing(network: nn.Module, loss: Loss, batch: PatientBatch, tolerance: float) -> None:
+    """Refuse a network in which what patient 0 brings to a layer depends on who else is in the batch."""
+    alone = _outputs(network, loss, batch.select(_first(batch, 1)))
+    among = _outputs(network, loss, batch)
+    rows = PatientRows.of(batch)
+    first_rows = int((rows.spread(torch.arange(len(batch), device=batch.present.device)) == 0).sum())
+    for (name, own), (_, all_rows) in zip(alone, among, strict=False):
+        if own.dim() == 0 or own.shape[0] % max(1, first_rows) or not own.is_floating_point():
+            continue
+        same = all_rows[: own.shape[0]]
+        if same.shape == own.shape and float((same - own).norm()) > tolerance * float(own.norm()) + 1e-12:
+            raise ClippingError(
+                expected="a patient's values that depend on that patient only",
+                found=f"values at {name} that change with the other patients of the batch",
+                remedy="Look before that place for batch normalisation, a mean over the batch or attention across it.",
+            )
+
+
+def _outputs(network: nn.Module, loss: Loss, batch: PatientBatch) -> list[tuple[str, Tensor]]:
+    """Outputs of all modules in the order of computation, the losses last."""
+    seen: list[tuple[str, Tensor]] = []
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                seen.append((name, output.detach()))
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(note(f"{name or 'the network'} ({type(module).__name__})"))
+        for name, module in network.named_modules()
+    ]
+    try:
+        with torch.no_grad():
+            losses = loss(network, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [*seen, ("the loss", losses)]
