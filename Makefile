@@ -8,7 +8,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test lint types check constraints clean help
+.PHONY: demo test lint types check bench constraints clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,10 @@ types: $(VENV)/.dev  ## mypy --strict
 	@$(BIN)/mypy
 
 check: lint types test  ## everything above
+
+bench: $(VENV)/.dev  ## the figures of docs/benchmarks.md, measured anew (about half an hour on 2 cores)
+	@$(BIN)/python bench/demo.py
+	@$(BIN)/python -m bench.private_step
 
 constraints: $(VENV)/.dev  ## write constraints.txt anew from the installed versions
 	@$(BIN)/python deploy/write_constraints.py $(VENV)

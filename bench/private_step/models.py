@@ -7,16 +7,38 @@ trained to be good.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from synclave_client.training.loop import DiffusionLoss
+from synclave_client.training.noise import PatientStreams, SecretRandomness
+from synclave_shared.data.schema import Schema
+from synclave_shared.diffusion.preconditioning import prior_logits
+from synclave_shared.models.codes import build_code_denoiser
+from synclave_shared.models.layout import CodeLayout
 from synclave_shared.models.masked_lm import MaskedPositionLm, masked_positions
+from synclave_shared.plan import ModelSpec
 
-__all__ = ["Rows", "Workload", "bert", "bert_lora", "bert_masked_positions", "mlp", "series_transformer", "unet"]
+__all__ = [
+    "Rows",
+    "Workload",
+    "bert",
+    "bert_lora",
+    "bert_masked_positions",
+    "code_denoiser",
+    "mlp",
+    "moved",
+    "series_transformer",
+    "unet",
+]
+
+SCHEMA = Path(__file__).parents[2] / "examples" / "diabetes" / "schema.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +73,8 @@ class Rows:
         if self.patient_of_row is None:
             return values
         counts = torch.bincount(self.patient_of_row, minlength=len(self)).clamp_min(1)
-        total = torch.zeros(len(self), dtype=values.dtype, device=values.device)
+        total = values.new_zeros(len(self))
         return total.index_add(0, self.patient_of_row, values) / counts
-
-    def to(self, device: torch.device) -> Self:
-        owners = None if self.patient_of_row is None else self.patient_of_row.to(device)
-        return replace(
-            self, x=self.x.to(device), y=self.y.to(device), present=self.present.to(device), patient_of_row=owners
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +83,37 @@ class Workload:
 
     title: str
     network: nn.Module
-    loss: Callable[[Any, Rows], Tensor]
-    batch: Rows
+    loss: Callable[[Any, Any], Tensor]
+    batch: Any
     opacus_network: nn.Module | None = None
     """What Opacus gets where it cannot take the network itself."""
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """A batch with all its tensors on a device."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return replace(batch, **{name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)})
+
+
+def code_denoiser(patients: int = 256) -> Workload:
+    """The project's own model of codes, on the embedded schema."""
+    layout = CodeLayout.of(Schema.load(SCHEMA))
+    network = build_code_denoiser(layout)
+    with torch.no_grad():
+        network.coupling.weight.normal_(std=0.05)
+    spec = ModelSpec()
+    prior = prior_logits(torch.randn(layout.label_values, layout.width), layout)
+
+    def loss(network: Any, batch: Any) -> Tensor:
+        return DiffusionLoss(spec=spec, layout=layout, prior=prior.to(batch.clean.device))(network, batch)
+
+    streams = PatientStreams(SecretRandomness(bytes(32)))
+    clean = (torch.rand(patients, layout.width) < 0.05).float()
+    labels = torch.zeros(patients, dtype=torch.int64)
+    rows = np.arange(patients, dtype=np.int64)
+    batch = DiffusionLoss(spec=spec, layout=layout, prior=prior).draw(clean, labels, streams, 0, rows)
+    title = f"code denoiser, {layout.width} columns, batch {patients}, {spec.noise_levels} noise levels"
+    return Workload(title=title, network=network, loss=loss, batch=batch)
 
 
 class ResidualMlp(nn.Module):
@@ -142,7 +185,8 @@ class SeriesTransformer(nn.Module):
         self.outer = nn.Linear(width, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        places = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
+        # Repeated, not expanded: Opacus' embedding norms want contiguous numbers.
+        places = torch.arange(x.shape[1], device=x.device).repeat(x.shape[0], 1)
         hidden = self.inner(x) + self.position(places)
         parts = (self.attention_norms, self.attentions, self.norms, self.ups, self.downs)
         for attention_norm, attention, norm, up, down in zip(*parts, strict=True):
@@ -244,7 +288,7 @@ def _tokens(rows: int, places: int, vocabulary: int, share: float = 0.15) -> Row
 
 def _stock_lm_loss(network: Any, batch: Rows) -> Tensor:
     """Logits at every place, as the stock model computes them; mean loss over a row's masked places."""
-    places = torch.arange(batch.x.shape[1], device=batch.x.device).expand_as(batch.x)
+    places = torch.arange(batch.x.shape[1], device=batch.x.device).repeat(batch.x.shape[0], 1)
     logits = network(input_ids=batch.x, position_ids=places, token_type_ids=torch.zeros_like(batch.x)).logits
     own = functional.cross_entropy(logits.mT, batch.y, ignore_index=-100, reduction="none").sum(1)
     return batch.mean_over_rows(own / (batch.y >= 0).sum(1).clamp_min(1))
@@ -254,6 +298,8 @@ def bert(rows: int = 32, places: int = 128, vocabulary: int = 30_522, width: int
     untied = _bert_network(vocabulary, width, layers, tied=False)
     # Opacus takes no bare parameter: the decoder keeps its bias, the module around it gives its own name for it up.
     del untied.cls.predictions._parameters["bias"]  # type: ignore[union-attr]
+    # Nor does it leave the padding entry of an embedding alone.
+    untied.bert.embeddings.word_embeddings.padding_idx = None  # type: ignore[union-attr]
     return Workload(
         title=f"BERT {layers}x{width}, {rows}x{places} tokens",
         network=_bert_network(vocabulary, width, layers, tied=True),

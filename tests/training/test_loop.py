@@ -217,6 +217,15 @@ def test_tiles_change_the_cost_only() -> None:
     assert np.allclose(pieces, whole, atol=3 * ROUNDING)
 
 
+@pytest.mark.parametrize("clipping", ["ghost", "hooks"])
+def test_ways_to_clip_change_the_cost_only(clipping: Any) -> None:
+    plan = one_step(noise_multiplier=TINY_NOISE, selection_rate=Decimal(1))
+    usual = update(plan, small_dataset(64))
+    found = update(plan, small_dataset(64), performance=Performance(clipping=clipping))
+    assert np.linalg.norm(usual) > 0.01
+    assert np.allclose(found, usual, atol=3 * ROUNDING)
+
+
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_a_site_of_one_patient_releases_something_bounded(name: str) -> None:
     plan = small_plan(nominal_patients=1, optimiser={"name": name}, federation={"update_norm": Decimal(3)})

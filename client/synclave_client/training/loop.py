@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from synclave_client.performance import Performance
+from synclave_client.training.allocator import freed_memory_kept
 from synclave_client.training.batch_selection import select_patients
 from synclave_client.training.marginals import release_marginals
 from synclave_client.training.noise import PatientStreams, SecretRandomness
@@ -167,14 +168,15 @@ def train_round(
     optimiser = _optimiser(exact, plan)
     exact.grad = torch.zeros_like(exact)
     streams = PatientStreams(randomness)
-    for step in range(plan.federation.steps_per_round):
-        chosen = select_patients(len(dataset), plan.privacy.selection_rate, randomness)
-        batches = _batches(dataset, chosen, loss, streams, step, device, performance.patients_at_once)
-        exact.grad.copy_(gradients.clipped_sum(batches))
-        randomness.add_normal(exact.grad.numpy(), noise_std)
-        exact.grad /= batch_size
-        optimiser.step()
-        load_parameter_vector(network, exact.detach().numpy().astype(np.float32))
+    with freed_memory_kept():
+        for step in range(plan.federation.steps_per_round):
+            chosen = select_patients(len(dataset), plan.privacy.selection_rate, randomness)
+            batches = _batches(dataset, chosen, loss, streams, step, device, performance.patients_at_once)
+            exact.grad.copy_(gradients.clipped_sum(batches))
+            randomness.add_normal(exact.grad.numpy(), noise_std)
+            exact.grad /= batch_size
+            optimiser.step()
+            load_parameter_vector(network, exact.detach().numpy().astype(np.float32))
     if gradients.left_out:
         _log.warning(
             "%s: %d times a patient's gradient was not finite and did not count", site_name, gradients.left_out

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
 
 __all__ = ["PatientBatch", "PatientRows", "PatientWeights", "RowBucket"]
+
+SMALLEST_WEIGHT: Final = 2.0**-100
+"""A smaller weight is 0: near the end of float32 it, or its product with a number, could round up."""
 
 
 class PatientBatch(Protocol):
@@ -34,7 +37,7 @@ class PatientBatch(Protocol):
         ...
 
     def select(self, patients: Tensor) -> Self:
-        """The batch of the patients with these numbers [b], ascending, numbered anew."""
+        """The batch of the patients with these numbers [b], in that order, numbered anew; one may come twice."""
         ...
 
 
@@ -99,6 +102,13 @@ class PatientRows:
         """Number of rows R."""
         return self.patients if self.patient_of_row is None else len(self.patient_of_row)
 
+    @property
+    def most(self) -> int:
+        """Most rows that one patient has."""
+        if self.patient_of_row is None:
+            return 1
+        return int(torch.bincount(self.patient_of_row, minlength=1).max())
+
     def buckets(self) -> Iterator[RowBucket]:
         """Patients by their number of rows; those without rows are left out."""
         owners = self.patient_of_row
@@ -146,7 +156,7 @@ class PatientWeights:
     @classmethod
     def of(cls, weights: Tensor, rows: PatientRows, dtype: torch.dtype) -> PatientWeights:
         """Weights [B] for the rows of a batch, in the type of the sums."""
-        patients = weights.to(dtype)
+        patients = torch.where(weights < SMALLEST_WEIGHT, 0.0, weights).to(dtype)
         bad = (patients == 0).nonzero()[:, 0]
         if rows.patient_of_row is None:
             return cls(patients=patients, rows=patients, bad_patients=bad, bad_rows=bad)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from synclave_client.training.private.batch import PatientBatch, PatientRows, PatientWeights
 from synclave_client.training.private.capture import recorded
-from synclave_client.training.private.factors import Dense, Factor, Outer, joined, norms_of
+from synclave_client.training.private.factors import Dense, Factor, Norms, Outer, joined, norms_of
 from synclave_client.training.private.recompute import recomputed_factors
 from synclave_client.training.private.rules import (
     LAYER_RULES,
@@ -30,9 +30,15 @@ from synclave_shared.errors import ClippingError
 
 __all__ = ["SMALLEST_SHARE", "BookKeeping", "BookKeepingPass"]
 
+SMALL_VALUES: Final = 2**16
+"""Numbers that are copied in less time than an operation on them takes to begin."""
+
 SMALLEST_SHARE: Final = 2.0**-7
-"""A layer's norm is held to be at least this share of its reach ``sum_t |g_t| |x_t|``. Where more than that cancels,
-float32 could lose the norm and one patient would count many times; random tokens cancel to 1 / sqrt(T) only."""
+"""A layer's norm is held to be at least this share of its reach ``sum_t |g_t| |x_t|``, so that no weight makes terms
+large that cancel. Random tokens cancel to 1 / sqrt(T) only."""
+
+COVERED: Final = 2.0**-9
+"""Relative error of a squared norm that the margin under the clip norm (2^-9 of the norm) covers; half of it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,7 +50,7 @@ class BookKeepingPass:
         squared_bounds: float64 [B], bounds of the squared gradient norms.
         rows: which rows are whose.
         factors: per parameter, what its gradients are made of; used up by :meth:`add_weighted`.
-        formed: the gradients of all biases, scales and bare parameters side by side: they are many and small.
+        formed: small gradients of biases, scales and bare parameters side by side: they are many.
         formed_names: their parameters, in order.
     """
 
@@ -63,7 +69,8 @@ class BookKeepingPass:
         """
         own = PatientWeights.of(weights, self.rows, next(iter(totals.values())).dtype)
         for name, total in totals.items():
-            parts = self.factors.get(name, [])
+            # Given back one by one: what the next layer needs can take their place.
+            parts = self.factors.pop(name, [])
             if first and len(parts) == 1 and isinstance(parts[0], Outer):
                 # The largest sums: clearing them first would take as long as a tenth of the product.
                 parts[0].put_weighted(own, total, keep=0)
@@ -72,7 +79,6 @@ class BookKeepingPass:
                 total.zero_()
             for factor in parts:
                 factor.add_weighted(own, total)
-        self.factors.clear()
         if self.formed_names:
             sides = [totals[name] for name in self.formed_names]
             summed = torch.zeros(self.formed.values.shape[1], dtype=sides[0].dtype, device=sides[0].device)
@@ -105,33 +111,31 @@ class BookKeeping:
         self._parameters = trained_parameters(network)
         self._names = {id(value): name for name, value in self._parameters.items()}
         self._layers = _recorded_layers(network)
-        self._buffers = dict(network.named_buffers())
 
     def run(self, batch: PatientBatch) -> BookKeepingPass:
         """One forward and one backward pass.
 
         Raises:
-            ClippingError: if a parameter is used outside its layer, or something was overwritten meanwhile.
+            ClippingError: if a parameter is used outside its layer, or a layer's input was overwritten meanwhile.
         """
         rows = PatientRows.of(batch)
-        versions = [value._version for value in self._buffers.values()]
         self._forget_gradients()
-        with recorded(self._layers, rows.count) as uses:
-            with self._autocast():
-                losses = self._loss(self._network, batch)
-            check_losses(losses, len(batch))
-            torch.autograd.backward(losses.sum())
-        self._check_nothing_left()
-        self._check_buffers(versions)
+        try:
+            # Whatever the caller switched off: without gradients there is nothing to clip.
+            with torch.enable_grad(), recorded(self._layers, rows.count) as uses:
+                with self._autocast():
+                    losses = self._loss(self._network, batch)
+                check_losses(losses, len(batch))
+                torch.autograd.backward(losses.sum())
+            self._check_nothing_left()
+        finally:
+            self._forget_gradients()
         with torch.no_grad():
             factors = self._factors(uses, rows)
-            formed_names = [name for name, parts in factors.items() if [type(part) for part in parts] == [Dense]]
+            formed_names = [name for name, parts in factors.items() if _is_small(parts)]
             formed = _side_by_side([factors.pop(name)[0] for name in formed_names], rows, losses)
             norms = [norms_of(parts, self._totals[name]) for name, parts in factors.items()] + [formed.norms()]
-            none = torch.zeros(1, len(batch), dtype=torch.float64, device=losses.device)
-            squared = torch.cat([none, *(own.squared[None] for own in norms)]).double()
-            reach = torch.cat([none, *(own.reach[None] for own in norms)]).double()
-            squared = torch.maximum(squared, (SMALLEST_SHARE * reach).square()).sum(0)
+            squared = _squared_bounds(norms)
         return BookKeepingPass(
             losses=losses.detach(),
             squared_bounds=squared,
@@ -170,7 +174,6 @@ class BookKeeping:
 
     def _check_nothing_left(self) -> None:
         left = [name for name, value in self._parameters.items() if value.grad is not None]
-        self._forget_gradients()
         if left:
             raise ClippingError(
                 expected="every parameter used by the layer that holds it, and nowhere else",
@@ -178,14 +181,19 @@ class BookKeeping:
                 remedy="Call the layer itself; two layers may share one parameter, a function may not borrow it.",
             )
 
-    def _check_buffers(self, versions: list[int]) -> None:
-        for (name, value), version in zip(self._buffers.items(), versions, strict=True):
-            if value._version != version:
-                raise ClippingError(
-                    expected="buffers that a forward pass leaves as they are",
-                    found=f"{name} was written to",
-                    remedy="A buffer could carry data from patient to patient; use a layer without running statistics.",
-                )
+
+def _squared_bounds(norms: list[Norms]) -> Tensor:
+    """Float64 [B] from the norms of all parameters: what each may lack beyond :data:`COVERED` is added, and a floor."""
+    squared, reach, error = (
+        torch.stack([column.double() for column in columns]) for columns in zip(*norms, strict=True)
+    )
+    bounds = torch.maximum(squared, (squared + error) / (1.0 + COVERED))
+    return torch.maximum(bounds, (SMALLEST_SHARE * reach).square()).sum(0)
+
+
+def _is_small(parts: list[Factor]) -> bool:
+    """Whether a parameter's gradients are formed, and cheaper to copy than to handle one by one."""
+    return len(parts) == 1 and isinstance(parts[0], Dense) and parts[0].values.numel() <= SMALL_VALUES
 
 
 def _side_by_side(factors: list[Factor], rows: PatientRows, like: Tensor) -> Dense:

@@ -31,6 +31,12 @@ class _Tap(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *pulls: Tensor) -> tuple[Tensor, None, None]:
+        if ctx.use.pull is not None:
+            raise ClippingError(
+                expected=f"one backward pass through {ctx.use.name}",
+                found="a second one",
+                remedy="Take no gradients within the loss; per-patient norms of their gradients are not known.",
+            )
         ctx.use.pull = pulls[0]
         return pulls[0], None, None
 
@@ -47,19 +53,25 @@ def recorded(layers: dict[str, tuple[nn.Module, list[nn.Parameter]]], rows: int)
         The calls, in order; their ``pull`` is filled by the backward pass.
     """
     uses: list[LayerUse] = []
+    first = next(iter(layers.values()))[1][0]
+    anchor = torch.zeros((), device=first.device, requires_grad=True)
     with ExitStack() as stack:
         # Whatever a forward pass raises, the network is left as it was.
         stack.callback(_require, [value for _, held in layers.values() for value in held], True)
         for name, (layer, held) in layers.items():
-            _record(stack, name, layer, held, uses, rows)
+            _record(stack, name, layer, held, uses, rows, anchor)
         yield uses
 
 
 def _record(
-    stack: ExitStack, name: str, layer: nn.Module, held: list[nn.Parameter], uses: list[LayerUse], rows: int
+    stack: ExitStack,
+    name: str,
+    layer: nn.Module,
+    held: list[nn.Parameter],
+    uses: list[LayerUse],
+    rows: int,
+    anchor: Tensor,
 ) -> None:
-    device = held[0].device
-
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if type(layer) in LAYER_RULES:
             args = tuple(_given_to_every_row(value, rows) for value in args)
@@ -78,9 +90,7 @@ def _record(
         use = LayerUse(name=name, layer=layer, args=args, kwargs=kwargs, versions=())
         use.versions = tuple(value._version for value in use.tensors)
         uses.append(use)
-        tapped: Tensor = _Tap.apply(  # type: ignore[no-untyped-call]
-            output, torch.zeros((), device=device, requires_grad=True), use
-        )
+        tapped: Tensor = _Tap.apply(output, anchor, use)  # type: ignore[no-untyped-call]
         return tapped
 
     stack.enter_context(_removed_later(layer.register_forward_pre_hook(before, with_kwargs=True)))

@@ -9,16 +9,18 @@ computes them in tiles of one shape, and the start-up self-test looks for networ
 What is proved and what is measured. Write u = 2^-24 (float32), T for a patient's places in a layer, S for a layer's
 reach ``sum_t |g_t| |x_t|``, x_t and g_t being the float32 numbers that the passes left.
 
-*The norm.* Formed gradients err by at most ``T u S``, Gram matrices by at most ``(p + d) u S^2`` in the square, and in
-practice by a few ``u S^2``. Since b is at least ``2^-7 S`` in every layer (:data:`.book_keeping.SMALLEST_SHARE`), the
-true norm exceeds b by at most the factor ``1 + 2^-17 T`` where gradients are formed or T = 1: within the margin for
-T <= 256. For Gram matrices the margin covers errors up to ``2^-22 S^2``; a model made to align every rounding error of
-a product could reach ``(p + d) u S^2``, which is not excluded, only bounded: b is then short by at most a factor
-``sqrt(1 + 2^-10 (p + d))``. Biases, scales and bare parameters are formed, and their norms are those of the very
-numbers that are added.
+*The norm* is proved to lose no more than the margin covers, whatever the model. A squared norm from Gram matrices errs
+by at most ``(depth + 64) u S^2``, depth being the longest chain of roundings in its inner products (at most 1,024
+numbers each, put aside and added); formed gradients err by at most ``T u S``; squares below 2^-126 vanish, and what
+that can hide is bounded as well (:func:`.factors._norms_of_lengths`). What exceeds half of the margin is added to the
+bound (:data:`.book_keeping.COVERED`), so where little cancels, b is the norm to some 10^-6, and where much cancels b is
+larger. Beyond that, b is at least ``2^-7 S`` in every layer, so that no weight blows up terms that cancel. Biases,
+scales and bare parameters are formed, and their norms are those of the very numbers that are added. Weights below
+2^-100 are 0.
 
-*The sum* of those layers is a float32 product over the rows of a tile: its rounding is measured
-(tests/training/private/test_sensitivity.py), not proved, and some 10^-6 of the sum.
+*The sum* of those layers is a float32 product over the rows of a tile, put aside in float64 every 64 tiles: its
+rounding is measured (tests/training/clipping/test_sensitivity.py: a millionth of the sum; hostile and aligned patients
+together moved it by less than C), not proved. On a GPU, TF32 is refused: its 11 bits would use the margin up.
 
 *Symmetric couplings*, the only layer of the code denoiser, are proved throughout: adding or removing one patient moves
 the *returned floating-point numbers* by at most C, whatever finite model, anchor and clip norm the coordinator chose,
@@ -39,8 +41,8 @@ second backward pass in float32, so of its sums nothing is proved, couplings inc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -51,11 +53,15 @@ from synclave_client.performance import Performance
 from synclave_client.training.private.batch import PatientBatch
 from synclave_client.training.private.book_keeping import BookKeeping
 from synclave_client.training.private.rules import check_network, sum_type, trained_parameters
+from synclave_shared.errors import ClippingError
 
 __all__ = ["ROUNDING_MARGIN", "PatientGradients"]
 
 ROUNDING_MARGIN: Final = 2.0**-9
 """Relative reserve under the clip norm for rounding (see above)."""
+
+TILES_IN_A_ROW: Final = 64
+"""After so many tiles a sum is put aside in float64: rounding must not grow with the number of patients."""
 
 SMALLEST_NORM: Final = 1e-300
 """In place of a norm of 0, which needs no weight but must not divide."""
@@ -98,7 +104,14 @@ class PatientGradients(Generic[Batch]):
     ) -> None:
         performance = performance or Performance()
         check_network(network)
+        if torch.get_float32_matmul_precision() != "highest" or torch.backends.cuda.matmul.allow_tf32:
+            raise ClippingError(
+                expected='float32 products of full precision (torch.set_float32_matmul_precision("highest"))',
+                found=f"precision {torch.get_float32_matmul_precision()}",
+                remedy="Leave PyTorch's default: TF32 would round norms and sums beyond the margin.",
+            )
         network.train()
+        self._modules = list(network.modules())
         self._limit = clip_norm * (1.0 - ROUNDING_MARGIN)
         parameters = trained_parameters(network)
         sizes = [value.numel() for value in parameters.values()]
@@ -121,32 +134,70 @@ class PatientGradients(Generic[Batch]):
         """Sum of clipped gradients over all patients of ``batches``: one step's sum, in pieces that fit into memory.
 
         Returns:
-            [P], float32 or, with couplings, float64; zeros if there is no patient. The same memory every time: valid
-            until the next call.
+            [P], float32 or, with couplings or more than :data:`TILES_IN_A_ROW` tiles, float64; zeros if there is no
+            patient. The same memory every time: valid until the next call.
 
         Raises:
             ClippingError: if the loss is not one value per patient, or a parameter is used outside its layer.
         """
-        first = True
+        many: Tensor | None = None
+        tiles = 0
         for batch in batches:
-            if len(batch) > 0:
-                self._add(batch, first)
-                first = False
-        return self._sum.zero_() if first else self._sum
+            if len(batch) == 0:
+                continue
+            if tiles == TILES_IN_A_ROW:
+                many = self._sum.double() if many is None else many.add_(self._sum)
+                tiles = 0
+            self._add(batch, first=tiles == 0)
+            tiles += 1
+        if tiles == 0:
+            return self._sum.zero_()
+        return self._sum if many is None else many.add_(self._sum)
 
     def norm_bounds(self, batch: Batch) -> Tensor:
         """The bounds b [B] by which patients are clipped; for the self-test and tests. Depends on patients' data."""
-        return self._engine.run(batch).squared_bounds.sqrt()
+        with _buffers_kept(self._modules):
+            return self._engine.run(batch).squared_bounds.sqrt()
 
     def _add(self, batch: Batch, first: bool) -> None:
-        found = self._engine.run(batch)
-        with torch.no_grad():
-            bounds = found.squared_bounds.sqrt()
-            finite = torch.isfinite(bounds) & torch.isfinite(found.losses)
-            counted = batch.present & finite
-            weights = torch.where(counted, (self._limit / bounds.clamp_min(SMALLEST_NORM)).clamp_max(1.0), 0.0)
-            self._left_out += (batch.present & ~finite).sum()
-        found.add_weighted(weights, self._totals, first=first)
+        with _buffers_kept(self._modules):
+            found = self._engine.run(batch)
+            with torch.no_grad():
+                bounds = found.squared_bounds.sqrt()
+                finite = torch.isfinite(bounds) & torch.isfinite(found.losses)
+                counted = batch.present & finite
+                weights = torch.where(counted, (self._limit / bounds.clamp_min(SMALLEST_NORM)).clamp_max(1.0), 0.0)
+                self._left_out += (batch.present & ~finite).sum()
+            found.add_weighted(weights, self._totals, first=first)
+
+
+@contextmanager
+def _buffers_kept(modules: list[nn.Module]) -> Iterator[None]:
+    """Refuse a network whose forward pass writes to a buffer, or puts another in its place: data could gather there."""
+    before = _buffers(modules)
+    yield
+    after = _buffers(modules)
+    changed = [
+        f"{name} of {type(modules[place]).__name__}"
+        for place, name in {**before, **after}
+        if before.get((place, name)) != after.get((place, name))
+    ]
+    if changed:
+        raise ClippingError(
+            expected="buffers that a forward pass leaves as they are",
+            found=f"changed: {', '.join(changed)}",
+            remedy="A buffer could carry data from patient to patient; use a layer without running statistics.",
+        )
+
+
+def _buffers(modules: list[nn.Module]) -> dict[tuple[int, str], tuple[int, int]]:
+    """Identity and version of each buffer, by the module's place and the buffer's name."""
+    return {
+        (place, name): (id(value), value._version)
+        for place, module in enumerate(modules)
+        for name, value in module._buffers.items()
+        if value is not None
+    }
 
 
 def _autocast(device: torch.device, performance: Performance) -> Callable[[], AbstractContextManager[Any]]:

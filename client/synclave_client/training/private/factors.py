@@ -28,6 +28,18 @@ __all__ = ["ConvOuter", "Coupled", "Dense", "Factor", "Lookup", "Norms", "Outer"
 CHUNK_VALUES: Final = 2**20
 """Float32 values of scratch at a time, 4 MiB: small enough for a cache, large enough for an efficient product."""
 
+UNIT_ROUNDOFF: Final = 2.0**-24
+"""Of float32."""
+
+SMALLEST_SQUARE: Final = 2.0**-126
+"""Float32 numbers below it lose digits or vanish."""
+
+LONGEST_PRODUCT: Final = 2**10
+"""Numbers that are multiplied and added in a row before the sum is put aside."""
+
+SUM_DEPTH: Final = 64
+"""Roundings in a row of the cascaded sum of a Hadamard product, generously."""
+
 LONG_VECTOR: Final = 2**16
 """Beyond it a float32 sum of squares may err by more than the fourth digit."""
 
@@ -39,10 +51,11 @@ COUPLED_ROWS_AT_ONCE: Final = 2**10
 
 
 class Norms(NamedTuple):
-    """Per patient: squared norm [B], and reach S [B]."""
+    """Per patient [B]: squared norm as computed, reach S, and a bound of what the squared norm may lack."""
 
     squared: Tensor
     reach: Tensor
+    error: Tensor
 
 
 class Factor(Protocol):
@@ -51,6 +64,11 @@ class Factor(Protocol):
     @property
     def rows(self) -> PatientRows:
         """Which rows are whose."""
+        ...
+
+    @property
+    def places(self) -> int:
+        """Places T of a row that are added up."""
         ...
 
     def norms(self) -> Norms:
@@ -92,13 +110,11 @@ def _by_bucket(rows: PatientRows, norms: Callable[[Tensor, Tensor], Norms], x: T
     """Apply ``norms(x [b, T, ...], g [b, T, ...])`` to patients of equally many rows."""
     if rows.patient_of_row is None:
         return norms(x, g)
-    squared = g.new_zeros(rows.patients, dtype=torch.float64)
-    reach = squared.clone()
+    totals = Norms(*(g.new_zeros(rows.patients, dtype=torch.float64) for _ in range(3)))
     for bucket in rows.buckets():
-        found = norms(bucket.gather(x), bucket.gather(g))
-        bucket.scatter(found.squared, squared)
-        bucket.scatter(found.reach, reach)
-    return Norms(squared, reach)
+        for part, total in zip(norms(bucket.gather(x), bucket.gather(g)), totals, strict=True):
+            bucket.scatter(part, total)
+    return totals
 
 
 def _chunked(norms: Callable[[Tensor, Tensor], Norms], x: Tensor, g: Tensor, values_each: int) -> Norms:
@@ -107,7 +123,7 @@ def _chunked(norms: Callable[[Tensor, Tensor], Norms], x: Tensor, g: Tensor, val
     if len(x) <= each:
         return norms(_wide(x), _wide(g))
     parts = [norms(_wide(a), _wide(b)) for a, b in zip(torch.split(x, each), torch.split(g, each), strict=True)]
-    return Norms(torch.cat([part.squared for part in parts]), torch.cat([part.reach for part in parts]))
+    return Norms(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def _length(values: Tensor) -> Tensor:
@@ -134,10 +150,15 @@ class Dense:
         """From one gradient per row [R, ...]."""
         return cls(rows=rows, values=rows.sum(_wide(values)))
 
+    @property
+    def places(self) -> int:
+        """Places that are added up."""
+        return 1
+
     def norms(self) -> Norms:
         """Those of the very numbers that are added."""
         length = _length(self.values.flatten(1))
-        return Norms(length.square(), length)
+        return Norms(length.square(), length, torch.zeros_like(length))
 
     def add_weighted(self, weights: PatientWeights, total: Tensor) -> None:
         """The small matrix of gradients, weighted and summed."""
@@ -163,6 +184,11 @@ class Outer:
     x: Tensor
     g: Tensor
     ours: bool
+
+    @property
+    def places(self) -> int:
+        """Places that are added up."""
+        return self.x.shape[1]
 
     def norms(self) -> Norms:
         """By Gram matrices or by forming a few gradients at a time, whichever takes fewer products."""
@@ -195,25 +221,79 @@ class Outer:
 def _outer_norms(x: Tensor, g: Tensor) -> Norms:
     tokens, d, p = x.shape[1], x.shape[2], g.shape[2]
     if tokens == 1:
-        reach = (_length(_wide(x)) * _length(_wide(g)))[:, 0]
-        return Norms(reach.square(), reach)
+        return _norms_of_lengths(None, _length(_wide(x)).square(), _length(_wide(g)).square(), d=d, p=p, depth=0)
     if tokens * (p + d) <= p * d:
         return _chunked(_outer_norms_by_gram, x, g, tokens * tokens)
     return _chunked(_outer_norms_by_forming, x, g, p * d)
 
 
 def _outer_norms_by_gram(x: Tensor, g: Tensor) -> Norms:
-    return _norms_of_grams(torch.bmm(x, x.mT), torch.bmm(g, g.mT))
+    d, p = x.shape[2], g.shape[2]
+    return _norms_of_grams(_gram(x), _gram(g), d, p, _depth(d) + _depth(p))
 
 
-def _norms_of_grams(x_gram: Tensor, g_gram: Tensor) -> Norms:
-    """From inner products [b, T, T] of inputs and of output gradients; their diagonals are squared lengths."""
-    lengths = (x_gram.diagonal(dim1=1, dim2=2) * g_gram.diagonal(dim1=1, dim2=2)).clamp_min(0).sqrt()
-    return Norms((x_gram.flatten(1) * g_gram.flatten(1)).sum(1), lengths.sum(1))
+def _gram(values: Tensor) -> Tensor:
+    """Inner products [b, T, T] of places [b, T, n], in pieces of n that keep rounding errors from growing with it."""
+    if values.shape[2] <= LONGEST_PRODUCT:
+        return torch.bmm(values, values.mT)
+    total = values.new_zeros(values.shape[0], values.shape[1], values.shape[1])
+    for part in torch.split(values, LONGEST_PRODUCT, dim=2):
+        total.baddbmm_(part, part.mT)
+    return total
+
+
+def _depth(width: int) -> int:
+    """How many roundings in a row an inner product of so many numbers has, as :func:`_gram` takes it."""
+    return min(width, LONGEST_PRODUCT) + -(-width // LONGEST_PRODUCT)
+
+
+def _norms_of_grams(x_gram: Tensor, g_gram: Tensor, d: int, p: int, depth: int) -> Norms:
+    """From inner products [b, T, T] of inputs of d numbers and output gradients of p; their diagonals are lengths."""
+    squared = (x_gram.flatten(1) * g_gram.flatten(1)).sum(1)
+    x_squares, g_squares = (gram.diagonal(dim1=1, dim2=2) for gram in (x_gram, g_gram))
+    return _norms_of_lengths(squared, x_squares, g_squares, d=d, p=p, depth=depth + SUM_DEPTH)
+
+
+def _norms_of_lengths(
+    squared: Tensor | None, x_squares: Tensor, g_squares: Tensor, *, d: int, p: int, depth: float
+) -> Norms:
+    """Reach and error from squared lengths [b, T].
+
+    Two things can be missing in a squared norm. Rounding: ``depth * 2^-24 S^2``. And squares below 2^-126, which vanish
+    without a trace: inputs of 10^-25 would be taken for none, though output gradients of 10^30 make them count; that is
+    ``max(d, p) 2^-126 ((sum_t |g_t|)^2 + (sum_t |x_t|)^2)`` at most. Where lengths exceed 2^64 it is infinite:
+    there a clipped sum could round up, and such a patient does not count.
+
+    Args:
+        squared: [b], norms as computed; None: of a single place, where they are the products of lengths.
+        x_squares: [b, T], of the inputs.
+        g_squares: [b, T], of the output gradients.
+        d: numbers in an input.
+        p: numbers in an output gradient.
+        depth: roundings, each of 2^-24 of the reach's square.
+    """
+    vanished = max(d, p) * SMALLEST_SQUARE
+    lengths = torch.stack([x_squares, g_squares]).clamp_min_(0).add_(vanished).sqrt_()
+    reach = (lengths[0] * lengths[1]).sum(1)
+    squared_reach = reach.square()
+    error = vanished * lengths.sum(2).square_().sum(0)
+    error.add_(squared_reach, alpha=depth * UNIT_ROUNDOFF)
+    return Norms(squared_reach if squared is None else squared, reach, error)
 
 
 def _outer_norms_by_forming(x: Tensor, g: Tensor) -> Norms:
-    return Norms(torch.bmm(g.mT, x).square().sum((1, 2)), (_length(x) * _length(g)).sum(1))
+    squared = torch.bmm(g.mT, x).square().sum((1, 2))
+    squares = (_length(x).square(), _length(g).square())
+    return _norms_of_lengths(squared, *squares, d=x.shape[2], p=g.shape[2], depth=_forming_depth(x.shape[1]))
+
+
+def _forming_depth(places: int) -> float:
+    """As :func:`_norms_of_lengths` wants it, for gradients that were formed by adding up so many places.
+
+    They err by ``T u S`` at most, so the squared norm n^2 by ``2 n T u S + (T u S)^2``, which is below
+    ``2^-11 n^2 + 2^12 (T u S)^2``; the first part is within the margin under the clip norm.
+    """
+    return 2.0**12 * places**2 * UNIT_ROUNDOFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +311,11 @@ class Lookup:
     g: Tensor
     entries: int
 
+    @property
+    def places(self) -> int:
+        """Places that are added up."""
+        return self.ids.shape[1]
+
     def norms(self) -> Norms:
         """A patient's gradients of one entry are added before the norm is taken."""
         owners = self.rows.spread(torch.arange(self.rows.patients, device=self.ids.device))
@@ -239,7 +324,9 @@ class Lookup:
         g = _wide(self.g)
         sums = g.new_zeros(len(touched), g.shape[2]).index_add_(0, place.flatten(), g.flatten(0, 1))
         squared = g.new_zeros(self.rows.patients).index_add_(0, touched // self.entries, sums.square().sum(1))
-        return Norms(squared, self.rows.sum(_length(g).sum(1)))
+        reach = self.rows.sum(_length(g).sum(1))
+        places = self.rows.most * self.ids.shape[1]
+        return Norms(squared, reach, (_forming_depth(places) * UNIT_ROUNDOFF) * reach.square())
 
     def add_weighted(self, weights: PatientWeights, total: Tensor) -> None:
         """Each place is added at its entry."""
@@ -279,15 +366,21 @@ class ConvOuter:
         own = (self.kernel, self.stride, self.dilation, self.groups, self.padding)
         return (*own, self.x.shape[2:], self.g.shape[2:])
 
+    @property
+    def places(self) -> int:
+        """Places that are added up."""
+        return self.g.shape[1] * self.g.shape[3]
+
     def norms(self) -> Norms:
         """As for a linear layer; the windows' Gram matrix is a sum of k shifted ones, so nothing is unfolded."""
 
         def grouped(x: Tensor, g: Tensor) -> Norms:
             patients, parts = len(x), self.groups
-            x = functional.pad(x, self.padding)
-            # Each group is a convolution of its own: [b * groups, N, channels, length].
-            x = torch.unflatten(x, 2, (parts, -1)).transpose(1, 2).flatten(0, 1)
-            g = torch.unflatten(g, 2, (parts, -1)).transpose(1, 2).flatten(0, 1)
+            x = functional.pad(x, self.padding) if any(self.padding) else x
+            if parts > 1:
+                # Each group is a convolution of its own: [b * groups, N, channels, length].
+                x = torch.unflatten(x, 2, (parts, -1)).transpose(1, 2).flatten(0, 1)
+                g = torch.unflatten(g, 2, (parts, -1)).transpose(1, 2).flatten(0, 1)
             places, padded = x.shape[1] * g.shape[3], x.shape[1] * x.shape[3]
             by_gram = padded * padded * x.shape[2] + places * places * g.shape[2]
             forming = places * g.shape[2] * x.shape[2] * self.kernel
@@ -296,7 +389,7 @@ class ConvOuter:
                 if by_gram <= forming
                 else _chunked(self._by_forming, x, g, g.shape[2] * x.shape[2] + x.shape[2] * padded)
             )
-            return Norms(*(part.view(patients, parts).sum(1) for part in found))
+            return found if parts == 1 else Norms(*(part.view(patients, parts).sum(1) for part in found))
 
         return _by_bucket(self.rows, grouped, self.x, self.g)
 
@@ -305,25 +398,23 @@ class ConvOuter:
         start = tap * self.dilation
         return slice(start, start + (places - 1) * self.stride + 1, self.stride)
 
-    def _reach(self, x: Tensor, g: Tensor) -> Tensor:
-        energy = x.square().sum(2)
-        places = g.shape[3]
-        windows = torch.stack([energy[..., self._window(tap, places)] for tap in range(self.kernel)]).sum(0)
-        return (windows.sqrt() * g.square().sum(2).sqrt()).sum((1, 2))
-
     def _by_gram(self, x: Tensor, g: Tensor) -> Norms:
         batch, several, _, padded = x.shape
         places = g.shape[3]
-        if several == 1 and self.kernel == self.stride == 1:
-            return _norms_of_grams(torch.bmm(x[:, 0].mT, x[:, 0]), torch.bmm(g[:, 0].mT, g[:, 0]))
         tokens_x, tokens_g = x.mT.flatten(1, 2), g.mT.flatten(1, 2)
-        products = torch.bmm(tokens_x, tokens_x.mT).view(batch, several, padded, several, padded)
-        first, *others = (self._window(tap, places) for tap in range(self.kernel))
-        windows = products[:, :, first, :, first].clone()
-        for window in others:
-            windows += products[:, :, window, :, window]
+        products, gram = torch.bmm(tokens_x, tokens_x.mT), torch.bmm(tokens_g, tokens_g.mT)
+        taps = [self._window(tap, places) for tap in range(self.kernel)]
+        if several == 1:
+            shifted = [products[:, tap, tap] for tap in taps]
+        else:
+            by_row = products.view(batch, several, padded, several, padded)
+            shifted = [by_row[:, :, tap, :, tap] for tap in taps]
+        windows = shifted[0] + shifted[1] if self.kernel > 1 else shifted[0]
+        for more in shifted[2:]:
+            windows += more
         square = (batch, several * places, several * places)
-        return _norms_of_grams(windows.view(square), torch.bmm(tokens_g, tokens_g.mT))
+        d, p = x.shape[2] * self.kernel, g.shape[2]
+        return _norms_of_grams(windows.reshape(square), gram, d, p, d + p)
 
     def _by_forming(self, x: Tensor, g: Tensor) -> Norms:
         places = g.shape[3]
@@ -332,7 +423,11 @@ class ConvOuter:
         for tap in range(self.kernel):
             values = x[..., self._window(tap, places)].mT.flatten(1, 2)
             squared += torch.bmm(pulls, values).square().sum((1, 2))
-        return Norms(squared, self._reach(x, g))
+        energy = x.square().sum(2)
+        windows = torch.stack([energy[..., self._window(tap, places)] for tap in range(self.kernel)]).sum(0)
+        squares = (windows.flatten(1), g.square().sum(2).flatten(1))
+        d, depth = x.shape[2] * self.kernel, _forming_depth(x.shape[1] * places)
+        return _norms_of_lengths(squared, *squares, d=d, p=g.shape[2], depth=depth)
 
     def add_weighted(self, weights: PatientWeights, total: Tensor) -> None:
         """The convolution's own weight gradient, on weighted rows."""
@@ -343,10 +438,12 @@ class ConvOuter:
         before, behind = self.padding
         if before != behind:
             x, before = functional.pad(x, self.padding), 0
-        _, gradient, _ = torch.ops.aten.convolution_backward(
-            *(g.flatten(0, 1), x.flatten(0, 1), total, None),
-            *([self.stride], [before], [self.dilation], False, [0], self.groups, [False, True, False]),
-        )
+        # cuDNN would take TF32 by default, whose rounding the margin under the clip norm does not cover.
+        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
+            _, gradient, _ = torch.ops.aten.convolution_backward(
+                *(g.flatten(0, 1), x.flatten(0, 1), total, None),
+                *([self.stride], [before], [self.dilation], False, [0], self.groups, [False, True, False]),
+            )
         total.add_(gradient)
 
     def of_patient(self, patient: int, rows: slice) -> ConvOuter:
@@ -369,8 +466,13 @@ class Coupled:
     g: Tensor
     ours: bool
 
+    @property
+    def places(self) -> int:
+        """Places that are added up."""
+        return self.x.shape[1]
+
     def norms(self) -> Norms:
-        """Upper bounds of the norms, rounding included: the reach is accounted for, hence 0."""
+        """In float64. The reach is not floored (0): the proof in :mod:`.engine` needs the error only."""
         return _by_bucket(self.rows, lambda x, g: _chunked(_coupled_norms, x, g, 2 * x[0].numel()), self.x, self.g)
 
     def add_weighted(self, weights: PatientWeights, total: Tensor) -> None:
@@ -400,7 +502,7 @@ def _coupled_norms(x: Tensor, g: Tensor) -> Norms:
     squared = (torch.bmm(g, g.mT) * torch.bmm(x, x.mT)).sum((1, 2))
     squared = squared + (crossed * crossed.mT).sum((1, 2)) - (g * x).sum(1).square().sum(1)
     reach = (_length(g) * _length(x)).sum(1)
-    return Norms(squared.clamp_min(0) + COUPLED_RESERVE * reach.square(), torch.zeros_like(reach))
+    return Norms(squared.clamp_min(0), torch.zeros_like(reach), COUPLED_RESERVE * reach.square())
 
 
 def norms_of(factors: Sequence[Factor], like: Tensor) -> Norms:
@@ -456,7 +558,9 @@ def _tied_norms(lookup: Lookup, outer: Outer) -> Norms:
         x, g = bucket.gather(outer.x), bucket.gather(outer.g)
         pulled = torch.gather(g, 2, ids[:, None, :].expand(-1, g.shape[1], -1))
         bucket.scatter((_wide(pulled) * torch.bmm(_wide(x), _wide(e).mT)).sum((1, 2)), cross)
-    return Norms(own.squared + other.squared + 2 * cross, own.reach + other.reach)
+    reach = own.reach + other.reach
+    crossing = ((_depth(lookup.g.shape[2]) + SUM_DEPTH) * UNIT_ROUNDOFF) * reach.square()
+    return Norms(own.squared + other.squared + 2 * cross, reach, own.error + other.error + crossing)
 
 
 def _norms_one_by_one(factors: Sequence[Factor], like: Tensor) -> Norms:
@@ -471,4 +575,6 @@ def _norms_one_by_one(factors: Sequence[Factor], like: Tensor) -> Norms:
             part = factor.of_patient(patient, slice(start, stop))
             part.add_weighted(PatientWeights.of(like.new_ones(1), part.rows, like.dtype), own)
         squared[patient] = own.square().sum()
-    return Norms(squared, sum((factor.norms().reach for factor in factors), torch.zeros_like(squared)))
+    reach = torch.stack([factor.norms().reach.to(like.dtype) for factor in factors]).sum(0)
+    places = rows.most * sum(factor.places for factor in factors)
+    return Norms(squared, reach, (_forming_depth(places) * UNIT_ROUNDOFF) * reach.square())

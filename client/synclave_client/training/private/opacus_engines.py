@@ -177,7 +177,7 @@ class Ghost:
             return
         if len(kept) < len(weights):
             weights = weights[kept]
-            with self._autocast():
+            with torch.enable_grad(), self._autocast():
                 graph = self._loss(self._network, batch.select(kept))
         with _expected_hook_warning():
             torch.autograd.backward((graph * weights.to(graph.dtype)).sum())
@@ -188,7 +188,7 @@ class Ghost:
 
 
 def _losses(loss: Loss, network: nn.Module, batch: PatientBatch, autocast: Autocast) -> Tensor:
-    with autocast():
+    with torch.enable_grad(), autocast():
         losses = loss(network, batch)
     check_losses(losses, len(batch))
     return losses

@@ -184,7 +184,7 @@ def _group_norm(use: LayerUse, rows: PatientRows) -> dict[str, Factor]:
     normal = functional.group_norm(use.input.detach().to(layer.weight.dtype), layer.num_groups, eps=layer.eps)
     pull = use.output_gradient.to(normal.dtype)
     return {
-        name: Dense.of(rows, _per_row(values.flatten(2).sum(2), use, rows).sum(1))
+        name: Dense.of(rows, _per_row(values.reshape(*values.shape[:2], -1).sum(2), use, rows).sum(1))
         for name, values in {"weight": pull * normal, "bias": pull}.items()
     }
 
