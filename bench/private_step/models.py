@@ -286,12 +286,17 @@ def _tokens(rows: int, places: int, vocabulary: int, share: float = 0.15) -> Row
     )
 
 
+def _mean_over_masked(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy [R] over the places of a row whose target is not -100."""
+    own = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none")
+    return own.view(targets.shape).sum(1) / (targets >= 0).sum(1).clamp_min(1)
+
+
 def _stock_lm_loss(network: Any, batch: Rows) -> Tensor:
     """Logits at every place, as the stock model computes them; mean loss over a row's masked places."""
     places = torch.arange(batch.x.shape[1], device=batch.x.device).repeat(batch.x.shape[0], 1)
     logits = network(input_ids=batch.x, position_ids=places, token_type_ids=torch.zeros_like(batch.x)).logits
-    own = functional.cross_entropy(logits.mT, batch.y, ignore_index=-100, reduction="none").sum(1)
-    return batch.mean_over_rows(own / (batch.y >= 0).sum(1).clamp_min(1))
+    return batch.mean_over_rows(_mean_over_masked(logits, batch.y))
 
 
 def bert(rows: int = 32, places: int = 128, vocabulary: int = 30_522, width: int = 256, layers: int = 4) -> Workload:
@@ -312,8 +317,7 @@ def bert(rows: int = 32, places: int = 128, vocabulary: int = 30_522, width: int
 def _masked_lm_loss(network: Any, batch: Rows) -> Tensor:
     positions, targets = masked_positions(batch.y)
     logits = network(batch.x, positions)
-    own = functional.cross_entropy(logits.mT, targets, ignore_index=-100, reduction="none").sum(1)
-    return batch.mean_over_rows(own / (targets >= 0).sum(1).clamp_min(1))
+    return batch.mean_over_rows(_mean_over_masked(logits, targets))
 
 
 def bert_masked_positions(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synclave_client.performance import Performance
-from synclave_client.training.private import factors
+from synclave_client.training.private import norms
 from synclave_client.training.private.rules import LAYER_RULES
 from synclave_shared.models.codes import SymmetricCoupling
 from tests.training.clipping.slow_truth import clipped_sum, deviation, rows, squared_outputs
@@ -200,7 +200,7 @@ def test_both_ways_to_take_norms_agree(
     """Few places: Gram matrices; many: gradients of some patients at a time. Chunks of one patient as well."""
     for places in (2, 40):
         for chunk in (1, 2**20):
-            monkeypatch.setattr(factors, "CHUNK_VALUES", chunk)
+            monkeypatch.setattr(norms, "CHUNK_VALUES", chunk)
             owners = [0, 0, 1, 2, 3, 3]
             shape = Shape(
                 owners=owners, count=6, places=places, inputs=9, outputs=7, bias=True, dtype=torch.float32, seed=5

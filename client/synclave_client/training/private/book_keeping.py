@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 
 from synclave_client.training.private.batch import PatientBatch, PatientRows, PatientWeights
 from synclave_client.training.private.capture import recorded
-from synclave_client.training.private.factors import Dense, Factor, Norms, Outer, joined, norms_of
+from synclave_client.training.private.factors import Dense, Factor, Outer, joined, norms_of
+from synclave_client.training.private.norms import Norms
 from synclave_client.training.private.recompute import recomputed_factors
 from synclave_client.training.private.rules import (
+    FORMED_AT_ONCE,
     LAYER_RULES,
     LayerUse,
     is_recomputed,
@@ -120,9 +123,10 @@ class BookKeeping:
         """
         rows = PatientRows.of(batch)
         self._forget_gradients()
+        arrived = partial(self._arrived, rows=rows)
         try:
             # Whatever the caller switched off: without gradients there is nothing to clip.
-            with torch.enable_grad(), recorded(self._layers, rows.count) as uses:
+            with torch.enable_grad(), recorded(self._layers, rows.count, arrived) as uses:
                 with self._autocast():
                     losses = self._loss(self._network, batch)
                 check_losses(losses, len(batch))
@@ -148,25 +152,34 @@ class BookKeeping:
     def _factors(self, uses: list[LayerUse], rows: PatientRows) -> dict[str, list[Factor]]:
         factors: dict[str, list[Factor]] = {}
         for use in uses:
-            if use.pull is None:
+            if use.factors is None and use.pull is None:
                 continue
-            if use.versions != tuple(value._version for value in use.tensors):
-                raise ClippingError(
-                    expected=f"an input of {use.name} that stays as it was",
-                    found="one that was overwritten later in the forward pass",
-                    remedy="Do not use operations in place (for instance ReLU(inplace=True)) after that layer.",
-                )
             own = own_parameters(use.layer)
-            if type(use.layer) in LAYER_RULES:
-                found = LAYER_RULES[type(use.layer)](use, rows)
-            else:
-                _, held = self._layers[use.name]
-                mine = {id(value) for value in held}
-                found = recomputed_factors(use, rows, [name for name, value in own.items() if id(value) in mine])
-            for name, factor in found.items():
+            for name, factor in (use.factors or self._factors_of(use, rows)).items():
                 if name in own:
                     factors.setdefault(self._names[id(own[name])], []).append(factor)
         return {name: joined(parts) for name, parts in factors.items()}
+
+    def _arrived(self, use: LayerUse, rows: PatientRows) -> None:
+        """Called within the backward pass: small gradients are formed while their numbers are at hand."""
+        if type(use.layer) in FORMED_AT_ONCE:
+            with torch.no_grad():
+                use.factors = self._factors_of(use, rows)
+            use.args, use.kwargs = (), {}
+
+    def _factors_of(self, use: LayerUse, rows: PatientRows) -> dict[str, Factor]:
+        if use.versions != tuple(value._version for value in use.tensors):
+            raise ClippingError(
+                expected=f"an input of {use.name} that stays as it was",
+                found="one that was overwritten later in the forward pass",
+                remedy="Do not use operations in place (for instance ReLU(inplace=True)) after that layer.",
+            )
+        if type(use.layer) in LAYER_RULES:
+            return LAYER_RULES[type(use.layer)](use, rows)
+        _, held = self._layers[use.name]
+        mine = {id(value) for value in held}
+        own = own_parameters(use.layer)
+        return recomputed_factors(use, rows, [name for name, value in own.items() if id(value) in mine])
 
     def _forget_gradients(self) -> None:
         for value in self._parameters.values():

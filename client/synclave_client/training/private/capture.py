@@ -8,7 +8,7 @@ gradient there, which autograd leaves in ``p.grad``: the engine finds it and ref
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -25,12 +25,12 @@ class _Tap(torch.autograd.Function):
     """Identity; notes the gradient that arrives. The anchor makes it part of the graph when the input is mere data."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, anchor: Tensor, use: LayerUse) -> Tensor:
-        ctx.use = use
+    def forward(ctx: Any, output: Tensor, anchor: Tensor, use: LayerUse, arrived: Callable[[LayerUse], None]) -> Tensor:
+        ctx.use, ctx.arrived = use, arrived
         return output.view_as(output)
 
     @staticmethod
-    def backward(ctx: Any, *pulls: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *pulls: Tensor) -> tuple[Tensor, None, None, None]:
         if ctx.use.pull is not None:
             raise ClippingError(
                 expected=f"one backward pass through {ctx.use.name}",
@@ -38,16 +38,20 @@ class _Tap(torch.autograd.Function):
                 remedy="Take no gradients within the loss; per-patient norms of their gradients are not known.",
             )
         ctx.use.pull = pulls[0]
-        return pulls[0], None, None
+        ctx.arrived(ctx.use)
+        return pulls[0], None, None, None
 
 
 @contextmanager
-def recorded(layers: dict[str, tuple[nn.Module, list[nn.Parameter]]], rows: int) -> Iterator[list[LayerUse]]:
+def recorded(
+    layers: dict[str, tuple[nn.Module, list[nn.Parameter]]], rows: int, arrived: Callable[[LayerUse], None]
+) -> Iterator[list[LayerUse]]:
     """Record every call of ``layers`` until the context ends.
 
     Args:
         layers: by name, each with the trainable parameters that it holds.
         rows: R; an input with a first axis of 1 is given to every row.
+        arrived: called in the backward pass with each use, as soon as its pull is there.
 
     Yields:
         The calls, in order; their ``pull`` is filled by the backward pass.
@@ -59,7 +63,7 @@ def recorded(layers: dict[str, tuple[nn.Module, list[nn.Parameter]]], rows: int)
         # Whatever a forward pass raises, the network is left as it was.
         stack.callback(_require, [value for _, held in layers.values() for value in held], True)
         for name, (layer, held) in layers.items():
-            _record(stack, name, layer, held, uses, rows, anchor)
+            _record(stack, name, layer, held, uses, rows, anchor, arrived)
         yield uses
 
 
@@ -71,6 +75,7 @@ def _record(
     uses: list[LayerUse],
     rows: int,
     anchor: Tensor,
+    arrived: Callable[[LayerUse], None],
 ) -> None:
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if type(layer) in LAYER_RULES:
@@ -90,7 +95,7 @@ def _record(
         use = LayerUse(name=name, layer=layer, args=args, kwargs=kwargs, versions=())
         use.versions = tuple(value._version for value in use.tensors)
         uses.append(use)
-        tapped: Tensor = _Tap.apply(output, anchor, use)  # type: ignore[no-untyped-call]
+        tapped: Tensor = _Tap.apply(output, anchor, use, arrived)  # type: ignore[no-untyped-call]
         return tapped
 
     stack.enter_context(_removed_later(layer.register_forward_pre_hook(before, with_kwargs=True)))

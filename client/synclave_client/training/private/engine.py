@@ -12,7 +12,7 @@ reach ``sum_t |g_t| |x_t|``, x_t and g_t being the float32 numbers that the pass
 *The norm* is proved to lose no more than the margin covers, whatever the model. A squared norm from Gram matrices errs
 by at most ``(depth + 64) u S^2``, depth being the longest chain of roundings in its inner products (at most 1,024
 numbers each, put aside and added); formed gradients err by at most ``T u S``; squares below 2^-126 vanish, and what
-that can hide is bounded as well (:func:`.factors._norms_of_lengths`). What exceeds half of the margin is added to the
+that can hide is bounded as well (:func:`.norms.norms_of_lengths`). What exceeds half of the margin is added to the
 bound (:data:`.book_keeping.COVERED`), so where little cancels, b is the norm to some 10^-6, and where much cancels b is
 larger. Beyond that, b is at least ``2^-7 S`` in every layer, so that no weight blows up terms that cancel. Biases,
 scales and bare parameters are formed, and their norms are those of the very numbers that are added. Weights below
@@ -26,7 +26,7 @@ together moved it by less than C), not proved. On a GPU, TF32 is refused: its 11
 the *returned floating-point numbers* by at most C, whatever finite model, anchor and clip norm the coordinator chose,
 for up to 2^18 patients in a step and 2^15 columns. They are computed in float64, u = 2^-53, from float32 numbers:
 
-1. *The norm.* ``n^2`` is the sum of three terms (:func:`.factors._coupled_norms`), each at most S^2 in size and made of
+1. *The norm.* ``n^2`` is the sum of three terms (:mod:`.coupling`), each at most S^2 in size and made of
    products of float32 numbers, exact in float64. Inner products of D terms and sums over K^2 pairs of levels err by at
    most ``6 (D + K^2 + 4) u S^2 < 2^-34 S^2`` for D <= 2^15, K <= 64. So ``b^2 = computed n^2 + 2^-28 S^2`` exceeds
    n^2, by 2^-28 S^2 at most where nothing cancels; if the levels nearly cancel, b is about 2^-14 S.

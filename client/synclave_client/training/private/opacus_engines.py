@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from synclave_client.training.private.batch import PatientBatch, PatientRows
 from synclave_client.training.private.book_keeping import check_losses
-from synclave_client.training.private.factors import Coupled
+from synclave_client.training.private.coupling import Coupled
 from synclave_client.training.private.rules import trained_parameters
 from synclave_shared.errors import ClippingError
 from synclave_shared.models.codes import SymmetricCoupling

@@ -17,11 +17,14 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
 
 from synclave_client.training.private.batch import PatientRows
-from synclave_client.training.private.factors import ConvOuter, Coupled, Dense, Factor, Lookup, Outer
+from synclave_client.training.private.convolution import ConvOuter
+from synclave_client.training.private.coupling import Coupled
+from synclave_client.training.private.factors import Dense, Factor, Lookup, Outer
 from synclave_shared.errors import ClippingError
 from synclave_shared.models.codes import SymmetricCoupling
 
 __all__ = [
+    "FORMED_AT_ONCE",
     "LAYER_RULES",
     "LayerUse",
     "check_network",
@@ -45,6 +48,7 @@ class LayerUse:
         args, kwargs: what it was called with.
         versions: how often each tensor among them had been written to by then.
         pull: gradient of the summed losses at its output; None until the backward pass came by.
+        factors: what its parameters' gradients are made of, where that was worked out as soon as the pull arrived.
     """
 
     name: str
@@ -53,6 +57,7 @@ class LayerUse:
     kwargs: dict[str, object]
     versions: tuple[int, ...]
     pull: Tensor | None = None
+    factors: dict[str, Factor] | None = None
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -95,7 +100,8 @@ def _per_row(values: Tensor, use: LayerUse, rows: PatientRows) -> Tensor:
 def _linear(use: LayerUse, rows: PatientRows) -> dict[str, Factor]:
     pull = use.output_gradient
     x = _per_row(use.input.detach().to(pull.dtype), use, rows).flatten(1, -2)
-    g = _per_row(pull, use, rows).flatten(1, -2)
+    # Once: each product would copy what does not lie in order.
+    g = _per_row(pull, use, rows).flatten(1, -2).contiguous()
     ours = use.input_is_ours or use.input.dtype != pull.dtype
     factors: dict[str, Factor] = {"weight": Outer(rows=rows, x=x, g=g, ours=ours)}
     if use.layer.bias is not None:
@@ -205,6 +211,9 @@ LAYER_RULES: Final[dict[type[nn.Module], Rule]] = {
     SymmetricCoupling: _symmetric_coupling,
 }
 """Exact classes: a subclass may compute something else, and is recomputed."""
+
+FORMED_AT_ONCE: Final = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+"""Layers whose gradients are small: formed as soon as the pull arrives, so that nothing of theirs need be kept."""
 
 
 def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
