@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from synclave_client.cli import app
+from synclave_client.performance import Performance
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import Journal
 from synclave_shared.audit import console
+from synclave_shared.errors import ConfigurationError
 from synclave_shared.ledger.checkpoint import parse_note
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.privacy.accountant import epsilon
@@ -130,6 +132,23 @@ def test_settings_survive_their_file(hospital: Path, settings: Path) -> None:
     copy = settings.with_name("copy.toml")
     copy.write_text(loaded.to_toml())
     assert SiteSettings.load(copy) == loaded
+
+
+def test_how_a_site_computes_survives_its_file(settings: Path) -> None:
+    chosen = {"clipping": "hooks", "precision": "bfloat16", "patients_at_once": 32}
+    loaded = SiteSettings.load(settings)
+    changed = loaded.model_copy(update={"performance": Performance.model_validate(chosen)})
+    settings.write_text(changed.to_toml())
+    assert SiteSettings.load(settings) == changed != loaded
+
+
+@pytest.mark.parametrize(("old", "new"), [("book-keeping", "none"), ("float32", "float16"), ("= 256", "= 0")])
+def test_an_unknown_way_to_compute_is_refused(settings: Path, old: str, new: str) -> None:
+    text = settings.read_text()
+    assert old in text
+    settings.write_text(text.replace(old, new))
+    with pytest.raises(ConfigurationError, match="performance"):
+        SiteSettings.load(settings)
 
 
 def test_relative_paths_are_relative_to_the_file(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
