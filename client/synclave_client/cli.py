@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -347,6 +348,9 @@ def run(settings: SettingsOption = _DEFAULT_SETTINGS, as_json: JsonOption = Fals
 
 def main() -> None:
     """Entry point of ``synclave-site``."""
+    # Before torch is loaded, here and in the vault that `run` starts: waiting OpenMP threads sleep and do not spin.
+    # Alone on a machine that costs a little; beside others' work, spinning makes a step many times longer.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     console.run(app)
 
 
