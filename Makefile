@@ -43,7 +43,7 @@ types: $(VENV)/.dev  ## mypy --strict
 
 check: lint types test  ## everything above
 
-bench: $(VENV)/.dev  ## the figures of docs/benchmarks.md, measured anew (about half an hour on 2 cores)
+bench: $(VENV)/.dev  ## the figures of docs/benchmarks.md, measured anew (about 20 minutes on 2 cores)
 	@$(BIN)/python bench/demo.py
 	@$(BIN)/python -m bench.private_step
 

@@ -1,4 +1,4 @@
-"""What a private step costs beside a plain one: ``python -m bench.private_step`` (about 8 minutes on 2 cores).
+"""What a private step costs beside a plain one: ``python -m bench.private_step`` (about 10 minutes on 2 cores).
 
 Per network and way to clip (book-keeping; Opacus' ghost clipping; its hooks), in one process and in turns: a plain
 forward and backward pass and the clipped sum, on the same random rows (seed 0). A ratio is the median over turns of
@@ -80,7 +80,7 @@ def step_of(work: models.Workload, way: str, device: torch.device, precision: st
     return private
 
 
-def seconds(step: Callable[[], None], device: torch.device) -> float:
+def seconds(step: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     begun = time.perf_counter()
@@ -141,19 +141,26 @@ def _status(key: str) -> int:
     return 1024 * int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
-def noise(parameters: int = 4_200_000, turns: int = 15) -> dict[str, float]:
-    """Seconds to add secret noise to a vector, and those of the numbers torch would draw, which are not secret."""
-    vector = np.zeros(parameters)
+def noise(patience_s: float) -> dict[str, float]:
+    """Seconds of secret noise for the MLP's parameters, of torch's noise, and of steps of 256 and 2,048 patients."""
+    torch.manual_seed(0)
+    work, cpu = models.mlp(), torch.device("cpu")
+    gradients = PatientGradients(work.network, work.loss, 1.0)
+    parameters = sum(value.numel() for value in work.network.parameters())
+    vector, other = np.zeros(parameters), torch.zeros(parameters)
     randomness = SecretRandomness.from_os()
-    plain = torch.zeros(parameters)
-    cpu = torch.device("cpu")
-    secret_s = [seconds(lambda: randomness.add_normal(vector, 1.0), cpu) for _ in range(turns + 1)][1:]
-    plain_s = [seconds(lambda: plain.normal_(), cpu) for _ in range(turns + 1)][1:]
-    return {
-        "parameters": parameters,
-        "seconds": statistics.median(secret_s),
-        "torch_float32_seconds": statistics.median(plain_s),
+    steps: dict[str, Callable[[], object]] = {
+        "seconds": lambda: randomness.add_normal(vector, 1.0),
+        "torch_float32_seconds": lambda: other.normal_(),
+        "sum_of_256_seconds": lambda: gradients.clipped_sum([work.batch]),
+        "sum_of_2048_seconds": lambda: gradients.clipped_sum([work.batch] * 8),
     }
+    found: dict[str, list[float]] = {name: [] for name in steps}
+    begun = time.perf_counter()
+    while len(found["seconds"]) < 4 or time.perf_counter() - begun < patience_s:
+        for name, step in steps.items():
+            found[name].append(seconds(step, cpu))
+    return {"parameters": parameters, **{name: statistics.median(own[1:]) for name, own in found.items()}}
 
 
 def child(arguments: list[str]) -> Any:
@@ -219,19 +226,15 @@ def report(document: dict[str, Any]) -> str:
                 title = found[name]["pairs"]["book-keeping"]["title"]
                 share = median_s(found[name], "private") / median_s(found[stock], "plain")
                 lines += ["", f"{title}: a private step takes {share:.2f} of the stock plain step."]
-    found = document["tables"]["the CPU, float32"]
-    if "mlp" in found and "noise" in document:
-        own = document["noise"]
-        step = median_s(found["mlp"], "private")
-        each = 1e9 * own["seconds"] / own["parameters"]
-        more = 1 + own["seconds"] / (8 * step + own["seconds"])
-        lines += [
-            "",
-            f"Secret noise for {own['parameters'] / 1e6:.1f} M parameters: {1e3 * own['seconds']:.1f} ms, {each:.1f} ns"
-            f" each (torch's float32 noise, which is not secret: {1e3 * own['torch_float32_seconds']:.1f} ms). That is"
-            f" {own['seconds'] / step:.0%} of the clipped sum of 256 patients of the MLP above and"
-            f" {more - 1:.0%} of a whole step of 2,048 patients.",
-        ]
+    own = document["noise"]
+    each = 1e9 * own["seconds"] / own["parameters"]
+    small, large = (own["seconds"] / (own[f"sum_of_{n}_seconds"] + own["seconds"]) for n in (256, 2048))
+    lines += [
+        "",
+        f"Secret noise for {own['parameters'] / 1e6:.1f} M parameters: {1e3 * own['seconds']:.1f} ms, {each:.1f} ns"
+        f" each (torch's float32 noise, which is not secret: {1e3 * own['torch_float32_seconds']:.1f} ms). That is"
+        f" {small:.0%} of a step (clipped sum and noise) of 256 patients of the MLP, and {large:.0%} of one of 2,048.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -239,7 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument(
-        "--patience", type=float, default=15.0, help="seconds of turns per network and way (at least 3 turns)"
+        "--patience", type=float, default=8.0, help="seconds of turns per network and way (at least 3 turns)"
     )
     parser.add_argument("--out", type=Path, default=RESULTS, help="where private_step.json and .md are written")
     for internal in ("--time", "--memory", "--way"):
@@ -262,7 +265,7 @@ def main() -> None:
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, torch"
         f" {torch.__version__}, {torch.get_num_threads()} threads",
         "tables": {"the CPU, float32": measure("cpu", "float32", arguments.only, arguments.patience)},
-        "noise": noise(),
+        "noise": noise(arguments.patience),
     }
     if torch.cuda.is_available():
         for precision in ("float32", "bfloat16"):

@@ -38,6 +38,8 @@ __all__ = [
     "unet",
 ]
 
+MASKED_SHARE = 0.15
+
 SCHEMA = Path(__file__).parents[2] / "examples" / "diabetes" / "schema.toml"
 
 
@@ -276,9 +278,9 @@ def _bert_network(vocabulary: int, width: int, layers: int, tied: bool) -> nn.Mo
     return network
 
 
-def _tokens(rows: int, places: int, vocabulary: int, share: float = 0.15) -> Rows:
+def _tokens(rows: int, places: int, vocabulary: int) -> Rows:
     clean = torch.randint(5, vocabulary, (rows, places))
-    hidden = torch.rand(rows, places).argsort(1) < round(share * places)
+    hidden = torch.rand(rows, places).argsort(1) < round(MASKED_SHARE * places)
     return Rows(
         x=torch.where(hidden, 4, clean),
         y=torch.where(hidden, clean, -100),
@@ -315,7 +317,7 @@ def bert(rows: int = 32, places: int = 128, vocabulary: int = 30_522, width: int
 
 
 def _masked_lm_loss(network: Any, batch: Rows) -> Tensor:
-    positions, targets = masked_positions(batch.y)
+    positions, targets = masked_positions(batch.y, most=round(MASKED_SHARE * batch.y.shape[1]))
     logits = network(batch.x, positions)
     return batch.mean_over_rows(_mean_over_masked(logits, targets))
 

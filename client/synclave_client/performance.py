@@ -23,4 +23,4 @@ class Performance(FrozenModel):
 
     clipping: Literal["book-keeping", "ghost", "hooks"] = "book-keeping"
     precision: Literal["float32", "bfloat16"] = "float32"
-    patients_at_once: Annotated[int, Field(ge=1, le=65_536)] = 256
+    patients_at_once: Annotated[int, Field(ge=1, le=16_384)] = 256

@@ -42,7 +42,7 @@ MAX_SITES: Final = 500
 """The plan is one ledger entry, and an entry holds 65,535 bytes. With long names fewer sites fit; signing says so."""
 
 MAX_EXPECTED_BATCH = 2**17
-"""Half of the selected patients in a step for which the clipping's rounding bound is proved (training/private.py)."""
+"""Half of the selected patients in a step for which the clipping's rounding bound is proved (training/private)."""
 
 MARGINALS_ROUND = 0
 """Round 0 is the one-shot release of noisy marginals; rounds 1 to ``federation.rounds`` train."""

@@ -17,7 +17,7 @@ from synclave_client.training.private import PatientGradients
 from synclave_client.training.release import fixed_point_update
 from synclave_client.vault.workload import PatientWorkload
 from synclave_shared.data.patients import PatientDataset
-from synclave_shared.errors import DataError, PlanError, ProtocolError, SnapshotError
+from synclave_shared.errors import ClippingError, DataError, PlanError, ProtocolError, SnapshotError
 from synclave_shared.fixed_point import SCALE_BITS, from_fixed
 from synclave_shared.models.codes import build_code_denoiser, model_payload_size, parameter_vector
 from synclave_shared.plan import LARGEST_LEARNING_RATE, PARAMETER_NOISE, TrainPlan
@@ -217,13 +217,15 @@ def test_tiles_change_the_cost_only() -> None:
     assert np.allclose(pieces, whole, atol=3 * ROUNDING)
 
 
-@pytest.mark.parametrize("clipping", ["ghost", "hooks"])
-def test_ways_to_clip_change_the_cost_only(clipping: Any) -> None:
+def test_ways_to_clip_change_the_cost_only() -> None:
     plan = one_step(noise_multiplier=TINY_NOISE, selection_rate=Decimal(1))
     usual = update(plan, small_dataset(64))
-    found = update(plan, small_dataset(64), performance=Performance(clipping=clipping))
+    found = update(plan, small_dataset(64), performance=Performance(clipping="hooks"))
     assert np.linalg.norm(usual) > 0.01
     assert np.allclose(found, usual, atol=3 * ROUNDING)
+    # It sums in float32, for which the proof for couplings does not hold.
+    with pytest.raises(ClippingError, match="ghost"):
+        update(plan, small_dataset(64), performance=Performance(clipping="ghost"))
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])

@@ -48,5 +48,7 @@ def _glibc() -> Any:
 
 
 def _set(libc: Any, size_bytes: int) -> None:
-    libc.mallopt(M_MMAP_THRESHOLD, size_bytes)
+    # Older versions take no more than the usual maximum; setting the other one alone would switch their own rule off.
+    if not libc.mallopt(M_MMAP_THRESHOLD, size_bytes):
+        libc.mallopt(M_MMAP_THRESHOLD, USUAL_BYTES)
     libc.mallopt(M_TRIM_THRESHOLD, size_bytes)

@@ -27,9 +27,9 @@ which sums are possible depends on the secret.
 
 **What is not covered.** This is no exact discrete mechanism (Canonne et al. 2020): epsilon is computed for real numbers
 and the bounds in :func:`add_gaussian` are for one noised vector; for several steps in a row, where the model of one
-feeds the next, they are an argument and not a proof. Rounding in the *gradient* sum is not in its sensitivity. An
-attacker who reads the vault's memory sees everything. A processor may take some cycles longer for rare arguments of the
-logarithm or the cosine; these depend on the noise, not on the data.
+feeds the next, they are an argument and not a proof. What rounding does to the gradients' *sum* is the clipping's
+matter (:mod:`.private.engine`). An attacker who reads the vault's memory sees everything. A processor may take some
+cycles longer for rare arguments of the logarithm or the cosine; these depend on the noise, not on the data.
 """
 
 from __future__ import annotations

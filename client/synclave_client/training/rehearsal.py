@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from synclave_client.performance import Performance
-from synclave_client.training.loop import DiffusionLoss
+from synclave_client.training.loop import DiffusionBatch, DiffusionLoss
 from synclave_client.training.noise import PatientStreams, SecretRandomness
-from synclave_client.training.private import SelfTestReport, self_test
+from synclave_client.training.private import SelfTestReport, check_places, self_test
 from synclave_shared.diffusion.preconditioning import prior_logits
 from synclave_shared.models.codes import build_code_denoiser
 from synclave_shared.models.layout import CodeLayout
@@ -23,6 +23,9 @@ __all__ = ["rehearse"]
 
 INVENTED_PATIENTS: Final = 5
 """Enough to find patients that are mixed, few enough for a second of computing."""
+
+SHARE_OF_CODES: Final = 0.2
+"""Of the codes that an invented patient has."""
 
 COUPLING_STD: Final = 0.1
 """Of the invented parameters: away from zero, where every gradient path is open."""
@@ -50,13 +53,18 @@ def rehearse(
             parameter.copy_(COUPLING_STD * torch.randn(parameter.shape, generator=generator))
     anchor = torch.randn(layout.label_values, layout.width, generator=generator)
     loss = DiffusionLoss(spec=spec, layout=layout, prior=prior_logits(anchor, layout).to(device))
-    clean = (torch.rand(INVENTED_PATIENTS, layout.width, generator=generator) < 0.2).float()
-    for start, stop in layout.categories:
-        choice = torch.randint(start, stop, (INVENTED_PATIENTS, 1), generator=generator)
-        clean[:, start:stop] = 0
-        clean.scatter_(1, choice, 1)
-    labels = torch.arange(INVENTED_PATIENTS) % layout.label_values
-    rows = np.arange(INVENTED_PATIENTS, dtype=np.int64)
-    streams = PatientStreams(SecretRandomness.from_os())
-    batch = loss.draw(clean.to(device), labels.to(device), streams, 0, rows)
-    return self_test(network, loss, batch, performance)
+    streams = PatientStreams(SecretRandomness(bytes(32)))
+
+    def invented(patients: int) -> DiffusionBatch:
+        clean = (torch.rand(patients, layout.width, generator=generator) < SHARE_OF_CODES).float()
+        for start, stop in layout.categories:
+            choice = torch.randint(start, stop, (patients, 1), generator=generator)
+            clean[:, start:stop] = 0
+            clean.scatter_(1, choice, 1)
+        labels = torch.arange(patients) % layout.label_values
+        return loss.draw(clean.to(device), labels.to(device), streams, 0, np.arange(patients, dtype=np.int64))
+
+    # Always the same patients: whether a machine passes must not hang on a draw.
+    report = self_test(network, loss, invented(INVENTED_PATIENTS), performance)
+    check_places(network, loss, invented(performance.patients_at_once))
+    return report

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from synclave_shared.diffusion.preconditioning import split_columns
+from synclave_shared.diffusion.preconditioning import sigmoid, split_columns
 from synclave_shared.models.layout import CodeLayout
 
 __all__ = ["cross_entropy"]
+
+
+class _BernoulliNats(torch.autograd.Function):
+    """Binary cross-entropy of logits; its gradient does not depend on the place in the tensor (see ``sigmoid``)."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, truth: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, truth)
+        return functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+
+    @staticmethod
+    def backward(ctx: Any, *pulls: Tensor) -> tuple[Tensor, None]:
+        logits, truth = ctx.saved_tensors
+        return (sigmoid(logits) - truth) * pulls[0], None
 
 
 def cross_entropy(logits: Tensor, clean: Tensor, layout: CodeLayout) -> Tensor:
@@ -28,5 +44,5 @@ def cross_entropy(logits: Tensor, clean: Tensor, layout: CodeLayout) -> Tensor:
         if one_hot:
             total = total - (piece.log_softmax(-1) * truth).sum(-1)
         else:
-            total = total + functional.binary_cross_entropy_with_logits(piece, truth, reduction="none").sum(-1)
+            total = total + _BernoulliNats.apply(piece, truth).sum(-1)  # type: ignore[no-untyped-call]
     return total

@@ -27,6 +27,7 @@ __all__ = [
     "posterior_logits",
     "posterior_mean",
     "prior_logits",
+    "sigmoid",
     "split_columns",
 ]
 
@@ -59,10 +60,19 @@ def split_columns(values: Tensor, layout: CodeLayout) -> list[tuple[Tensor, bool
     return list(zip(torch.split(values, sizes, dim=-1), kinds, strict=True))
 
 
+def sigmoid(values: Tensor) -> Tensor:
+    """The logistic function, the same number for the same argument wherever it stands in a tensor.
+
+    ``torch.sigmoid`` is not: at the ends of each thread's share it rounds in another way than in between. One patient
+    more would then change the last bits of others, and a model made for it would blow those up beyond the clip norm.
+    """
+    return torch.reciprocal(1.0 + torch.exp(-values))
+
+
 def posterior_mean(logits: Tensor, layout: CodeLayout) -> Tensor:
     """Probabilities [..., D] of logits [..., D]: sigmoid of codes, softmax of one-hot groups."""
     pieces = split_columns(logits, layout)
-    return torch.cat([piece.softmax(-1) if one_hot else piece.sigmoid() for piece, one_hot in pieces], dim=-1)
+    return torch.cat([piece.softmax(-1) if one_hot else sigmoid(piece) for piece, one_hot in pieces], dim=-1)
 
 
 def prior_logits(anchor: Tensor, layout: CodeLayout) -> Tensor:

@@ -3,7 +3,7 @@
 The head is the largest product of a small BERT: V x d for every token. Its loss looks at the masked ones alone, about
 one in seven; gathering those first leaves the other six out, forward and backward, plain and private.
 
-Shapes: ``R`` rows (chunks of notes), ``T`` tokens, ``M`` masked places of the row with most of them, ``V`` vocabulary.
+Shapes: ``R`` rows (chunks of notes), ``T`` tokens, ``M`` masked places at most, ``V`` vocabulary.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ IGNORED = -100
 """Label of a token that is not predicted, as in PyTorch and ``transformers``."""
 
 
-def masked_positions(labels: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
+def masked_positions(labels: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Where the masked tokens of each row are, and what they were.
 
     Args:
         labels: int64 [R, T], token numbers at masked places and :data:`IGNORED` elsewhere.
-        most: M; None: of the row with most. Give a public number where the shape must not depend on the data.
+        most: M, a public number: taken from the data, one patient would change the shape, and with it the rounding, of
+            all others.
 
     Returns:
         Positions [R, M], ascending, and targets [R, M]; rows with fewer are filled with position 0 and
         :data:`IGNORED`. Of rows with more than M the last are left out.
     """
     masked = labels != IGNORED
-    width = int(masked.sum(1).max()) if most is None and labels.shape[0] else (most or 0)
     # Stable, so that masked places come first and keep their order.
-    order = masked.logical_not().to(torch.int8).argsort(dim=1, stable=True)[:, :width]
+    order = masked.logical_not().to(torch.int8).argsort(dim=1, stable=True)[:, :most]
     targets = labels.gather(1, order)
     return torch.where(targets == IGNORED, 0, order), targets
 

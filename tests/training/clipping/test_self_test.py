@@ -18,7 +18,8 @@ from synclave_client.performance import Performance
 from synclave_client.settings import SiteSettings
 from synclave_client.training import rehearsal
 from synclave_client.training.private import PatientGradients, SelfTestReport, self_test
-from synclave_client.training.private.factors import Norms, Outer
+from synclave_client.training.private.factors import Outer
+from synclave_client.training.private.norms import Norms
 from synclave_client.training.private.rules import LAYER_RULES
 from synclave_client.vault import workload as vault_workload
 from synclave_client.vault.workload import PatientWorkload
@@ -235,10 +236,67 @@ def test_slight_mixing_lets_a_loud_patient_move_the_sum_by_many_clip_norms() -> 
     assert float((whole - gradients.clipped_sum([rows(x[1:])])).norm()) > 10
 
 
-def test_slight_mixing_is_refused() -> None:
+class MixedOnTheWayBack(torch.autograd.Function):
+    """Everybody's gradient gets a hundred-thousandth of all."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *pulls: Tensor) -> Tensor:
+        return pulls[0] + 1e-5 * pulls[0].sum(0)
+
+
+@pytest.mark.parametrize("owners", [None, [0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 1, 2, 2, 3, 3, 3]])
+def test_slight_mixing_is_refused(owners: list[int] | None) -> None:
     torch.manual_seed(0)
+    batch = rows(torch.randn(8, 8), owners)
+    with pytest.raises(ClippingError, match="change with the other patients"):
+        self_test(SlightlyMixing(), squared_outputs, batch)
+    network = nn.Linear(8, 8)
+
+    def mixed_back(own: Any, batch: Rows) -> Tensor:
+        return squared_outputs(lambda x: MixedOnTheWayBack.apply(own(x)), batch)
+
+    with pytest.raises(ClippingError, match="what returns to"):
+        self_test(network, mixed_back, batch)
+
+
+class Rewriting(nn.Module):
+    """Patients' data gather where no version counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+        self.register_buffer("kept", torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept.data.add_(x.detach().flatten(1).mean(0))  # type: ignore[operator]
+        found: Tensor = self.layer(x)
+        return found
+
+
+def test_a_network_that_rewrites_itself_is_refused() -> None:
+    with pytest.raises(ClippingError, match="kept"):
+        self_test(Rewriting(), squared_outputs, inputs(8))
+
+
+@pytest.mark.parametrize("factor", [0.5, 100.0])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_bounds_that_are_not_the_norms_are_refused_in_any_precision(
+    factor: float, precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Outer.norms
+    monkeypatch.setattr(Outer, "norms", lambda own: Norms(*(part * factor**2 for part in right(own))))
+    network = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4))
     with pytest.raises(ClippingError):
-        self_test(SlightlyMixing(), squared_outputs, inputs(8))
+        self_test(network, squared_outputs, inputs(8), Performance(precision=precision))
+
+
+def test_fewer_than_three_patients_prove_nothing() -> None:
+    with pytest.raises(ValueError, match="at least 3"):
+        self_test(nn.Linear(8, 4), squared_outputs, rows(torch.randn(2, 8)))
 
 
 # At a site.

@@ -23,6 +23,7 @@ from synclave_client.performance import Performance
 from synclave_client.training.loop import DiffusionLoss
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import PatientGradients
+from synclave_client.training.private.engine import ROUNDING_MARGIN
 from synclave_shared.diffusion.preconditioning import prior_logits
 from synclave_shared.models.codes import build_code_denoiser
 from synclave_shared.plan import ModelSpec
@@ -367,7 +368,7 @@ def rounding(network: nn.Module, loss: Loss, batch: Any) -> float:
     clip_norm = float(torch.stack([own.norm() for own in truth]).median())
     gradients = PatientGradients(network, loss, clip_norm)
     bounds = gradients.norm_bounds(batch)
-    weights = (clip_norm * (1 - 2.0**-9) / bounds).clamp_max(1.0)
+    weights = (clip_norm * (1 - ROUNDING_MARGIN) / bounds).clamp_max(1.0)
     expected = torch.stack([w * own for w, own in zip(weights, truth, strict=True)]).sum(0)
     assert float((true_clipped_sum(truth, clip_norm) - expected).norm()) <= 0.01 * float(expected.norm())
     return float((returned(gradients, [batch]) - expected).norm() / expected.norm())

@@ -827,3 +827,45 @@ def test_a_loss_that_takes_gradients_itself_is_refused() -> None:
 
     with pytest.raises(ClippingError, match="gradients within the loss"):
         clipped_sum(two_layers(), penalised, [inputs(8)], 0.5)
+
+
+class ChosenTokens(nn.Module):
+    """A head on the chosen tokens of all rows at once: how many there are depends on the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor, chosen: Tensor) -> Tensor:
+        hidden = self.layer(x)
+        found = self.head(hidden[chosen])
+        out = torch.zeros(*chosen.shape, 3)
+        out[chosen] = found
+        return out
+
+
+def test_tokens_gathered_over_the_batch_are_refused_when_their_number_changes() -> None:
+    """Rows are known by the first axis; what is chosen out of all rows is nobody's row."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 6, 5)
+
+    def loss(network: Any, batch: Rows) -> Tensor:
+        return network(batch.x, batch.y > 0).square().flatten(1).sum(1)
+
+    def chosen(*counts: int) -> Rows:
+        return rows(x, y=(torch.arange(6) < torch.tensor(counts)[:, None]).float())
+
+    gradients = PatientGradients(ChosenTokens(), loss, 1.0)
+    gradients.clipped_sum([chosen(2, 2, 2, 2)])
+    for counts in ((3, 2, 2, 2), (4, 4, 2, 2)):
+        with pytest.raises(ClippingError, match="head"):
+            gradients.clipped_sum([chosen(*counts)])
+    with pytest.raises(ClippingError):
+        self_test(ChosenTokens(), loss, chosen(3, 1, 2, 2))
+
+
+def test_a_frozen_embedding_that_tokens_rewrite_is_refused() -> None:
+    table = nn.Embedding(5, 3, max_norm=1.0)
+    table.weight.requires_grad_(False)
+    with pytest.raises(ClippingError, match="max_norm"):
+        check_network(nn.Sequential(table, nn.Linear(3, 2)))

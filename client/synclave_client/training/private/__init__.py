@@ -3,6 +3,6 @@
 from synclave_client.training.private.batch import PatientBatch
 from synclave_client.training.private.engine import PatientGradients
 from synclave_client.training.private.rules import check_network
-from synclave_client.training.private.self_test import SelfTestReport, self_test
+from synclave_client.training.private.self_test import SelfTestReport, check_places, self_test
 
-__all__ = ["PatientBatch", "PatientGradients", "SelfTestReport", "check_network", "self_test"]
+__all__ = ["PatientBatch", "PatientGradients", "SelfTestReport", "check_network", "check_places", "self_test"]

@@ -31,7 +31,7 @@ from synclave_client.training.private.rules import (
 )
 from synclave_shared.errors import ClippingError
 
-__all__ = ["SMALLEST_SHARE", "BookKeeping", "BookKeepingPass"]
+__all__ = ["SMALLEST_SHARE", "BookKeeping", "BookKeepingPass", "check_losses", "recorded_layers"]
 
 SMALL_VALUES: Final = 2**16
 """Numbers that are copied in less time than an operation on them takes to begin."""
@@ -40,8 +40,8 @@ SMALLEST_SHARE: Final = 2.0**-7
 """A layer's norm is held to be at least this share of its reach ``sum_t |g_t| |x_t|``, so that no weight makes terms
 large that cancel. Random tokens cancel to 1 / sqrt(T) only."""
 
-COVERED: Final = 2.0**-9
-"""Relative error of a squared norm that the margin under the clip norm (2^-9 of the norm) covers; half of it."""
+COVERED: Final = 2.0**-8
+"""Relative error of a squared norm that the margin under the clip norm (2^-8 of the norm) covers; half of it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,7 +113,8 @@ class BookKeeping:
         self._totals = totals
         self._parameters = trained_parameters(network)
         self._names = {id(value): name for name, value in self._parameters.items()}
-        self._layers = _recorded_layers(network)
+        self._layers = recorded_layers(network)
+        self._unfolding: dict[str, int] = {}
 
     def run(self, batch: PatientBatch) -> BookKeepingPass:
         """One forward and one backward pass.
@@ -122,6 +123,8 @@ class BookKeeping:
             ClippingError: if a parameter is used outside its layer, or a layer's input was overwritten meanwhile.
         """
         rows = PatientRows.of(batch)
+        if rows.count == 0:
+            return self._nobody(batch, rows)
         self._forget_gradients()
         arrived = partial(self._arrived, rows=rows)
         try:
@@ -147,6 +150,15 @@ class BookKeeping:
             factors=factors,
             formed=formed,
             formed_names=formed_names,
+        )
+
+    @staticmethod
+    def _nobody(batch: PatientBatch, rows: PatientRows) -> BookKeepingPass:
+        """Of patients who have no rows at all."""
+        zeros = torch.zeros(len(batch), dtype=torch.float64, device=batch.present.device)
+        formed = Dense(rows=rows, values=zeros[:, None].float())
+        return BookKeepingPass(
+            losses=zeros, squared_bounds=zeros, rows=rows, factors={}, formed=formed, formed_names=[]
         )
 
     def _factors(self, uses: list[LayerUse], rows: PatientRows) -> dict[str, list[Factor]]:
@@ -175,11 +187,25 @@ class BookKeeping:
                 remedy="Do not use operations in place (for instance ReLU(inplace=True)) after that layer.",
             )
         if type(use.layer) in LAYER_RULES:
+            self._check_unfolding(use, rows)
             return LAYER_RULES[type(use.layer)](use, rows)
         _, held = self._layers[use.name]
         mine = {id(value) for value in held}
         own = own_parameters(use.layer)
         return recomputed_factors(use, rows, [name for name, value in own.items() if id(value) in mine])
+
+    def _check_unfolding(self, use: LayerUse, rows: PatientRows) -> None:
+        """A layer that unfolds each row into m does so every time: chosen tokens of all rows are nobody's rows."""
+        leading = use.output_gradient.shape[0] if use.output_gradient.dim() else 0
+        if (
+            leading % rows.count == 0
+            and self._unfolding.setdefault(use.name, leading // rows.count) != leading // rows.count
+        ):
+            raise ClippingError(
+                expected=f"{self._unfolding[use.name]} times the number of rows on the first axis of {use.name}",
+                found=f"{leading} for {rows.count} rows",
+                remedy="Keep the rows on the first axis; gather chosen places row by row, not over the batch.",
+            )
 
     def _forget_gradients(self) -> None:
         for value in self._parameters.values():
@@ -228,7 +254,7 @@ def check_losses(losses: Tensor, patients: int) -> None:
         )
 
 
-def _recorded_layers(network: nn.Module) -> dict[str, tuple[nn.Module, list[nn.Parameter]]]:
+def recorded_layers(network: nn.Module) -> dict[str, tuple[nn.Module, list[nn.Parameter]]]:
     """Layers to record, each with the parameters whose gradients it accounts for."""
     ruled = {
         id(value)

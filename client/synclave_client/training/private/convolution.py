@@ -12,9 +12,11 @@ from torch.nn import functional
 from synclave_client.training.private.batch import PatientRows, PatientWeights
 from synclave_client.training.private.factors import blanked, one_patient
 from synclave_client.training.private.norms import (
+    MOST_PLACES,
     Norms,
     by_bucket,
     chunked,
+    formed,
     forming_depth,
     norms_of_grams,
     norms_of_lengths,
@@ -67,11 +69,12 @@ class ConvOuter:
                 x = torch.unflatten(x, 2, (parts, -1)).transpose(1, 2).flatten(0, 1)
                 g = torch.unflatten(g, 2, (parts, -1)).transpose(1, 2).flatten(0, 1)
             places, padded = x.shape[1] * g.shape[3], x.shape[1] * x.shape[3]
+            few = padded <= MOST_PLACES
             by_gram = padded * padded * x.shape[2] + places * places * g.shape[2]
             forming = places * g.shape[2] * x.shape[2] * self.kernel
             found = (
                 chunked(self._by_gram, x, g, padded * padded)
-                if by_gram <= forming
+                if few and by_gram <= forming
                 else chunked(self._by_forming, x, g, g.shape[2] * x.shape[2] + x.shape[2] * padded)
             )
             return found if parts == 1 else Norms(*(part.view(patients, parts).sum(1) for part in found))
@@ -103,11 +106,11 @@ class ConvOuter:
 
     def _by_forming(self, x: Tensor, g: Tensor) -> Norms:
         places = g.shape[3]
-        pulls = g.transpose(1, 2).flatten(2)
-        squared = g.new_zeros(len(g))
+        pulls = g.mT.flatten(1, 2)
+        squared = torch.zeros(len(g), dtype=torch.float64, device=g.device)
         for tap in range(self.kernel):
             values = x[..., self._window(tap, places)].mT.flatten(1, 2)
-            squared += torch.bmm(pulls, values).square().sum((1, 2))
+            squared += formed(pulls, values).square().sum((1, 2))
         energy = x.square().sum(2)
         windows = torch.stack([energy[..., self._window(tap, places)] for tap in range(self.kernel)]).sum(0)
         squares = (windows.flatten(1), g.square().sum(2).flatten(1))
@@ -119,7 +122,7 @@ class ConvOuter:
         x = blanked(self.x, weights.bad_rows, self.ours).to(total.dtype)
         g = blanked(self.g, weights.bad_rows, ours=True).to(total.dtype)
         scale = weights.rows[:, None, None, None]
-        x, g = (x * scale, g) if x[0].numel() <= g[0].numel() else (x, g * scale)
+        x, g = (x * scale, g) if x.shape[1:].numel() <= g.shape[1:].numel() else (x, g * scale)
         before, behind = self.padding
         if before != behind:
             x, before = functional.pad(x, self.padding), 0

@@ -2,23 +2,24 @@
 
 Formal statement. :meth:`PatientGradients.clipped_sum` returns a sum of one contribution per patient: ``w_i G_i`` with
 ``w_i = min(1, C' / b_i)``, ``b_i`` a bound of the norm of patient i's gradient G_i over *all* its rows, and
-``C' = C (1 - 2^-9)`` (:data:`ROUNDING_MARGIN`). Each contribution has L2 norm at most C. A patient whose loss or
-gradient is not finite, and padding, contribute zeros. The others' losses must not depend on the patient (so the loop
-computes them in tiles of one shape, and the start-up self-test looks for networks that mix rows).
+``C' = C (1 - 2^-8)`` (:data:`ROUNDING_MARGIN`). Each contribution has L2 norm at most C. A patient whose loss or
+gradient is not finite, and padding, contribute zeros. The others' losses must not depend on the patient: the loop
+computes them in tiles of one shape, and the start-up self-test looks for networks that mix rows and for arithmetic in
+which a patient's place in the tile decides a last bit (:mod:`.self_test`).
 
 What is proved and what is measured. Write u = 2^-24 (float32), T for a patient's places in a layer, S for a layer's
 reach ``sum_t |g_t| |x_t|``, x_t and g_t being the float32 numbers that the passes left.
 
 *The norm* is proved to lose no more than the margin covers, whatever the model. A squared norm from Gram matrices errs
-by at most ``(depth + 64) u S^2``, depth being the longest chain of roundings in its inner products (at most 1,024
-numbers each, put aside and added); formed gradients err by at most ``T u S``; squares below 2^-126 vanish, and what
+by at most ``(depth + 64) u S^2``, depth being the longest chain of roundings in its inner products (at most 256 numbers
+each, put aside and added); formed gradients err by at most ``T u S``; squares below 2^-126 vanish, and what
 that can hide is bounded as well (:func:`.norms.norms_of_lengths`). What exceeds half of the margin is added to the
 bound (:data:`.book_keeping.COVERED`), so where little cancels, b is the norm to some 10^-6, and where much cancels b is
 larger. Beyond that, b is at least ``2^-7 S`` in every layer, so that no weight blows up terms that cancel. Biases,
 scales and bare parameters are formed, and their norms are those of the very numbers that are added. Weights below
 2^-100 are 0.
 
-*The sum* of those layers is a float32 product over the rows of a tile, put aside in float64 every 64 tiles: its
+*The sum* of those layers is a float32 product over the rows of a tile, put aside in float64 every 16,384 patients: its
 rounding is measured (tests/training/clipping/test_sensitivity.py: a millionth of the sum; hostile and aligned patients
 together moved it by less than C), not proved. On a GPU, TF32 is refused: its 11 bits would use the margin up.
 
@@ -33,10 +34,10 @@ for up to 2^18 patients in a step and 2^15 columns. They are computed in float64
 2. *The contribution.* ``w n <= C'``, and ``w S <= 2^14 C'``.
 3. *The sum.* A product of at most 2^10 rows errs by at most ``2 * 2^10 u sum_i w_i S_i``, both triangles counted: over
    N patients ``2^11 2^-53 2^14 N C = 2^-28 N C``, and adding up the pieces by far less. Twice, with and without the
-   patient, that is below ``2^-9 C`` for N <= 2^18.
+   patient, that is at most ``2^-9 C`` for N <= 2^18.
 
 With ``clipping = "hooks"`` every gradient is formed in float32 and clipped by its own norm; ``"ghost"`` sums in a
-second backward pass in float32, so of its sums nothing is proved, couplings included.
+second backward pass in float32, and refuses couplings for that.
 """
 
 from __future__ import annotations
@@ -54,14 +55,21 @@ from synclave_client.training.private.batch import PatientBatch
 from synclave_client.training.private.book_keeping import BookKeeping
 from synclave_client.training.private.rules import check_network, sum_type, trained_parameters
 from synclave_shared.errors import ClippingError
+from synclave_shared.models.codes import SymmetricCoupling
 
 __all__ = ["ROUNDING_MARGIN", "PatientGradients"]
 
-ROUNDING_MARGIN: Final = 2.0**-9
+ROUNDING_MARGIN: Final = 2.0**-8
 """Relative reserve under the clip norm for rounding (see above)."""
 
-TILES_IN_A_ROW: Final = 64
-"""After so many tiles a sum is put aside in float64: rounding must not grow with the number of patients."""
+PATIENTS_IN_A_ROW: Final = 2**14
+"""After so many patients a sum is put aside in float64: rounding must not grow with their number."""
+
+MOST_PATIENTS: Final = 2**18
+"""In a step: so many the proof for couplings covers."""
+
+MOST_COLUMNS: Final = 2**15
+"""Of a coupling: likewise."""
 
 SMALLEST_NORM: Final = 1e-300
 """In place of a norm of 0, which needs no weight but must not divide."""
@@ -110,6 +118,13 @@ class PatientGradients(Generic[Batch]):
                 found=f"precision {torch.get_float32_matmul_precision()}",
                 remedy="Leave PyTorch's default: TF32 would round norms and sums beyond the margin.",
             )
+        wide = [module for module in network.modules() if isinstance(module, SymmetricCoupling)]
+        if any(module.width > MOST_COLUMNS for module in wide):
+            raise ClippingError(
+                expected=f"couplings of at most {MOST_COLUMNS} columns, which the proof covers",
+                found=f"{max(module.width for module in wide)}",
+                remedy="Roll codes up, or leave columns out of the schema.",
+            )
         network.train()
         self._modules = list(network.modules())
         self._limit = clip_norm * (1.0 - ROUNDING_MARGIN)
@@ -134,23 +149,30 @@ class PatientGradients(Generic[Batch]):
         """Sum of clipped gradients over all patients of ``batches``: one step's sum, in pieces that fit into memory.
 
         Returns:
-            [P], float32 or, with couplings or more than :data:`TILES_IN_A_ROW` tiles, float64; zeros if there is no
-            patient. The same memory every time: valid until the next call.
+            [P], float32 or, with couplings or more than :data:`PATIENTS_IN_A_ROW` patients, float64; zeros if there is
+            no patient. The same memory every time: valid until the next call.
 
         Raises:
             ClippingError: if the loss is not one value per patient, or a parameter is used outside its layer.
         """
         many: Tensor | None = None
-        tiles = 0
+        in_a_row = patients = 0
         for batch in batches:
             if len(batch) == 0:
                 continue
-            if tiles == TILES_IN_A_ROW:
+            patients += len(batch)
+            if patients > MOST_PATIENTS:
+                raise ClippingError(
+                    expected=f"at most {MOST_PATIENTS} patients in a step, padding included",
+                    found=f"{patients}",
+                    remedy="Agree on a smaller selection rate.",
+                )
+            if in_a_row and in_a_row + len(batch) > PATIENTS_IN_A_ROW:
                 many = self._sum.double() if many is None else many.add_(self._sum)
-                tiles = 0
-            self._add(batch, first=tiles == 0)
-            tiles += 1
-        if tiles == 0:
+                in_a_row = 0
+            self._add(batch, first=in_a_row == 0)
+            in_a_row += len(batch)
+        if in_a_row == 0:
             return self._sum.zero_()
         return self._sum if many is None else many.add_(self._sum)
 

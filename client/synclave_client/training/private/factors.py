@@ -20,11 +20,12 @@ from torch import Tensor
 from synclave_client.training.private.batch import PatientRows, PatientWeights
 from synclave_client.training.private.norms import (
     CHUNK_VALUES,
-    SUM_DEPTH,
+    MOST_PLACES,
     UNIT_ROUNDOFF,
     Norms,
     by_bucket,
     chunked,
+    formed,
     forming_depth,
     gram,
     gram_depth,
@@ -178,7 +179,8 @@ class Outer:
             x, g = (x * scale, g) if x.shape[2] <= g.shape[2] else (x, g * scale)
             total.addmm_(g.flatten(0, 1).T, x.flatten(0, 1), beta=keep)
             return
-        total.mul_(keep)
+        if keep == 0:
+            total.zero_()
         each = max(1, CHUNK_VALUES // max(1, x.shape[1] * (x.shape[2] + g.shape[2])))
         for x_rows, g_rows, w_rows in zip(*(torch.split(part, each) for part in (x, g, scale)), strict=True):
             scaled = (x_rows.to(total.dtype) * w_rows).flatten(0, 1)
@@ -200,7 +202,7 @@ def _outer_norms(x: Tensor, g: Tensor) -> Norms:
     tokens, d, p = x.shape[1], x.shape[2], g.shape[2]
     if tokens == 1:
         return norms_of_lengths(None, length(wide(x)).square(), length(wide(g)).square(), d=d, p=p, depth=0)
-    if tokens * (p + d) <= p * d:
+    if tokens <= MOST_PLACES and tokens * (p + d) <= p * d:
         return chunked(_outer_norms_by_gram, x, g, tokens * tokens)
     return chunked(_outer_norms_by_forming, x, g, p * d)
 
@@ -211,7 +213,7 @@ def _outer_norms_by_gram(x: Tensor, g: Tensor) -> Norms:
 
 
 def _outer_norms_by_forming(x: Tensor, g: Tensor) -> Norms:
-    squared = torch.bmm(g.mT, x).square().sum((1, 2))
+    squared = formed(g, x).square().sum((1, 2))
     squares = (length(x).square(), length(g).square())
     return norms_of_lengths(squared, *squares, d=x.shape[2], p=g.shape[2], depth=forming_depth(x.shape[1]))
 
@@ -243,20 +245,32 @@ class Lookup:
 
     def norms(self) -> Norms:
         """A patient's gradients of one entry are added before the norm is taken."""
+        owners, _, sums = self._sums()
+        squared = sums.new_zeros(self.rows.patients).index_add_(0, owners, sums.square().sum(1))
+        reach = self.rows.sum(length(wide(self.g)).sum(1))
+        return Norms(squared, reach, (forming_depth(self._places_each) * UNIT_ROUNDOFF) * reach.square())
+
+    def add_weighted(self, weights: PatientWeights, total: Tensor) -> None:
+        """Each place is added at its entry; many places of a patient first to each other, as for the norm."""
+        if self._places_each > MOST_PLACES:
+            owners, entries, sums = replace(self, g=blanked(self.g, weights.bad_rows, ours=True))._sums()
+            total.index_add_(0, entries, (sums * weights.patients[owners][:, None]).to(total.dtype))
+            return
+        g = blanked(self.g, weights.bad_rows, ours=True).to(total.dtype) * weights.rows[:, None, None]
+        total.index_add_(0, self.ids.flatten(), g.flatten(0, 1))
+
+    @property
+    def _places_each(self) -> int:
+        return self.rows.most * self.ids.shape[1]
+
+    def _sums(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Patient, entry and gradient [n, d] of each pair that occurs; of very many places in float64."""
         owners = self.rows.spread(torch.arange(self.rows.patients, device=self.ids.device))
         keys = owners[:, None] * self.entries + self.ids
         touched, place = torch.unique(keys, return_inverse=True)
-        g = wide(self.g)
+        g = wide(self.g) if self._places_each <= MOST_PLACES else self.g.double()
         sums = g.new_zeros(len(touched), g.shape[2]).index_add_(0, place.flatten(), g.flatten(0, 1))
-        squared = g.new_zeros(self.rows.patients).index_add_(0, touched // self.entries, sums.square().sum(1))
-        reach = self.rows.sum(length(g).sum(1))
-        places = self.rows.most * self.ids.shape[1]
-        return Norms(squared, reach, (forming_depth(places) * UNIT_ROUNDOFF) * reach.square())
-
-    def add_weighted(self, weights: PatientWeights, total: Tensor) -> None:
-        """Each place is added at its entry."""
-        g = blanked(self.g, weights.bad_rows, ours=True).to(total.dtype) * weights.rows[:, None, None]
-        total.index_add_(0, self.ids.flatten(), g.flatten(0, 1))
+        return touched // self.entries, touched % self.entries, sums
 
     def joined(self, others: Sequence[Lookup]) -> Lookup:
         """The places of several uses one after another."""
@@ -300,15 +314,14 @@ def _tied_norms(lookup: Lookup, outer: Outer) -> Norms:
     ``|E + D|^2 = |E|^2 + |D|^2 + 2 sum_{t,s} g_s[ids_t] (e_t . x_s)``: one gather instead of a V x d gradient.
     """
     own, other = lookup.norms(), outer.norms()
-    cross = torch.zeros_like(other.squared)
+    # In float64: the two may cancel, and nothing else bounds what the cross term lacks.
+    cross = torch.zeros_like(other.squared, dtype=torch.float64)
     for bucket in lookup.rows.buckets():
         ids, e = bucket.gather(lookup.ids), bucket.gather(lookup.g)
         x, g = bucket.gather(outer.x), bucket.gather(outer.g)
         pulled = torch.gather(g, 2, ids[:, None, :].expand(-1, g.shape[1], -1))
-        bucket.scatter((wide(pulled) * torch.bmm(wide(x), wide(e).mT)).sum((1, 2)), cross)
-    reach = own.reach + other.reach
-    crossing = ((gram_depth(lookup.g.shape[2]) + SUM_DEPTH) * UNIT_ROUNDOFF) * reach.square()
-    return Norms(own.squared + other.squared + 2 * cross, reach, own.error + other.error + crossing)
+        bucket.scatter((pulled * torch.bmm(x.double(), e.double().mT)).sum((1, 2)), cross)
+    return Norms(own.squared + other.squared + 2 * cross, own.reach + other.reach, own.error + other.error)
 
 
 def _norms_one_by_one(factors: Sequence[Factor], like: Tensor) -> Norms:
@@ -316,13 +329,14 @@ def _norms_one_by_one(factors: Sequence[Factor], like: Tensor) -> Norms:
     rows = factors[0].rows
     owners = rows.spread(torch.arange(rows.patients, device=like.device))
     ends = torch.bincount(owners, minlength=rows.patients).cumsum(0).tolist()
-    squared = like.new_zeros(rows.patients)
+    squared = torch.zeros(rows.patients, dtype=torch.float64, device=like.device)
     for patient, (start, stop) in enumerate(zip([0, *ends], ends, strict=False)):
-        own = torch.zeros_like(like)
+        if start == stop:
+            continue
+        own = torch.zeros_like(like, dtype=torch.float64)
         for factor in factors:
             part = factor.of_patient(patient, slice(start, stop))
-            part.add_weighted(PatientWeights.of(like.new_ones(1), part.rows, like.dtype), own)
+            part.add_weighted(PatientWeights.of(like.new_ones(1), part.rows, own.dtype), own)
         squared[patient] = own.square().sum()
-    reach = torch.stack([factor.norms().reach.to(like.dtype) for factor in factors]).sum(0)
-    places = rows.most * sum(factor.places for factor in factors)
-    return Norms(squared, reach, (forming_depth(places) * UNIT_ROUNDOFF) * reach.square())
+    reach = torch.stack([factor.norms().reach.double() for factor in factors]).sum(0)
+    return Norms(squared, reach, torch.zeros_like(squared))

@@ -17,11 +17,13 @@ from synclave_client.training.private.batch import PatientRows
 
 __all__ = [
     "CHUNK_VALUES",
+    "MOST_PLACES",
     "SUM_DEPTH",
     "UNIT_ROUNDOFF",
     "Norms",
     "by_bucket",
     "chunked",
+    "formed",
     "forming_depth",
     "gram",
     "gram_depth",
@@ -40,8 +42,11 @@ UNIT_ROUNDOFF: Final = 2.0**-24
 SMALLEST_SQUARE: Final = 2.0**-126
 """Float32 numbers below it lose digits or vanish."""
 
-LONGEST_PRODUCT: Final = 2**10
+LONGEST_PRODUCT: Final = 2**8
 """Numbers that are multiplied and added in a row before the sum is put aside."""
+
+MOST_PLACES: Final = 2**7
+"""Of one product in float32: of more the errors would show. They are taken in pieces, added up in float64."""
 
 SUM_DEPTH: Final = 64
 """Roundings in a row of the cascaded sum of a Hadamard product, generously."""
@@ -139,10 +144,20 @@ def norms_of_lengths(
     return Norms(squared_reach if squared is None else squared, reach, error)
 
 
+def formed(g: Tensor, x: Tensor) -> Tensor:
+    """``sum_t g_t x_t^T`` [b, p, d] of g [b, T, p] and x [b, T, d]."""
+    if x.shape[1] <= MOST_PLACES:
+        return torch.bmm(g.mT, x)
+    total = torch.zeros(len(x), g.shape[2], x.shape[2], dtype=torch.float64, device=x.device)
+    for g_places, x_places in zip(torch.split(g, MOST_PLACES, 1), torch.split(x, MOST_PLACES, 1), strict=True):
+        total += torch.bmm(g_places.mT, x_places)
+    return total
+
+
 def forming_depth(places: int) -> float:
-    """As :func:`norms_of_lengths` wants it, for gradients that were formed by adding up so many places.
+    """As :func:`norms_of_lengths` wants it, for gradients that :func:`formed` added up over so many places.
 
     They err by ``T u S`` at most, so the squared norm n^2 by ``2 n T u S + (T u S)^2``, which is below
     ``2^-11 n^2 + 2^12 (T u S)^2``; the first part is within the margin under the clip norm.
     """
-    return 2.0**12 * places**2 * UNIT_ROUNDOFF
+    return 2.0**12 * min(places, MOST_PLACES) ** 2 * UNIT_ROUNDOFF

@@ -17,13 +17,11 @@ from opacus.grad_sample import (
     GradSampleModule,
     GradSampleModuleFastGradientClipping,
     register_grad_sampler,
-    register_norm_sampler,
 )
 from torch import Tensor, nn
 
 from synclave_client.training.private.batch import PatientBatch, PatientRows
 from synclave_client.training.private.book_keeping import check_losses
-from synclave_client.training.private.coupling import Coupled
 from synclave_client.training.private.rules import trained_parameters
 from synclave_shared.errors import ClippingError
 from synclave_shared.models.codes import SymmetricCoupling
@@ -36,15 +34,6 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 
 def _levels(values: Tensor) -> Tensor:
     return values[:, None] if values.dim() == 2 else values
-
-
-@register_norm_sampler(SymmetricCoupling)  # type: ignore[untyped-decorator]
-def _coupling_norms(
-    layer: SymmetricCoupling, activations: list[Tensor], backprops: Tensor
-) -> dict[nn.Parameter, Tensor]:
-    x, g = _levels(activations[0]), _levels(backprops)
-    rows = PatientRows(patients=len(x), patient_of_row=None)
-    return {layer.weight: Coupled(rows=rows, x=x, g=g, ours=False).norms().squared.sqrt()}
 
 
 @register_grad_sampler(SymmetricCoupling)  # type: ignore[untyped-decorator]
@@ -145,6 +134,12 @@ class Ghost:
 
     def __init__(self, network: nn.Module, loss: Loss, autocast: Autocast) -> None:
         _check_embeddings(network)
+        if any(isinstance(module, SymmetricCoupling) for module in network.modules()):
+            raise ClippingError(
+                expected="couplings, whose sums are proved in float64, with another way to clip",
+                found="ghost clipping, which sums in float32",
+                remedy='Use clipping = "book-keeping", or "hooks".',
+            )
         self._network = network
         self._loss = loss
         self._autocast = autocast

@@ -266,10 +266,10 @@ def _fault(module: nn.Module) -> str | None:
     if isinstance(module, _REFUSED):
         return f"{type(module).__name__} mixes patients or hides its weights"
     own = own_parameters(module)
-    if isinstance(module, nn.Embedding) and own:
-        if module.max_norm is not None or module.scale_grad_by_freq or module.sparse:
-            return "Embedding with max_norm, scale_grad_by_freq or sparse"
-        return None
+    if isinstance(module, nn.Embedding) and module.max_norm is not None:
+        return "Embedding with max_norm, which every token rewrites"
+    if isinstance(module, nn.Embedding) and own and (module.scale_grad_by_freq or module.sparse):
+        return "Embedding with scale_grad_by_freq or sparse"
     if isinstance(module, nn.Conv1d) and own and module.padding_mode != "zeros":
         return f"Conv1d with padding mode {module.padding_mode}"
     if own and type(module) not in LAYER_RULES and type(module).__module__.partition(".")[0] == "torch":

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from synclave_client.performance import Performance
 from synclave_client.training.private.batch import PatientBatch, PatientRows
+from synclave_client.training.private.book_keeping import recorded_layers
+from synclave_client.training.private.capture import recorded
 from synclave_client.training.private.engine import ROUNDING_MARGIN, PatientGradients
 from synclave_client.training.private.rules import check_network, trained_parameters
 from synclave_shared.errors import ClippingError
 
-__all__ = ["SelfTestReport", "self_test"]
+__all__ = ["SelfTestReport", "check_places", "self_test"]
 
 TOLERANCE: Final = {"float32": 1e-4, "bfloat16": 0.05}
 """Largest relative deviation of a norm or a sum from the slow truth; bfloat16 products differ with their shape."""
@@ -32,8 +34,16 @@ MIXING_TOLERANCE: Final = 1e-6
 Mixing that is slighter than the slow truth can see would let a patient who is loud enough move the sum by many clip
 norms."""
 
+PLACES_MOVED: Final = (1, 7, 90)
+"""By how many places patients are moved in :func:`check_places`."""
+
+LARGEST_EXCESS: Final = 0.01
+"""By how much a bound may exceed the norm on random rows: a patient would give less than it may."""
+
 FEWEST_PATIENTS: Final = 3
 """One alone cannot be mixed with others, and of two a mean could still be taken for a weight."""
+
+NOT_HERE: Final = "Do not train with this network on this machine; report it with the versions of torch and driver."
 
 Loss = Callable[[nn.Module, Any], Tensor]
 
@@ -80,6 +90,7 @@ def self_test(
     begun = time.perf_counter()
     performance = performance or Performance()
     check_network(network)
+    before = {name: value.detach().clone() for name, value in network.state_dict().items()}
     tolerance = TOLERANCE[performance.precision]
     _check_randomness(network, loss, batch)
     _check_mixing(network, loss, batch, tolerance)
@@ -100,7 +111,7 @@ def self_test(
         raise ClippingError(
             expected="norms that are not below those of one backward pass per patient",
             found=f"one that is {short:.1%} short; layers: {_deviating(network, loss, batch, truth, performance)}",
-            remedy="Do not train with this network on this machine; report it with the versions of torch and driver.",
+            remedy=NOT_HERE,
         )
     weights = (clip_norm * (1.0 - ROUNDING_MARGIN) / bounds).clamp_max(1.0)
     expected = sum((w * own for w, own in zip(weights, truth, strict=True)), torch.zeros_like(truth[0]))
@@ -110,12 +121,14 @@ def self_test(
         raise ClippingError(
             expected="the clipped sum of one backward pass per patient",
             found=f"a deviation of {deviation:.1%}; layers: {_deviating(network, loss, batch, truth, performance)}",
-            remedy="Do not train with this network on this machine; report it with the versions of torch and driver.",
+            remedy=NOT_HERE,
         )
     if bool(gradients.clipped_sum([]).any()) or bool(gradients.clipped_sum([batch.select(_first(batch, 0))]).any()):
         raise ClippingError(
             expected="zeros for no patient", found="something else", remedy="Report it; do not train with it."
         )
+    _check_bounds(network, loss, batch, performance)
+    _check_state(network, before)
     return SelfTestReport(
         layers=tuple(
             (name, type(module).__name__)
@@ -129,6 +142,31 @@ def self_test(
         sum_deviation=deviation,
         seconds=time.perf_counter() - begun,
     )
+
+
+def _check_bounds(network: nn.Module, loss: Loss, batch: PatientBatch, performance: Performance) -> None:
+    """Bounds against the engine's own gradients, patient by patient: the same numbers, so whatever the precision."""
+    unclipped = PatientGradients(network, loss, 1e30, performance)
+    for patient in range(len(batch)):
+        alone = batch.select(torch.tensor([patient], device=batch.present.device))
+        norm = float(unclipped.clipped_sum([alone]).double().norm())
+        excess = float(unclipped.norm_bounds(alone)) / norm - 1.0
+        if not -TOLERANCE["float32"] <= excess <= LARGEST_EXCESS:
+            raise ClippingError(
+                expected="bounds that are the norms of the gradients",
+                found=f"one that is {abs(excess):.1%} {'short' if excess < 0 else 'too large'}",
+                remedy=NOT_HERE,
+            )
+
+
+def _check_state(network: nn.Module, before: dict[str, Tensor]) -> None:
+    changed = [name for name, value in network.state_dict().items() if not torch.equal(value, before[name])]
+    if changed:
+        raise ClippingError(
+            expected="a network that a pass leaves as it is",
+            found=f"changed: {', '.join(changed)}",
+            remedy="What changes could carry data from patient to patient.",
+        )
 
 
 def _first(batch: PatientBatch, count: int) -> Tensor:
@@ -185,43 +223,85 @@ def _check_randomness(network: nn.Module, loss: Loss, batch: PatientBatch) -> No
 
 
 def _check_mixing(network: nn.Module, loss: Loss, batch: PatientBatch, tolerance: float) -> None:
-    """Refuse a network in which what a patient brings to a layer depends on who else is in the batch."""
+    """Refuse a network in which what a patient brings to a layer, or gets back, depends on who else is in the batch."""
     alone = _outputs(network, loss, batch.select(_first(batch, 1)))
     among = _outputs(network, loss, batch)
-    leading = [own.shape[0] if own.dim() else 0 for _, own in alone]
-    _compare(alone, among, leading, tolerance)
-    if batch.patient_of_row is None:
-        # The same shape with others in it: nothing but mixing can tell the two apart, rounding least of all. At either
-        # end, since mixing in one direction (a running sum) spares the patient that comes first.
-        last = len(batch) - 1
-        for end, other in ((0, last), (last, 0)):
-            others = torch.full_like(_first(batch, len(batch)), other)
-            others[end] = end
-            _compare(among, _outputs(network, loss, batch.select(others)), leading, MIXING_TOLERANCE, at_end=end > 0)
+    for (name, own), (_, everybody) in zip(alone, among, strict=False):
+        if own.dim() > 0 and own.is_floating_point() and everybody.shape[1:] == own.shape[1:]:
+            _compare(own, everybody[: own.shape[0]], f"values at {name}", tolerance)
+    # In a batch of one shape nothing but mixing can change a patient's numbers, so slight mixing shows as well. At
+    # either end, since mixing in one direction (a running sum) spares the patient that comes first.
+    rows = PatientRows.of(batch)
+    owners = rows.spread(_first(batch, len(batch)))
+    counts = torch.bincount(owners, minlength=len(batch))
+    alike = (counts == counts.mode().values).nonzero()[:, 0].tolist()
+    if len(alike) < 2:
+        return
+    patient, filler, other = alike[0], alike[1], alike[-1] if len(alike) > 2 else alike[0]
+    for end in (0, len(batch) - 1):
+        passes = []
+        for filling in (filler, other):
+            chosen = torch.full_like(_first(batch, len(batch)), filling)
+            chosen[end] = patient
+            passes.append(_arrivals(network, loss, batch.select(chosen)))
+        for (name, first), (_, second) in zip(*passes, strict=True):
+            each = first.shape[0] // len(batch)
+            place = slice(end * each, (end + 1) * each)
+            _compare(first[place], second[place], name, MIXING_TOLERANCE)
 
 
-def _compare(
-    one: list[tuple[str, Tensor]],
-    other: list[tuple[str, Tensor]],
-    leading: list[int],
-    tolerance: float,
-    *,
-    at_end: bool = False,
-) -> None:
-    """Compare the outputs of two forward passes in one patient's rows: the first or last ``leading`` ones of each."""
-    for (name, own), (_, others), rows in zip(one, other, leading, strict=False):
-        if rows == 0 or not own.is_floating_point():
-            continue
-        first, second = (own[-rows:], others[-rows:]) if at_end else (own[:rows], others[:rows])
-        if first.shape != second.shape:
-            continue
-        # The comparison is false for NaN, which no patient alone has brought.
-        if not float((first - second).norm()) <= tolerance * float(first.norm()) + 1e-12:
-            raise ClippingError(
-                expected="a patient's values that depend on that patient only",
-                found=f"values at {name} that change with the other patients of the batch",
-                remedy="Look before that place for batch normalisation, a mean over the batch or attention across it.",
-            )
+def check_places(network: nn.Module, loss: Loss, tile: PatientBatch) -> None:
+    """Refuse arithmetic in which the place of a patient in a tile decides the last bit of its numbers.
+
+    When one patient is taken out, all that follow move up. The proof for couplings needs their numbers to stay the same
+    to the bit: a model could be made that blows the last one up.
+
+    Args:
+        network: the network.
+        loss: ``loss(network, batch)`` -> [B].
+        tile: invented patients, one row each, as many as in a tile of the training.
+
+    Raises:
+        ClippingError: naming the layer.
+    """
+    usual = _arrivals(network, loss, tile)
+    for shift in PLACES_MOVED:
+        order = _first(tile, len(tile)).roll(shift)
+        moved = _arrivals(network, loss, tile.select(order))
+        for (name, first), (_, second) in zip(usual, moved, strict=True):
+            each = first.shape[0] // len(tile)
+            by_patient = first.unflatten(0, (len(tile), each))[order].flatten(0, 1)  # type: ignore[no-untyped-call]
+            if not torch.equal(by_patient, second):
+                raise ClippingError(
+                    expected="numbers of a patient that do not depend on its place in a tile",
+                    found=f"{name} differing in {int((by_patient != second).sum())} of {second.numel()} numbers",
+                    remedy="Report it with the versions of torch, driver and processor; try another device.",
+                )
+
+
+def _compare(first: Tensor, second: Tensor, what: str, tolerance: float) -> None:
+    # The comparison is false for NaN, which no patient alone has brought.
+    if not float((first - second).norm()) <= tolerance * float(first.norm()) + 1e-12:
+        raise ClippingError(
+            expected="a patient's values that depend on that patient only",
+            found=f"{what} that change with the other patients of the batch",
+            remedy="Look before that place for batch normalisation, a mean over the batch or attention across it.",
+        )
+
+
+def _arrivals(network: nn.Module, loss: Loss, batch: PatientBatch) -> list[tuple[str, Tensor]]:
+    """What each layer was given and what came back to it, in order; of numbers only."""
+    rows = PatientRows.of(batch)
+    with torch.enable_grad(), recorded(recorded_layers(network), rows.count, lambda _: None) as uses:
+        torch.autograd.backward(loss(network, batch).sum())
+    for value in network.parameters():
+        value.grad = None
+    found = []
+    for use in uses:
+        for what, values in (("what reaches", use.tensors[0] if use.tensors else None), ("what returns to", use.pull)):
+            if values is not None and values.is_floating_point() and values.dim() and values.shape[0] % len(batch) == 0:
+                found.append((f"{what} {use.name}", values.detach()))
+    return found
 
 
 def _outputs(network: nn.Module, loss: Loss, batch: PatientBatch) -> list[tuple[str, Tensor]]:
