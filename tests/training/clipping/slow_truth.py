@@ -80,9 +80,7 @@ def deviation(
     expected = true_clipped_sum(truth, clip_norm)
     found = clipped_sum(network, loss, [batch], clip_norm, performance)
     scale = torch.stack([norms, torch.full_like(norms, clip_norm)]).amin(0).norm()
-    exact = (
-        true_gradients(copy.deepcopy(network).double(), loss, in_float64(batch)) if scale > 0 and not low else truth
-    )
+    exact = true_gradients(copy.deepcopy(network).double(), loss, in_float64(batch)) if scale > 0 and not low else truth
     own_error = torch.stack([(a - b).norm() for a, b in zip(truth, exact, strict=True)]).norm()
     return float(((found - expected).norm() - 10 * own_error).clamp_min(0) / scale.clamp_min(1e-12))
 
