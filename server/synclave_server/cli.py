@@ -283,13 +283,35 @@ def evaluate(
         Path | None, typer.Option(help="Real training patients, where they may be seen.", metavar="FILE")
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder: adds epsilon and provenance.", metavar="DIR")] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A column to predict from the others; repeat. Default: six common ones.", metavar="FIELD:VALUE"
+        ),
+    ] = None,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(help="Held-out real patients of one site: adds the measures there; repeat.", metavar="NAME=FILE"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of splits and downstream models.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Compare synthetic with real patients; writes metrics.json and a self-contained report.html."""
     from synclave_server.evaluate_view import draw_evaluation, run_evaluation
 
-    document = run_evaluation(schema, real, synthetic, train, run, out=out, seed=seed, console=_output(as_json))
+    sites = {name: Path(value) for name, value in _pairs(site, "--site NAME=FILE").items()}
+    document = run_evaluation(
+        schema,
+        real,
+        synthetic,
+        train,
+        run,
+        out=out,
+        seed=seed,
+        targets=target or [],
+        sites=sites,
+        console=_output(as_json),
+    )
     _show(document, as_json, lambda console: draw_evaluation(document, console))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ HEADLINE: Final = (
     "rare_code_mass",
     "correlation_pearson",
     "discriminator_boosting",
+    "target_logistic_auroc",
+    "target_forest_auroc",
 )
 """Measures shown on the screen, besides every train-on-synthetic one; the report has all."""
 
@@ -60,11 +62,14 @@ def run_evaluation(
     *,
     out: Path,
     seed: int,
+    targets: Sequence[str],
+    sites: Mapping[str, Path],
     console: Console,
 ) -> dict[str, Any]:
     """Load, compare, write; returns paths and headline measures.
 
     Raises:
+        ConfigurationError: if a target is not a column of the schema.
         SchemaError, DataError: if something cannot be read.
         PlanError, LedgerError, SnapshotError: if the run folder cannot be used.
     """
@@ -85,6 +90,8 @@ def run_evaluation(
             seed=seed,
             progress=lambda stage: status.update(escape(stage)),
             sampling=read_provenance(synthetic),
+            targets=targets,
+            sites={name: load_patients(schema, path) for name, path in sites.items()},
         )
     return {
         "report": str((out / "report.html").resolve()),

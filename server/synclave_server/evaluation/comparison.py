@@ -70,6 +70,8 @@ class Comparison:
         other_real: other real patients (ceiling): the training patients, or one half of the held-out ones.
         independent: columns drawn independently within each label from ``other_real`` (floor).
         split: True if the held-out patients had to be halved because no training patients were given.
+        other_half: positions among the held-out patients of the half that became the other real patients; empty if
+            they were not halved.
     """
 
     reference: Table
@@ -77,6 +79,7 @@ class Comparison:
     other_real: Table
     independent: Table
     split: bool
+    other_half: NDArray[np.int64]
 
     def contenders(self) -> Iterator[Table]:
         """Synthetic, other real, independent: the order of value, ceiling and floor everywhere."""
@@ -122,8 +125,10 @@ def compare(
     if train is None or len(train) == 0:
         order = rng.permutation(len(real))
         half = len(real) // 2
-        other, reference, split = real.take(np.sort(order[:half])), real.take(np.sort(order[half:])), True
+        other_half = np.sort(order[:half])
+        other, reference, split = real.take(other_half), real.take(np.sort(order[half:])), True
     else:
+        other_half = np.zeros(0, dtype=np.int64)
         other, reference, split = train, real, False
     patients = min(len(synthetic), len(other), MAX_PATIENTS)
     other = other.sample(patients, rng)
@@ -133,4 +138,5 @@ def compare(
         other_real=other,
         independent=independent_columns(other, groups, rng),
         split=split,
+        other_half=other_half,
     )

@@ -149,7 +149,7 @@ def disclosure_measures(
             key="neighbour_distance_ratio",
             title="Nearest neighbour: training / held-out distance",
             section=SECTION,
-            aim="one",
+            aim="same",
             value=ratios[0][0],
             # The range under shuffling is the truer ceiling's interval: it holds for these very synthetic patients.
             ceiling=defined(ratios[1][0].value, chance) if ratios[1][0].value is not None else ratios[1][0],

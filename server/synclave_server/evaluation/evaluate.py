@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import math
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from synclave_server.evaluation import charts, disclosure, fidelity, plots, utility
-from synclave_server.evaluation.comparison import MAX_PATIENTS, Comparison, Table, compare
-from synclave_server.evaluation.figure import Drawing
-from synclave_server.evaluation.measure import Measure
+from synclave_server.evaluation import augmentation, disclosure, fidelity, plots, utility
+from synclave_server.evaluation.comparison import MAX_PATIENTS, Table, compare
+from synclave_server.evaluation.drawings import drawings
 from synclave_server.evaluation.ranking import BOOTSTRAPS
 from synclave_server.evaluation.report import render_report
 from synclave_server.evaluation.run_record import RunRecord, read_run
+from synclave_server.evaluation.sites import site_results, spread, unseen
+from synclave_server.evaluation.targets import TARGET_PATIENTS, choose_targets, target_measures
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import DataError
@@ -30,15 +29,11 @@ __all__ = ["FORMAT", "evaluate"]
 
 FORMAT: Final = "synclave-evaluation/1"
 """Names the layout of ``metrics.json``."""
-MAP_CODES: Final = 32
-"""Codes in the correlation maps: as many as can be read."""
-MAP_MOST_COMMON: Final = 0.95
-"""Codes that more patients have than this share say nothing in a correlation map."""
 MARKED: Final = 8
 """Deviating codes named in figure and table."""
 
-SUMMARY: Final = ("prevalence_log_r2", "correlation_pearson", "discriminator_boosting", "tstr_boosting_auroc")
-"""Measures (beginnings of their keys) that stand in for the whole report on a command line."""
+SUMMARY: Final = ("prevalence_log_r2", "correlation_pearson", "discriminator_boosting", "target_forest_auroc")
+"""Measures that stand for the whole report, beside what boosting learns of the label."""
 
 Progress = Callable[[str], None]
 """Is told what is being measured."""
@@ -55,6 +50,8 @@ def evaluate(
     seed: int = 0,
     progress: Progress | None = None,
     sampling: Mapping[str, Any] | None = None,
+    targets: Sequence[str] = (),
+    sites: Mapping[str, PatientDataset] | None = None,
 ) -> dict[str, Any]:
     """Compare ``synthetic`` with ``real`` and write ``out/metrics.json`` and ``out/report.html``.
 
@@ -74,17 +71,22 @@ def evaluate(
         progress: called with the name of each stage.
         sampling: provenance of the synthetic patients as the sampler wrote it. With ``run`` it must name that run's
             plan; without it the report does not tie the run's epsilon to these patients.
+        targets: columns (``field:value``) to predict from the others; if none is named, a fixed rule chooses them.
+        sites: held-out real patients of single sites by name, for the measures per site.
 
     Returns:
         The content of ``metrics.json``.
 
     Raises:
+        ConfigurationError: if a target is not a column of the schema.
         DataError: if a data set is too small or has not the schema's columns or labels, or the synthetic patients were
             sampled from another run.
         PlanError, LedgerError, SnapshotError: if ``run`` cannot be read.
     """
     told = progress or (lambda _: None)
-    for name, dataset, least in (("real", real, 4), ("synthetic", synthetic, 2), ("train", train, 1)):
+    sites = sites or {}
+    expected = [("real", real, 4), ("synthetic", synthetic, 2), ("train", train, 1)]
+    for name, dataset, least in [*expected, *((f"site {site}", patients, 1) for site, patients in sites.items())]:
         if dataset is not None:
             _check(schema, name, dataset, least)
     record = None
@@ -95,11 +97,19 @@ def evaluate(
     tables = [Table(features=d.features, labels=d.labels) for d in (real, synthetic)]
     train_table = Table(features=train.features, labels=train.labels) if train is not None else None
     comparison = compare(tables[0], tables[1], train_table, schema.groups, np.random.default_rng([seed, 0]))
+    chosen = choose_targets(schema, comparison.reference, targets)
+    label, values = schema.label.name, schema.label.values
     measures = [
-        *fidelity.fidelity_measures(comparison, schema.groups, schema.label.name, schema.label.values, seed, told),
-        *utility.utility_measures(comparison, schema.label.name, schema.label.values, seed, told),
+        *fidelity.fidelity_measures(comparison, schema.groups, label, values, seed, told),
+        *utility.utility_measures(comparison, label, values, seed, told),
+        *target_measures(comparison, chosen, len(values), seed, told),
+        *augmentation.augmentation_measures(comparison, train_table, label, values, seed, told),
         *disclosure.disclosure_measures(tables[0], tables[1], train_table, schema.groups, seed, told),
     ]
+    seen = real.select(comparison.other_half) if train is None else train
+    at_sites = {name: unseen(patients, seen) for name, patients in sites.items()}
+    site_tables = {name: Table(features=d.features, labels=d.labels) for name, d in at_sites.items()}
+    by_site = site_results(comparison, site_tables, schema.groups, label, values, seed, told)
     told("figures and report")
     prevalences = [t.features.mean(axis=0, dtype=np.float64) for t in (comparison.reference, comparison.synthetic)]
     sizes = (len(comparison.reference), len(comparison.synthetic))
@@ -130,16 +140,28 @@ def evaluate(
             "rare_below": fidelity.RARE,
             "minimum_carriers": fidelity.MINIMUM_CARRIERS,
             "mmd_patients": fidelity.MMD_PATIENTS,
+            "correlated_patients": fidelity.CORRELATED_PATIENTS,
             "discriminator_patients": fidelity.DISCRIMINATOR_PATIENTS,
             "neighbour_patients": disclosure.NEIGHBOUR_PATIENTS,
+            "targets": [target.name for target in chosen],
+            "target_patients": TARGET_PATIENTS,
+            "augmented_patients": augmentation.AUGMENTED_PATIENTS,
+            "alphas": list(augmentation.ALPHAS),
             "bootstraps": BOOTSTRAPS,
         },
         "summary": {
-            m.key: {"value": m.value.value, "ceiling": m.ceiling.value, "floor": m.floor.value}
+            m.key: {
+                "value": m.value.value,
+                "ceiling": m.ceiling.value,
+                "floor": m.floor.value,
+                "of_ceiling": m.of_ceiling,
+            }
             for m in measures
-            if m.key.startswith(SUMMARY) and not m.key.startswith("prevalence_log_r2[")
+            if m.key in SUMMARY or m.key.startswith("tstr_boosting_auroc[")
         },
         "measures": {measure.key: measure.to_json() for measure in measures},
+        "sites": {site.name: site.to_json() for site in by_site},
+        "site_spread": spread(by_site),
         "label_balance": _label_balance(schema, real, synthetic),
         "largest_deviations": [
             {
@@ -160,9 +182,8 @@ def evaluate(
     }
     text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
     metrics = json.loads(text)
-    page = render_report(
-        metrics, measures, _drawings(schema, comparison, prevalences, marked, measures, metrics, record)
-    )
+    drawn = drawings(schema, comparison, marked, measures, chosen, by_site, metrics, record)
+    page = render_report(metrics, measures, by_site, drawn)
     out.mkdir(parents=True, exist_ok=True)
     _write(out / "metrics.json", text)
     _write(out / "report.html", page)
@@ -220,80 +241,6 @@ def _digest(dataset: PatientDataset) -> str:
     digest.update(np.packbits(dataset.features, axis=1).tobytes())
     digest.update(dataset.labels.astype("<i8").tobytes())
     return digest.hexdigest()
-
-
-def _drawings(
-    schema: Schema,
-    comparison: Comparison,
-    prevalences: list[Any],
-    marked: list[int],
-    measures: list[Measure],
-    metrics: dict[str, Any],
-    record: RunRecord | None,
-) -> dict[str, Drawing]:
-    reference, synthetic = comparison.reference, comparison.synthetic
-    drawn = {
-        "prevalence": plots.prevalence_scatter(
-            prevalences[0], prevalences[1], (len(reference), len(synthetic)), schema.titles, marked
-        ),
-        "labels": charts.label_balance(
-            schema.label.values,
-            [share["real"] for share in metrics["label_balance"]],
-            [share["synthetic"] for share in metrics["label_balance"]],
-            f"Shares of: {schema.label.title or schema.label.name}.",
-        ),
-    }
-    columns, _ = fidelity.compared_pairs(reference, schema.groups)
-    columns = columns[prevalences[0][columns] <= MAP_MOST_COMMON]
-    columns = np.sort(columns[np.argsort(-prevalences[0][columns], kind="stable")[:MAP_CODES]])
-    if len(columns) >= 3:
-        drawn |= _maps(schema, comparison, columns)
-    tasks = utility.tasks(reference, schema.label.values)
-    for area in ("auroc", "auprc"):
-        chosen = [m for m in measures if m.section == utility.SECTION and f"_{area}[" in m.key]
-        guess = {
-            m.key: 0.5 if area == "auroc" else t.base_rate for m in chosen for t in tasks if f"[{t.value}]" in m.key
-        }
-        drawn[area] = charts.utility_bars(area.upper(), chosen, guess)
-    together: dict[charts.EpsilonCurve, list[str]] = {}
-    for spend in record.sites if record else ():
-        curve = charts.EpsilonCurve(
-            names=(),
-            rounds=spend.rounds,
-            epsilon=spend.epsilon,
-            before=spend.before,
-            delta=spend.delta,
-            budget=spend.budget,
-        )
-        if math.isfinite(max(spend.epsilon)):
-            together.setdefault(curve, []).append(spend.site)
-    if together:
-        drawn["epsilon"] = charts.epsilon_curves(
-            [dataclasses.replace(curve, names=tuple(names)) for curve, names in together.items()]
-        )
-    return drawn
-
-
-def _maps(schema: Schema, comparison: Comparison, columns: Any) -> dict[str, Drawing]:
-    names = [schema.titles[column] for column in columns]
-    group_of = np.array([next(k for k, g in enumerate(schema.groups) if g.start <= c < g.stop) for c in columns])
-    forced = np.array([schema.groups[k].kind == "categorical" for k in group_of])
-    compared = ~((group_of[:, None] == group_of[None, :]) & forced[:, None]) & ~np.eye(len(columns), dtype=bool)
-    real, synthetic = (
-        fidelity.correlation_matrix(t.features[:, columns]) for t in (comparison.reference, comparison.synthetic)
-    )
-    scale = plots.correlation_scale(real, compared)
-    upper = np.triu(compared, k=1)
-    return {
-        "real": plots.correlation_map("real", "correlations in real patients", real, compared, names, scale),
-        "synthetic": plots.correlation_map(
-            "synthetic", "correlations in synthetic patients", synthetic, compared, names, scale
-        ),
-        "difference": plots.correlation_map(
-            "difference", "difference, synthetic minus real", synthetic - real, compared, names, scale
-        ),
-        "pairs": plots.correlation_scatter(real[upper], synthetic[upper]),
-    }
 
 
 def _write(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
-from synclave_server.evaluation.classifiers import classifiers
+from synclave_server.evaluation.classifiers import DISCRIMINATORS, classifiers
 from synclave_server.evaluation.comparison import Columns, Comparison, Table
 from synclave_server.evaluation.measure import Measure, Reading, defined, undefined
 from synclave_server.evaluation.ranking import ranking_quality
@@ -41,6 +41,8 @@ RARE: Final = 0.01
 MINIMUM_CARRIERS: Final = 20
 """A column enters the correlations if at least so many reference patients have it and so many do not: below that a
 correlation coefficient is mostly chance."""
+CORRELATED_PATIENTS: Final = 100
+"""Fewest patients with a label, on either side, whose correlations are compared."""
 MMD_PATIENTS: Final = 2_000
 """Patients per side in the kernel distance (cost grows with the square)."""
 DISCRIMINATOR_PATIENTS: Final = 3_000
@@ -93,6 +95,17 @@ def prevalence_within(reference: Table, contender: Table, label: int) -> Reading
     if fewest < MINIMUM_CARRIERS:
         return undefined(f"{fewest} patients with this label in one of the cohorts; at least {MINIMUM_CARRIERS} needed")
     return prevalence(*parts).log_r2
+
+
+def correlation_within(reference: Table, contender: Table, groups: Sequence[Columns], label: int) -> Reading:
+    """Agreement of correlations among the patients with one label, so that no label is a common cause of them."""
+    truth, found = (table.take(np.flatnonzero(table.labels == label)) for table in (reference, contender))
+    fewest = min(len(truth), len(found))
+    if fewest < CORRELATED_PATIENTS:
+        return undefined(
+            f"{fewest} patients with this label in one of the cohorts; at least {CORRELATED_PATIENTS} needed"
+        )
+    return correlation_agreement(truth, found, *compared_pairs(truth, groups))[0]
 
 
 def rare_code_mass(reference: Table, contender: Table) -> Reading:
@@ -247,7 +260,7 @@ def fidelity_measures(
             resolution=0.002,
             percent=True,
         ),
-        _measure("rare_code_mass", "Rare codes, synthetic / real", "one", rare, resolution=0.05),
+        _measure("rare_code_mass", "Rare codes, synthetic / real", "same", rare, resolution=0.05),
         _measure("correlation_pearson", "Correlations between codes, Pearson", "one", [c[0] for c in correlation]),
         _measure(
             "correlation_rmse",
@@ -262,7 +275,13 @@ def fidelity_measures(
         readings = [prevalence_within(reference, contender, position) for contender in comparison.contenders()]
         title = f"Prevalence on a log scale where {label_name} = {value}, R²"
         measures.append(_measure(f"prevalence_log_r2[{value}]", title, "one", readings))
-    for key, (name, model) in classifiers(seed).items():
+    for position, value in enumerate(label_values):
+        readings = [correlation_within(reference, contender, groups, position) for contender in comparison.contenders()]
+        title = f"Correlations between codes where {label_name} = {value}, Pearson"
+        measures.append(_measure(f"correlation_pearson[{value}]", title, "one", readings))
+    judges = classifiers(seed)
+    for key in DISCRIMINATORS:
+        name, model = judges[key]
         progress(f"discriminator: {name}")
         readings = [discriminator(reference, contender, model, rng) for contender in comparison.contenders()]
         measures.append(_measure(f"discriminator_{key}", f"Discriminator, {name}, AUROC", "half", readings))

@@ -108,7 +108,7 @@ def drawing(figure: Figure, key: str, alt: str, caption: str) -> Drawing:
 
     Args:
         figure: the finished figure.
-        key: prefix of all identifiers, so that several drawings can stand in one page; letters only.
+        key: prefix of all identifiers, so that several drawings can stand in one page; letters and digits.
         alt: plain text, escaped here.
         caption: plain text.
     """

@@ -8,10 +8,11 @@ from typing import Any, Final, Literal
 
 __all__ = ["Aim", "Measure", "Reading", "defined", "undefined"]
 
-Aim = Literal["one", "zero", "half"]
-"""The value of a perfect result. ``half`` is a discriminator that can only guess."""
+Aim = Literal["one", "zero", "half", "same"]
+"""A perfect result: an agreement of 1, a distance of 0, a discriminator that can only guess (0.5), or two cohorts of
+which one has as much as the other (a quotient of 1; above is as wrong as below)."""
 
-_IDEAL: Final[dict[Aim, float]] = {"one": 1.0, "zero": 0.0, "half": 0.5}
+_IDEAL: Final[dict[Aim, float]] = {"one": 1.0, "zero": 0.0, "half": 0.5, "same": 1.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +78,24 @@ class Measure:
         """
         if self.value.value is None or self.ceiling.value is None or self.floor.value is None:
             return None
-        ideal = _IDEAL[self.aim]
-        value, ceiling, floor = (abs(x - ideal) for x in (self.value.value, self.ceiling.value, self.floor.value))
+        value, ceiling, floor = (abs(x - self.ideal) for x in (self.value.value, self.ceiling.value, self.floor.value))
         return (floor - value) / (floor - ceiling) if floor - ceiling >= self.resolution else None
+
+    @property
+    def ideal(self) -> float:
+        """The value of a perfect result."""
+        return _IDEAL[self.aim]
+
+    @property
+    def of_ceiling(self) -> float | None:
+        """Value / ceiling: the share of what other real patients reach.
+
+        Only where more is better and 0 is nothing (aim ``one``); None for the other measures, and where the ceiling
+        is below the resolution, since real patients then do not agree either.
+        """
+        if self.aim != "one" or self.value.value is None or self.ceiling.value is None:
+            return None
+        return self.value.value / self.ceiling.value if self.ceiling.value >= self.resolution else None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``metrics.json``; what is not defined is null, with a reason beside it."""
@@ -90,7 +106,7 @@ class Measure:
         return {
             "title": self.title,
             "section": self.section,
-            "ideal": _IDEAL[self.aim],
+            "ideal": self.ideal,
             "value": self.value.value,
             "interval": bounds(self.value),
             "reason": self.value.reason,
@@ -101,4 +117,5 @@ class Measure:
             "floor_interval": bounds(self.floor),
             "floor_reason": self.floor.reason,
             "floor_to_ceiling": self.way,
+            "of_ceiling": self.of_ceiling,
         }

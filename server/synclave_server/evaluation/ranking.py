@@ -1,4 +1,7 @@
-"""AUROC and AUPRC with bootstrap intervals, all replicates in one pass over the sorted scores."""
+"""AUROC and AUPRC with bootstrap intervals, all replicates in one pass over the sorted scores.
+
+Legend: P patients of a class, S steps (score thresholds), R replicates and the patients themselves.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,10 @@ def ranking_quality(
 ) -> tuple[tuple[float, tuple[float, float]], tuple[float, tuple[float, float]]]:
     """AUROC and average precision of ``scores``, each with a 95 % percentile interval over bootstrapped patients.
 
-    A replicate gives each patient an integer weight; with scores sorted once, both areas of all replicates are
-    cumulative sums. Equal scores are one threshold. Positives and negatives are resampled apart, so that no replicate
-    lacks a class.
+    Both areas depend only on how many patients of either class lie at each step of the sorted scores; those counts are
+    drawn for all replicates at once. Equal scores are one step, and so are neighbouring scores without a positive
+    patient between them, which neither area tells apart. Positives and negatives are resampled apart, so that no
+    replicate lacks a class.
 
     Args:
         positive: bool [N], with at least one True and one False.
@@ -32,14 +36,11 @@ def ranking_quality(
     """
     order = np.argsort(-scores, kind="stable")
     positive, scores = positive[order], scores[order]
-    starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
-    weights = np.zeros((BOOTSTRAPS + 1, len(scores)))
-    weights[0] = 1.0
-    for kind in (True, False):
-        rows = np.flatnonzero(positive == kind)
-        weights[1:, rows] = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=BOOTSTRAPS)
-    hits = np.add.reduceat(weights * positive, starts, axis=1)
-    misses = np.add.reduceat(weights * ~positive, starts, axis=1)
+    distinct = np.r_[True, scores[1:] != scores[:-1]]
+    with_hit = np.logical_or.reduceat(positive, np.flatnonzero(distinct))
+    step_of_score = np.cumsum(np.r_[True, with_hit[1:] | with_hit[:-1]]) - 1
+    step = step_of_score[np.cumsum(distinct) - 1]
+    hits, misses = (_counts(step[positive == kind], int(step[-1]) + 1, rng) for kind in (True, False))
     hits_so_far, misses_so_far = np.cumsum(hits, axis=1), np.cumsum(misses, axis=1)
     all_hits, all_misses = hits_so_far[:, -1], misses_so_far[:, -1]
     # A miss beats every positive scored above it and half of those scored equal (Mann-Whitney).
@@ -52,3 +53,10 @@ def ranking_quality(
         return float(values[0]), (float(low), float(high))
 
     return summary(auroc), summary(precision)
+
+
+def _counts(steps: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Patients at each of ``count`` steps [R, S], as they are (row 0) and resampled; ``steps`` [P] has each one's step."""
+    picks = steps[rng.integers(len(steps), size=(BOOTSTRAPS, len(steps)), dtype=np.int32)]
+    rows = np.vstack([steps, picks]) + count * np.arange(BOOTSTRAPS + 1)[:, None]
+    return np.bincount(rows.ravel(), minlength=(BOOTSTRAPS + 1) * count).reshape(-1, count).astype(np.float64)

@@ -13,6 +13,8 @@ from synclave_server.evaluation.disclosure import SECTION as DISCLOSURE
 from synclave_server.evaluation.figure import LEVELS, Drawing
 from synclave_server.evaluation.measure import Measure, Reading
 from synclave_server.evaluation.plots import percent
+from synclave_server.evaluation.sites import SiteResult
+from synclave_server.evaluation.utility import HOLDING
 
 __all__ = ["headline", "render_report"]
 
@@ -22,12 +24,18 @@ NEIGHBOURS: Final = "neighbour_distance_ratio"
 _COPIES: Final = ("copies_of_training", "copies_of_held_out")
 
 
-def render_report(metrics: Mapping[str, Any], measures: Sequence[Measure], drawings: Mapping[str, Drawing]) -> str:
+def render_report(
+    metrics: Mapping[str, Any],
+    measures: Sequence[Measure],
+    sites: Sequence[SiteResult],
+    drawings: Mapping[str, Drawing],
+) -> str:
     """The whole page.
 
     Args:
         metrics: content of ``metrics.json``.
         measures: the same measures as values.
+        sites: the measures at each site as values.
         drawings: figures by name; a missing one is explained in its place.
     """
     environment = Environment(
@@ -49,13 +57,21 @@ def render_report(metrics: Mapping[str, Any], measures: Sequence[Measure], drawi
         metrics=metrics,
         headline=headline(metrics, {measure.key: measure for measure in measures}),
         sections={section: [m for m in measures if m.section == section] for section in sections},
+        sites=sites,
+        spread=[
+            spread_text(measure, metrics["site_spread"][measure.key])
+            for measure in (sites[0].measures if sites else ())
+            if measure.key in metrics["site_spread"]
+        ],
         drawings={name: (Markup(d.svg), d.caption) for name, d in drawings.items()},  # noqa: S704 - our own SVG, text escaped
         light=Markup(_levels(*_LIGHT)),  # noqa: S704 - constants
         dark=Markup(_levels(*_DARK)),  # noqa: S704 - constants
         provenance=list(_flat(metrics["sampling"] or {}, "Sampling")),
         gauge=gauge_place,
         verdict=verdict,
+        share=share_text,
         disclosure=DISCLOSURE,
+        holding=HOLDING,
     )
 
 
@@ -75,7 +91,7 @@ def _number(value: float, measure: Measure) -> str:
         return percent(value)
     if measure.key == "mmd_squared":
         return f"{1000 * value:.2f} × 10⁻³".replace("-", "−")
-    return f"{value:.3f}".replace("-", "−")
+    return f"{round(value, 3) + 0.0:.3f}".replace("-", "−")  # adding 0 makes a minus zero a zero
 
 
 def verdict(measure: Measure) -> str:
@@ -83,7 +99,7 @@ def verdict(measure: Measure) -> str:
     if measure.value.value is None:
         return "not defined"
     if measure.key != NEIGHBOURS:
-        return "" if measure.section == DISCLOSURE else "floor ≈ ceiling"
+        return "" if measure.section == DISCLOSURE else _no_scale(measure)
     if measure.ceiling.interval is None:
         return ""
     low, high = measure.ceiling.interval
@@ -94,6 +110,32 @@ def verdict(measure: Measure) -> str:
     if value < low:
         return "at the edge of chance; repeat with more patients"
     return "within the range of chance" if value <= high else "no closer to training patients"
+
+
+def _no_scale(measure: Measure) -> str:
+    """Why a value has no place between floor and ceiling."""
+    if measure.ceiling.value is None or measure.floor.value is None or measure.ceiling.value == measure.floor.value:
+        return ""
+    close = abs(measure.ceiling.value - measure.floor.value) < measure.resolution
+    return "floor ≈ ceiling" if close else "floor beyond ceiling"
+
+
+def share_text(measure: Measure) -> str:
+    """Value / ceiling in percent, or nothing where that has no meaning."""
+    return "" if measure.of_ceiling is None else f"{100 * measure.of_ceiling:.1f} %".replace("-", "−")
+
+
+def spread_text(measure: Measure, spread: Mapping[str, Any]) -> str:
+    """How much a measure varies over sites, in one sentence."""
+    low, high, least = spread["lowest"], spread["highest"], spread["lowest_of_ceiling"]
+    text = (
+        f"{measure.title}: from {_number(low['value'], measure)} ({low['site']}) to "
+        f"{_number(high['value'], measure)} ({high['site']})"
+    )
+    if least is None:
+        return f"{text}."
+    share = f"{100 * least['value']:.0f}".replace("-", "−")
+    return f"{text}; at least {share} % of what other real patients reach at the same site ({least['site']})."
 
 
 def gauge_place(measure: Measure) -> float | None:
@@ -170,11 +212,10 @@ def _how_close(measures: Mapping[str, Measure]) -> Iterator[str]:
 
 
 def _how_useful(measures: Mapping[str, Measure], outcome: str) -> Iterator[str]:
-    tasks = [m for m in measures.values() if m.section == "Utility" and "_auroc[" in m.key]
+    tasks = [m for m in measures.values() if m.key.startswith("tstr_") and "_auroc[" in m.key]
     known = [m for m in tasks if m.value.value is not None and m.ceiling.value is not None]
     if not known:
         yield f"Not defined: {tasks[0].value.reason or tasks[0].ceiling.reason}."
-        return
     best: dict[str, Measure] = {}
     for measure in known:
         task = measure.key.partition("[")[2]
@@ -196,6 +237,13 @@ def _how_useful(measures: Mapping[str, Measure], outcome: str) -> Iterator[str]:
             )
         elif measure.way is not None:
             yield f"That is {_degree(measure.way)}."
+
+    mean = measures["target_logistic_auroc"]
+    if mean.value.value is not None:
+        yield (
+            f"Predicting single columns from all others: mean AUROC {_short(mean.value)}, on real patients "
+            f"{_short(mean.ceiling)}, on independent columns {_short(mean.floor)}: {_degree(mean.way)}."
+        )
 
 
 def _how_safe(metrics: Mapping[str, Any], measures: Mapping[str, Measure]) -> Iterator[str]:

@@ -1,85 +1,47 @@
-"""Are synthetic patients of use? Train a classifier of the label on them, test it on real patients.
+"""Are synthetic patients of use, and do their labels hold? Train on one cohort, test on another.
 
-Beside it stand the same classifier trained on as many real patients (ceiling) and on independent columns (floor).
+Trained on synthetic patients and tested on real ones, beside the same classifier trained on as many real patients
+(ceiling) and on independent columns (floor). And the other way round: a classifier that has learnt from real patients
+what the label looks like is shown synthetic ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from synclave_server.evaluation.classifiers import classifiers
-from synclave_server.evaluation.comparison import Comparison, Table
-from synclave_server.evaluation.measure import Measure, Reading, defined, undefined
-from synclave_server.evaluation.ranking import ranking_quality
+from synclave_server.evaluation.comparison import Comparison
+from synclave_server.evaluation.downstream import AREAS, fit, label_tasks
+from synclave_server.evaluation.measure import Measure
 
-__all__ = ["MINIMUM_PER_CLASS", "Task", "tasks", "utility_measures"]
+__all__ = ["HOLDING", "SECTION", "utility_measures"]
 
-MINIMUM_PER_CLASS: Final = 5
-"""Fewest patients of each class, in training and in test, for which a classifier is fitted and judged."""
 SECTION: Final = "Utility"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """One classification: is the label ``value`` or not?
-
-    Attributes:
-        value: the positive label's name.
-        position: its position among the schema's label values.
-        base_rate: its share among the reference patients, the AUPRC of guessing.
-    """
-
-    value: str
-    position: int
-    base_rate: float
-
-
-def tasks(reference: Table, label_values: Sequence[str]) -> list[Task]:
-    """One task per label value; of two values only the rarer, because the other one is its mirror image."""
-    counts = np.bincount(reference.labels, minlength=len(label_values))
-    positions = [int(np.argmin(counts[::-1]) == 0)] if len(label_values) == 2 else list(range(len(label_values)))
-    return [
-        Task(value=label_values[position], position=position, base_rate=float(counts[position] / len(reference)))
-        for position in positions
-    ]
-
-
-def _score(train: Table, test: Table, task: Task, model: Any, rng: np.random.Generator) -> tuple[Reading, Reading]:
-    wanted, truth = train.labels == task.position, test.labels == task.position
-    for where, classes in (("the training cohort", wanted), ("the real test patients", truth)):
-        fewest = int(min(classes.sum(), (~classes).sum()))
-        if fewest < MINIMUM_PER_CLASS:
-            reason = (
-                f"{fewest} of {len(classes)} patients in the smaller class of {where}; at least "
-                f"{MINIMUM_PER_CLASS} needed"
-            )
-            return undefined(reason), undefined(reason)
-    model.fit(train.features, wanted)
-    scores: NDArray[np.float64] = model.predict_proba(test.features)[:, 1].astype(np.float64)
-    (auroc, auroc_interval), (auprc, auprc_interval) = ranking_quality(truth, scores, rng)
-    return defined(auroc, auroc_interval), defined(auprc, auprc_interval)
+HOLDING: Final = "Do labels hold"
+REAL_TEST: Final = "the real test patients"
 
 
 def utility_measures(
     comparison: Comparison, label_name: str, label_values: Sequence[str], seed: int, progress: Callable[[str], None]
 ) -> list[Measure]:
-    """AUROC and AUPRC on the reference patients per label and model; value, ceiling, floor = what was trained on."""
+    """Per label value and classifier: AUROC and AUPRC on the reference after training on value, ceiling and floor.
+
+    Then the AUROC on value, ceiling and floor after training on real patients.
+    """
     rng = np.random.default_rng([seed, 2])
-    measures = []
-    for task in tasks(comparison.reference, label_values):
-        for key, (name, model) in classifiers(seed).items():
+    use, hold = [], []
+    for task in label_tasks(comparison.reference, label_values):
+        for key, (name, _) in classifiers(seed).items():
             progress(f"train on synthetic, test on real: {name}")
-            scores = [
-                _score(contender, comparison.reference, task, model, rng) for contender in comparison.contenders()
-            ]
-            for place, area in enumerate(("auroc", "auprc")):
+            fitted = [fit(classifiers(seed)[key][1], task.examples(cohort)) for cohort in comparison.contenders()]
+            test = task.examples(comparison.reference)
+            scores = [model.judge(test, REAL_TEST, rng) for model in fitted]
+            for place, area in enumerate(AREAS):
                 value, ceiling, floor = (score[place] for score in scores)
-                measures.append(
+                use.append(
                     Measure(
                         key=f"tstr_{key}_{area}[{task.value}]",
                         title=f"{label_name} = {task.value}: {name}, {area.upper()}",
@@ -90,4 +52,16 @@ def utility_measures(
                         floor=floor,
                     )
                 )
-    return measures
+            taught = fitted[1]
+            hold.append(
+                Measure(
+                    key=f"trts_{key}_auroc[{task.value}]",
+                    title=f"{label_name} = {task.value}, seen by {name} that learnt it from real patients, AUROC",
+                    section=HOLDING,
+                    aim="one",
+                    value=taught.judge(task.examples(comparison.synthetic), "the synthetic patients", rng)[0],
+                    ceiling=scores[1][0],
+                    floor=taught.judge(task.examples(comparison.independent), "the independent columns", rng)[0],
+                )
+            )
+    return [*use, *hold]
