@@ -20,7 +20,7 @@ __all__ = ["ALPHAS", "AUGMENTED_PATIENTS", "SECTION", "augmentation_key", "augme
 
 ALPHAS: Final = (0.0, 0.2, 0.5, 1.0)
 """Added patients per real patient."""
-AUGMENTED_PATIENTS: Final = 3_000
+AUGMENTED_PATIENTS: Final = 2_000
 """Most real patients to start from: help is wanted where patients are few."""
 SECTION: Final = "Augmentation"
 

@@ -56,7 +56,7 @@ def ranking_quality(
 
 
 def _counts(steps: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Patients at each of ``count`` steps [R, S], as they are (row 0) and resampled; ``steps`` [P] has each one's step."""
+    """Patients at each of ``count`` steps [R, S], as they are (row 0) and resampled, from the ``steps`` of each [P]."""
     picks = steps[rng.integers(len(steps), size=(BOOTSTRAPS, len(steps)), dtype=np.int32)]
     rows = np.vstack([steps, picks]) + count * np.arange(BOOTSTRAPS + 1)[:, None]
     return np.bincount(rows.ravel(), minlength=(BOOTSTRAPS + 1) * count).reshape(-1, count).astype(np.float64)

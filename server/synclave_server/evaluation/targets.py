@@ -28,7 +28,7 @@ MOST_COMMON: Final = 0.5
 """A chosen target is a column that at most this share of the reference patients have."""
 FEWEST: Final = 20
 """A chosen target is a column that at least so many reference patients have."""
-TARGET_PATIENTS: Final = 4_000
+TARGET_PATIENTS: Final = 3_000
 """Patients to learn a target from: every target takes six fits."""
 SECTION: Final = "Other targets"
 MEAN: Final = "mean of the targets"
