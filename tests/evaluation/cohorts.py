@@ -74,8 +74,8 @@ def make_table(patients: int, seed: int, values: int = 2) -> Table:
     return Table(features=np.hstack([codes, stage]).astype(np.uint8), labels=labels)
 
 
-def dataset(table: Table) -> PatientDataset:
-    """The table as a data set."""
+def dataset(table: Table, prefix: str = "") -> PatientDataset:
+    """The table as a data set; identifiers are ``prefix`` and the row."""
     return PatientDataset(
-        features=table.features, labels=table.labels, patient_ids=[str(row) for row in range(len(table))]
+        features=table.features, labels=table.labels, patient_ids=[f"{prefix}{row}" for row in range(len(table))]
     )

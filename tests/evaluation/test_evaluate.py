@@ -65,6 +65,8 @@ def report(tmp_path_factory):
         seed=4,
         progress=stages.append,
         sampling={"sampler": "heun", "steps": 20, "snapshot": {"digest": "ab" * 32}, "note": HOSTILE},
+        targets=("code:c0", "code:c5"),
+        sites={"north": dataset(make_table(300, seed=5), "n"), HOSTILE: dataset(make_table(60, seed=6), "h")},
     )
     return metrics, (folder / "out" / "report.html").read_text(encoding="utf-8"), folder / "out", stages
 
@@ -78,7 +80,8 @@ def test_metrics_file_is_what_is_returned_and_every_gap_has_its_reason(report):
     written = json.loads((out / "metrics.json").read_text(encoding="utf-8"), parse_constant=refuse)
     assert written == metrics
     assert metrics["format"] == FORMAT
-    for measure in metrics["measures"].values():
+    at_sites = [m for site in metrics["sites"].values() for m in site["measures"].values()]
+    for measure in [*metrics["measures"].values(), *at_sites]:
         for what in ("value", "ceiling", "floor"):
             reason = measure["reason" if what == "value" else f"{what}_reason"]
             assert (measure[what] is None) == (reason is not None)
@@ -106,7 +109,9 @@ def test_drawings_refer_to_parts_of_their_own_and_have_a_text(report):
     for name, value in page.attributes:
         if name == "href":
             assert value[1:] in page.ids
-    for key in ("prevalence", "real", "synthetic", "difference", "pairs", "labels", "auroc", "auprc", "epsilon"):
+    pictures = ["prevalence", "real", "synthetic", "difference", "pairs", "labels", "auroc", "auprc", "epsilon"]
+    pictures += ["targetslogistic", "targetsforest", "augmentedauroc", "augmentedauprc", "site0", "site1", "site2"]
+    for key in pictures:
         assert f'aria-labelledby="{key}-alt"' in report[1]
         assert f'<title id="{key}-alt">' in report[1]
 
@@ -144,6 +149,28 @@ def test_the_report_says_what_was_spent_and_by_whom(report):
         assert digest in text
     assert "heun" in text
     assert "not itself differentially private" in text
+
+
+def test_sites_stand_in_the_file_and_on_the_page_with_their_spread(report):
+    metrics, html, _, _ = report
+    assert list(metrics["sites"]) == ["north", HOSTILE]
+    assert [site["patients"] for site in metrics["sites"].values()] == [300, 60]
+    found = metrics["site_spread"]["prevalence_log_r2"]
+    values = {name: site["measures"]["prevalence_log_r2"]["value"] for name, site in metrics["sites"].items()}
+    assert found["lowest"]["value"] == min(values.values())
+    assert f"Prevalence on a log scale, R²: from {found['lowest']['value']:.3f} (" in " ".join(Page(html).text)
+
+
+def test_patients_of_a_site_who_are_trained_on_are_left_out(tmp_path):
+    real, train = dataset(make_table(200, seed=1)), dataset(make_table(200, seed=3))
+    synthetic = dataset(make_table(200, seed=2))
+    metrics = evaluate(make_schema(), real, synthetic, train, out=tmp_path / "a", sites={"a": train, "b": real})
+    assert metrics["sites"]["a"]["patients"] == 0
+    assert metrics["sites"]["b"]["patients"] > 190
+    halved = evaluate(make_schema(), real, synthetic, out=tmp_path / "b", sites={"b": real})
+    assert halved["sites"]["b"]["patients"] == 100
+    assert halved["sites"]["b"]["measures"]["prevalence_log_r2"]["ceiling"] < 1
+    Page((tmp_path / "b" / "report.html").read_text(encoding="utf-8"))
 
 
 def test_a_broken_ledger_is_the_first_thing_said_about_safety(tmp_path):

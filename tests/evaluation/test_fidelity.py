@@ -4,13 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from synclave_server.evaluation.classifiers import LEAF, BoostedTrees, classifiers
+from synclave_server.evaluation.classifiers import DISCRIMINATORS, LEAF, BoostedTrees, WeighedColumns, classifiers
 from synclave_server.evaluation.comparison import Table, compare, independent_columns
 from synclave_server.evaluation.fidelity import (
     MINIMUM_CARRIERS,
     compared_pairs,
     correlation_agreement,
     correlation_matrix,
+    correlation_within,
     discriminator,
     fidelity_measures,
     hamming,
@@ -59,6 +60,19 @@ def test_shuffling_patients_changes_no_measure_of_the_whole_cohort():
     mixed = REAL.take(order)
     assert prevalence(REAL, mixed).log_r2.value == pytest.approx(1.0)
     assert correlation_agreement(REAL, mixed, *compared_pairs(REAL, GROUPS))[0].value == pytest.approx(1.0)
+
+
+def test_within_a_label_the_label_is_no_common_cause_and_few_patients_are_not_judged():
+    assert correlation_within(REAL, REAL, GROUPS, 1).value == pytest.approx(1.0)
+    assert correlation_within(REAL, make_table(3_000, seed=21), GROUPS, 0).value > 0.85
+    independent = independent_columns(REAL, GROUPS, np.random.default_rng(1))
+    # Over all patients independent columns keep what the label explains; within a label nothing is left.
+    whole, _ = correlation_agreement(REAL, independent, *compared_pairs(REAL, GROUPS))
+    assert whole.value > 0.15
+    for label in (0, 1):
+        assert abs(correlation_within(REAL, independent, GROUPS, label).value) < 0.15
+    few = Table(features=REAL.features, labels=np.where(np.arange(len(REAL)) < 50, 1, 0))
+    assert "50 patients" in correlation_within(REAL, few, GROUPS, 1).reason
 
 
 def test_r_squared_is_against_the_diagonal_and_not_against_a_line():
@@ -133,12 +147,22 @@ def test_hamming_counts_differing_columns(rows, others, seed):
 def test_discriminators_guess_on_the_same_law_and_see_lost_relations():
     other, shuffled = make_table(3_000, seed=5), shuffled_columns(REAL, seed=6)
     rng = np.random.default_rng(0)
-    for key, (_, model) in classifiers(0).items():
+    for key in DISCRIMINATORS:
+        model = classifiers(0)[key][1]
         same = discriminator(REAL, other, model, rng)
         assert same.interval[0] <= 0.5 <= same.interval[1], key
     boosting = classifiers(0)["boosting"][1]
     assert discriminator(REAL, shuffled, boosting, rng).value > 0.65
     assert "fewer than" in discriminator(REAL.sample(5, rng), other, boosting, rng).reason
+
+
+def test_logistic_regression_on_sparse_columns_is_that_on_the_table():
+    from sklearn.linear_model import LogisticRegression
+
+    ours = WeighedColumns().fit(REAL.features, REAL.labels == 1)
+    dense = LogisticRegression(C=0.1, max_iter=1000, tol=1e-8).fit(REAL.features, REAL.labels == 1)
+    difference = ours.predict_proba(REAL.features) - dense.predict_proba(REAL.features)
+    assert np.abs(difference).max() < 1e-3
 
 
 def test_leaving_out_columns_that_cannot_be_split_changes_no_prediction():
@@ -216,6 +240,41 @@ def test_the_way_from_floor_to_ceiling_is_measured_from_the_ideal_value():
     assert way("one", 0.7, 0.9, 0.895) is None
     assert way("one", None, 0.9, 0.5) is None
     assert way("one", 0.7, 0.4, 0.9) is None
+
+
+def test_the_share_of_the_ceiling_is_told_only_where_more_is_better_and_real_patients_agree():
+    def share(aim, value, ceiling):
+        value, ceiling = (defined(x) if x is not None else undefined("why") for x in (value, ceiling))
+        return Measure(
+            key="k", title="t", section="s", aim=aim, value=value, ceiling=ceiling, floor=defined(0.0)
+        ).of_ceiling
+
+    assert share("one", 0.6, 0.8) == pytest.approx(0.75)
+    assert share("one", -0.2, 0.8) == pytest.approx(-0.25)
+    assert share("one", 0.9, 0.6) == pytest.approx(1.5)
+    assert share("one", 0.6, 0.01) is None
+    assert share("one", None, 0.8) is None
+    assert share("one", 0.6, None) is None
+    for aim in ("zero", "half", "same"):
+        assert share(aim, 0.6, 0.8) is None
+
+
+def test_intervals_are_those_of_plain_resampling():
+    rng = np.random.default_rng(0)
+    positive = rng.random(300) < 0.3
+    scores = np.round(rng.random(300) + 0.4 * positive, 1)
+    (_, interval), (_, precision_interval) = ranking_quality(positive, scores, rng)
+    areas, precisions = [], []
+    for _ in range(400):
+        rows = np.concatenate(
+            [rng.choice(np.flatnonzero(positive == kind), (positive == kind).sum()) for kind in (0, 1)]
+        )
+        areas.append(roc_auc_score(positive[rows], scores[rows]))
+        precisions.append(average_precision_score(positive[rows], scores[rows]))
+    # Both bounds are percentiles of a few hundred draws: a fifth of the interval's width is four of their errors.
+    for found, drawn in ((interval, areas), (precision_interval, precisions)):
+        truth = np.percentile(drawn, (2.5, 97.5))
+        np.testing.assert_allclose(found, truth, atol=0.2 * (truth[1] - truth[0]))
 
 
 def test_a_number_that_is_not_finite_is_reported_as_a_reason():

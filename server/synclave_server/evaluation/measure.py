@@ -90,8 +90,9 @@ class Measure:
     def of_ceiling(self) -> float | None:
         """Value / ceiling: the share of what other real patients reach.
 
-        Only where more is better and 0 is nothing (aim ``one``); None for the other measures, and where the ceiling
-        is below the resolution, since real patients then do not agree either.
+        Only where more is better (aim ``one``); None for the other measures, and where the ceiling is below the
+        resolution, since real patients then do not agree either. The AUROC of guessing is 0.5 and not 0: there
+        :attr:`way` says more.
         """
         if self.aim != "one" or self.value.value is None or self.ceiling.value is None:
             return None

@@ -49,12 +49,13 @@ class SiteResult:
 def unseen(site: PatientDataset, other_real: PatientDataset) -> PatientDataset:
     """The patients of ``site`` who are not among ``other_real``: nobody is measured against himself.
 
-    Identifiers of different hospitals may coincide by chance, so two patients are one if identifier and row agree.
+    Identifiers of different hospitals may coincide by chance, so two patients are one if identifier, columns and label
+    agree.
     """
 
-    def names(dataset: PatientDataset) -> list[tuple[str, bytes]]:
-        rows = np.packbits(dataset.features, axis=1)
-        return [(patient, row.tobytes()) for patient, row in zip(dataset.patient_ids, rows, strict=True)]
+    def names(dataset: PatientDataset) -> list[tuple[str, bytes, int]]:
+        rows = [row.tobytes() for row in np.packbits(dataset.features, axis=1)]
+        return list(zip(dataset.patient_ids, rows, dataset.labels.tolist(), strict=True))
 
     known = set(names(other_real))
     return site.select(np.array([k for k, name in enumerate(names(site)) if name not in known], dtype=np.intp))

@@ -20,7 +20,7 @@ from synclave_shared.data.fields import MISSING, OTHER, NumberField
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import ConfigurationError
 
-__all__ = ["MEAN", "SECTION", "TARGETS", "TARGET_PATIENTS", "Target", "choose_targets", "target_measures"]
+__all__ = ["SECTION", "TARGETS", "TARGET_PATIENTS", "Target", "choose_targets", "target_measures"]
 
 TARGETS: Final = 6
 """Targets that are chosen where none is named."""
@@ -31,7 +31,7 @@ FEWEST: Final = 20
 TARGET_PATIENTS: Final = 3_000
 """Patients to learn a target from: every target takes six fits."""
 SECTION: Final = "Other targets"
-MEAN: Final = "mean of the targets"
+MEAN: Final = "Mean of the targets"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
