@@ -107,26 +107,32 @@ def first_payers(table: pa.Table) -> dict[int, str | None]:
     return dict(zip(ordered["patient_nbr"].to_pylist(), ordered["payer_code"].to_pylist(), strict=True))
 
 
+def write_held_out(test: pa.Table, site_of: dict[int, str], folder: Path) -> None:
+    """Write the test patients that each site would have had, one file a site."""
+    sites = np.array([site_of[patient] for patient in test["patient_nbr"].to_pylist()])
+    for name in sorted(set(sites)):
+        write_parquet(test.filter(pa.array(sites == name)), folder / f"{name}.parquet")
+
+
 def spaced(name: str) -> str:
     """``InfectiousDiseases`` -> ``Infectious Diseases``."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(r"(?<=[a-z])(and|within)(?=[A-Z])", r" \1 ", name))
 
 
 def make_diabetes(source: Path) -> None:
-    """Write examples/diabetes: four sites and a test file of raw encounters, and the vocabularies."""
+    """Write examples/diabetes: encounters of four sites and of a test set, its parts by site, and the vocabularies."""
     folder = HERE / "diabetes"
     table = pq.read_table(source / "diabetes-130" / "encounters.parquet").replace_schema_metadata(None)
     payers = first_payers(table)
-    place = {
-        patient: "test" if held_out(patient) else PAYER_SITES.get(payer, PRIVATE_SITE)
-        for patient, payer in payers.items()
-    }
+    site_of = {patient: PAYER_SITES.get(payer, PRIVATE_SITE) for patient, payer in payers.items()}
+    place = {patient: "test" if held_out(patient) else site for patient, site in site_of.items()}
     places = np.array([place[patient] for patient in table["patient_nbr"].to_pylist()])
     for name in sorted(set(places)):
         path = folder / "test.parquet" if name == "test" else folder / "sites" / name / "encounters.parquet"
         write_parquet(table.filter(pa.array(places == name)).sort_by("encounter_id"), path)
         patients = len({patient for patient, where in place.items() if where == name})
         print(f"diabetes {name}: {np.sum(places == name)} encounters, {patients} patients")
+    write_held_out(pq.read_table(folder / "test.parquet"), site_of, folder / "held-out")
     specialties = sorted(value for value in pc.unique(table["medical_specialty"]).to_pylist() if value)
     write_pairs(folder / "specialties.csv", "title", [(value, spaced(value)) for value in specialties])
     rows = (source / "diabetes-130" / "IDs_mapping.csv").read_text(encoding="utf-8").splitlines()

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from synclave_server.evaluate_view import draw_headline, headline
+from synclave_server.evaluate_view import draw_headline, draw_sites, headline
 from synclave_server.examples import find_example
 from synclave_server.plan_view import budget_of, cost_document
 from synclave_server.planning import PlanFile, PrivacyTarget, resolve_privacy
@@ -148,6 +148,7 @@ def run_demo(
                 out=folder / "report",
                 seed=seed,
                 sampling=provenance.model_dump(mode="json"),
+                sites={name: load_patients(draft.schema, path) for name, path in example.held_out.items()},
             )
         with steps.step("The audit: every hospital's budget recomputed from the ledger alone"):
             audit = verify_ledger(run.ledger)
@@ -167,6 +168,7 @@ def run_demo(
             for name, site in sorted(audit.sites.items())
         },
         "measures": headline(metrics),
+        "site_spread": metrics["site_spread"],
         "seconds": round(time.monotonic() - started, 1),
     }
 
@@ -181,6 +183,7 @@ def draw_demo(document: dict[str, Any], console: Console) -> None:
     console.print()
     console.print(spent)
     draw_headline(document["measures"], console)
+    draw_sites(document["site_spread"], console)
     console.print(f"\nDone in {document['seconds']:.0f} s. Open:")
     for what, key in (("the report", "report"), ("the synthetic patients", "synthetic"), ("the ledger", "ledger")):
         console.print(f"  {what:<23}{document[key]}", soft_wrap=True, highlight=False)

@@ -13,7 +13,7 @@ from rich.table import Table
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import load_patients
 
-__all__ = ["draw_evaluation", "draw_headline", "headline", "run_evaluation"]
+__all__ = ["draw_evaluation", "draw_headline", "draw_sites", "headline", "run_evaluation"]
 
 HEADLINE: Final = (
     "prevalence_r2",
@@ -51,6 +51,16 @@ def draw_headline(measures: Mapping[str, Any], console: Console) -> None:
         ]
         table.add_row(escape(measure["title"]), *numbers)
     console.print(table)
+
+
+def draw_sites(spread: Mapping[str, Any], console: Console) -> None:
+    """How much the measures vary over sites, a line each; nothing without sites."""
+    from synclave_server.evaluation.sites import spread_text
+
+    if spread:
+        console.print("Over sites, on the held-out patients of each:")
+    for found in spread.values():
+        console.print(f"  {escape(spread_text(found))}", soft_wrap=True, highlight=False)
 
 
 def run_evaluation(
@@ -97,10 +107,12 @@ def run_evaluation(
         "report": str((out / "report.html").resolve()),
         "metrics": str((out / "metrics.json").resolve()),
         "measures": headline(metrics),
+        "site_spread": metrics["site_spread"],
     }
 
 
 def draw_evaluation(document: Mapping[str, Any], console: Console) -> None:
     """What came out, and what to open."""
     draw_headline(document["measures"], console)
+    draw_sites(document["site_spread"], console)
     console.print(f"Open {document['report']}", soft_wrap=True, highlight=False)

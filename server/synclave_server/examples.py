@@ -19,12 +19,14 @@ class Example:
         schema: schema file.
         sites: data folder of each site by name.
         test: held-out patients, disjoint from every site's.
+        held_out: the same patients in a file for each site to which they belong.
     """
 
     plan: Path
     schema: Path
     sites: dict[str, Path]
     test: Path
+    held_out: dict[str, Path]
 
 
 def find_example(name: str) -> Example:
@@ -38,7 +40,11 @@ def find_example(name: str) -> Example:
         if (folder / "plan.toml").is_file():
             sites = {site.name: site for site in sorted((folder / "sites").iterdir()) if site.is_dir()}
             return Example(
-                plan=folder / "plan.toml", schema=folder / "schema.toml", sites=sites, test=folder / "test.parquet"
+                plan=folder / "plan.toml",
+                schema=folder / "schema.toml",
+                sites=sites,
+                test=folder / "test.parquet",
+                held_out={path.stem: path for path in sorted((folder / "held-out").glob("*.parquet"))},
             )
     raise ConfigurationError(
         expected=f"the example {name!r}",

@@ -39,6 +39,18 @@ def test_no_patient_is_in_two_places(diabetes: Schema, examples: Path) -> None:
     assert 0.18 < sizes[-1] / len(seen) < 0.22
 
 
+def test_the_held_out_patients_of_the_sites_are_the_test_patients(diabetes: Schema, examples: Path) -> None:
+    whole, _ = read_patients(diabetes, examples / "diabetes" / "test.parquet")
+    assert whole is not None
+    found = []
+    for path in sorted((examples / "diabetes" / "held-out").iterdir()):
+        assert (examples / "diabetes" / "sites" / path.stem).is_dir()
+        part, _ = read_patients(diabetes, path)
+        assert part is not None
+        found += part.patient_ids
+    assert sorted(found) == sorted(whole.patient_ids)
+
+
 def test_the_diabetes_schema_is_several_hundred_columns(diabetes: Schema) -> None:
     assert 300 < diabetes.width < 1000
     assert "diagnosis:108" in diabetes.columns

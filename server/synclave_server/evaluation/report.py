@@ -13,7 +13,7 @@ from synclave_server.evaluation.disclosure import SECTION as DISCLOSURE
 from synclave_server.evaluation.figure import LEVELS, Drawing
 from synclave_server.evaluation.measure import Measure, Reading
 from synclave_server.evaluation.plots import percent
-from synclave_server.evaluation.sites import SiteResult
+from synclave_server.evaluation.sites import SiteResult, spread_text
 from synclave_server.evaluation.utility import HOLDING
 
 __all__ = ["headline", "render_report"]
@@ -58,11 +58,7 @@ def render_report(
         headline=headline(metrics, {measure.key: measure for measure in measures}),
         sections={section: [m for m in measures if m.section == section] for section in sections},
         sites=sites,
-        spread=[
-            spread_text(measure, metrics["site_spread"][measure.key])
-            for measure in (sites[0].measures if sites else ())
-            if measure.key in metrics["site_spread"]
-        ],
+        spread=[spread_text(found) for found in metrics["site_spread"].values()],
         drawings={name: (Markup(d.svg), d.caption) for name, d in drawings.items()},  # noqa: S704 - our own SVG, text escaped
         light=Markup(_levels(*_LIGHT)),  # noqa: S704 - constants
         dark=Markup(_levels(*_DARK)),  # noqa: S704 - constants
@@ -123,19 +119,6 @@ def _no_scale(measure: Measure) -> str:
 def share_text(measure: Measure) -> str:
     """Value / ceiling in percent, or nothing where that has no meaning."""
     return "" if measure.of_ceiling is None else f"{100 * measure.of_ceiling:.1f} %".replace("-", "−")
-
-
-def spread_text(measure: Measure, spread: Mapping[str, Any]) -> str:
-    """How much a measure varies over sites, in one sentence."""
-    low, high, least = spread["lowest"], spread["highest"], spread["lowest_of_ceiling"]
-    text = (
-        f"{measure.title}: from {_number(low['value'], measure)} ({low['site']}) to "
-        f"{_number(high['value'], measure)} ({high['site']})"
-    )
-    if least is None:
-        return f"{text}."
-    share = f"{100 * least['value']:.0f}".replace("-", "−")
-    return f"{text}; at least {share} % of what other real patients reach at the same site ({least['site']})."
 
 
 def gauge_place(measure: Measure) -> float | None:

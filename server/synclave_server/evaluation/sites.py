@@ -20,7 +20,7 @@ from synclave_server.evaluation.fidelity import MINIMUM_CARRIERS, compared_pairs
 from synclave_server.evaluation.measure import Measure, Reading, undefined
 from synclave_shared.data.patients import PatientDataset
 
-__all__ = ["SITE_MODEL", "SiteResult", "site_results", "spread", "unseen"]
+__all__ = ["SITE_MODEL", "SiteResult", "site_results", "spread", "spread_text", "unseen"]
 
 SITE_MODEL: Final = "logistic"
 """The classifier that is tested on each site's patients."""
@@ -116,7 +116,7 @@ def site_results(
 
 
 def spread(results: Sequence[SiteResult]) -> dict[str, dict[str, Any]]:
-    """Measure key -> over how many sites, lowest and highest value, lowest share of the ceiling, and at which site.
+    """Measure key -> its title, number of sites, lowest and highest value, lowest share of the ceiling, and where.
 
     A measure that is not defined at two sites has no spread.
     """
@@ -130,9 +130,24 @@ def spread(results: Sequence[SiteResult]) -> dict[str, dict[str, Any]]:
         low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
         least = min(shares, key=shares.__getitem__) if shares else None
         found[key] = {
+            "title": next(iter(measures.values())).title,
             "sites": len(values),
             "lowest": {"site": low, "value": values[low]},
             "highest": {"site": high, "value": values[high]},
             "lowest_of_ceiling": {"site": least, "value": shares[least]} if least is not None else None,
         }
     return found
+
+
+def spread_text(found: Mapping[str, Any]) -> str:
+    """An entry of :func:`spread` as a sentence."""
+    low, high, least = found["lowest"], found["highest"], found["lowest_of_ceiling"]
+
+    def number(value: float, digits: int = 3) -> str:
+        return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # adding 0 makes a minus zero a zero
+
+    text = f"{found['title']}: from {number(low['value'])} ({low['site']}) to {number(high['value'])} ({high['site']})"
+    if least is None:
+        return f"{text}."
+    share = number(100 * least["value"], 0)
+    return f"{text}; at least {share} % of what other real patients reach at the same site ({least['site']})."
