@@ -45,6 +45,13 @@ class WeighedColumns:
         return probabilities
 
 
+def _splittable(features: NDArray[np.uint8], leaf: int) -> NDArray[np.intp]:
+    """Columns with at least ``leaf`` ones and as many zeros; the first column if there is none."""
+    ones = features.sum(axis=0, dtype=np.int64)
+    columns = np.flatnonzero((ones >= leaf) & (len(features) - ones >= leaf))
+    return columns if len(columns) else np.arange(min(1, features.shape[1]))
+
+
 class BoostedTrees:
     """Gradient boosting on those 0/1 columns that a tree can split on.
 
@@ -60,10 +67,7 @@ class BoostedTrees:
 
     def fit(self, features: NDArray[np.uint8], positive: NDArray[np.bool_]) -> Self:
         """Fit on features [N, D] and a class per patient [N]."""
-        ones = features.sum(axis=0, dtype=np.int64)
-        self._columns = np.flatnonzero((ones >= LEAF) & (len(features) - ones >= LEAF))
-        if len(self._columns) == 0:
-            self._columns = np.arange(min(1, features.shape[1]))
+        self._columns = _splittable(features, LEAF)
         self._model.fit(features[:, self._columns], positive)
         return self
 
@@ -74,19 +78,21 @@ class BoostedTrees:
 
 
 class Forest:
-    """A random forest: many deep trees, each on a random part of patients and columns, averaged."""
+    """A random forest on the columns that a tree can split on: deep trees of random patients and columns, averaged."""
 
     def __init__(self, seed: int) -> None:
         self._model = RandomForestClassifier(FOREST_TREES, min_samples_leaf=FOREST_LEAF, random_state=seed)
+        self._columns: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
 
     def fit(self, features: NDArray[np.uint8], positive: NDArray[np.bool_]) -> Self:
         """Fit on features [N, D] and a class per patient [N]."""
-        self._model.fit(features.astype(np.float32), positive)
+        self._columns = _splittable(features, FOREST_LEAF)
+        self._model.fit(features[:, self._columns].astype(np.float32), positive)
         return self
 
     def predict_proba(self, features: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Probabilities of False and True [N, 2]."""
-        probabilities: NDArray[np.float64] = self._model.predict_proba(features.astype(np.float32))
+        probabilities: NDArray[np.float64] = self._model.predict_proba(features[:, self._columns].astype(np.float32))
         return probabilities
 
 
