@@ -144,6 +144,26 @@ def check_data(
         raise typer.Exit(1)
 
 
+@app.command("import-meds")
+def import_meds(
+    dataset: Annotated[Path, typer.Argument(help="MEDS dataset: the folder with data and metadata.", metavar="MEDS")],
+    schema: Annotated[Path, typer.Option(help="Schema that reads MEDS (docs/meds.md).", metavar="S.toml")],
+    out: Annotated[Path, typer.Option(help="New folder for the tables that the schema reads.", metavar="DIR")],
+    labels: Annotated[
+        Path | None, typer.Option(help="Label file, or folder of them, if the schema reads labels.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only subjects of this split (default: all).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a MEDS dataset into the tables that a schema reads; what it does not read is counted. Sends nothing."""
+    from synclave_client.import_view import draw_import
+    from synclave_shared.data.meds import importing
+    from synclave_shared.data.schema import Schema
+
+    report = importing.import_meds(dataset, Schema.load(schema), out, split=split, labels=labels)
+    _show(report.to_dict(), as_json, lambda console: draw_import(console, report, schema))
+
+
 @app.command("self-test")
 def self_test(settings: SettingsOption = _DEFAULT_SETTINGS, as_json: JsonOption = False) -> None:
     """Prove the clipping of gradients on this machine, with invented patients. Touches no data, sends nothing."""

@@ -10,8 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from synclave_shared.data.meds.importing import import_meds
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import check_folder, load_patients, read_patients
+
+from .ward import event, write_events
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,13 @@ def test_heart_sites_fit_their_schema(examples: Path) -> None:
 
 @pytest.mark.parametrize(
     ("folder", "licence"),
-    [("diabetes", "CC BY 4.0"), ("heart", "CC BY 4.0"), ("eicu", "ODbL"), ("codes", "public domain")],
+    [
+        ("diabetes", "CC BY 4.0"),
+        ("heart", "CC BY 4.0"),
+        ("eicu", "ODbL"),
+        ("mimic-meds", "ODbL"),
+        ("codes", "public domain"),
+    ],
 )
 def test_source_and_licence_stand_beside_the_data(examples: Path, folder: str, licence: str) -> None:
     text = (examples / folder / "ATTRIBUTION.md").read_text(encoding="utf-8")
@@ -166,3 +175,32 @@ def test_eicu_sites_are_patient_disjoint_and_fit_the_schema(script: ModuleType, 
     assert {"age:90", "gender:missing", "ethnicity:other", "diagnosis:2613", "treatment:other"} <= ones
     assert not {name for name in ones if name.startswith("history")}
     assert (tmp_path / "sites" / "northeast" / "LICENSE-ODbL.txt").is_file()
+
+
+def test_mimic_as_meds_fits_its_schema(examples: Path, tmp_path: Path) -> None:
+    schema = Schema.load(examples / "mimic-meds" / "schema.toml")
+    events = [
+        event(1, None, "GENDER//F"),
+        event(1, "2100-01-01", "MEDS_BIRTH"),
+        event(1, "2160-03-01", "HOSPITAL_ADMISSION//EW EMER.//EMERGENCY ROOM"),
+        event(1, "2160-03-01", "LAB//50912//mg/dL", 1.3),
+        event(1, "2160-03-02", "LAB//50912//mg/dL", 0.9),
+        event(1, "2160-03-02", "LAB//50971//mEq/L"),
+        event(1, "2160-03-05", "DIAGNOSIS//ICD//9//4280"),
+        event(1, "2160-03-05", "DIAGNOSIS//ICD//10//I509"),
+        event(1, "2161-12-31", "MEDS_DEATH"),
+    ]
+    write_events(tmp_path / "meds" / "data" / "0.parquet", events)
+    report = import_meds(tmp_path / "meds", schema, tmp_path / "tables")
+    assert report.unread == {"DIAGNOSIS": 1}
+    patients = load_patients(schema, tmp_path / "tables")
+    assert {name for name, value in zip(schema.columns, patients.features[0], strict=True) if value} == {
+        "age:60..69",
+        "gender:F",
+        "admission:EW EMER.",
+        "admissions:1",
+        "diagnosis:108",
+        "creatinine:[1.3,2)",
+        "potassium:missing",
+    }
+    assert patients.labels.tolist() == [1]

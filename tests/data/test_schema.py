@@ -81,7 +81,7 @@ def test_another_spelling_of_the_json_is_refused(clinic: Schema) -> None:
         ('patient = "person"', "", "patient or join"),
         ('join = { table = "stays"', 'join = { table = "nowhere"', "join"),
         ('vocabulary = ["f", "m"]', 'vocabulary = ["f", "f"]', "twice"),
-        ('vocabulary = ["f", "m"]', 'vocabulary = ["f", "other"]', "reserved"),
+        ('vocabulary = ["f", "m"]', 'vocabulary = ["f", "missing"]', "columns of their own"),
         ('vocabulary = ["f", "m"]', 'vocabulary = ["f", "m"]\nvocabulary_file = "groups.csv"', "both"),
         ('vocabulary = ["mild", "severe"]', 'vocabulary = ["mild", "grave"]', "severe"),
         ('values = ["no", "yes"]', 'values = ["no", "no"]', "twice"),

@@ -6,14 +6,15 @@ numpy operations whatever the rule.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from synclave_shared.data.faults import FaultLog, shown
-from synclave_shared.data.fields import CategoryField, CodesField, FlagField, NumberField
+from synclave_shared.data.fields import CategoryField, CodesField, FlagField, NumberField, rest_of
 from synclave_shared.data.schema import Label
 from synclave_shared.data.source import EMPTY, Source, TextColumn
 
@@ -33,6 +34,8 @@ class TableRows:
         patient: position of the row's patient, or :data:`UNPLACED`; int64 [rows].
         order: rank of the row by the table's order column, None if the table has none; int64 [rows].
         patients: number of patients.
+        code: in a table of events, the column that says what a row is about.
+        codes: that column, None if it cannot be read.
     """
 
     source: Source
@@ -40,6 +43,33 @@ class TableRows:
     patient: npt.NDArray[np.int64]
     order: npt.NDArray[np.int64] | None
     patients: int
+    code: str | None = None
+    codes: TextColumn | None = None
+
+    def about(self, pattern: str | None) -> TableRows | None:
+        """The rows whose code fits ``pattern``, their code cut to what stands in place of its star; None: all rows.
+
+        Returns:
+            The rows; None if the code column cannot be read (its fault is recorded).
+        """
+        if pattern is None or self.code is None:
+            return self
+        if self.codes is None:
+            return None
+        rests = [rest_of(text, pattern) for text in self.codes.texts]
+        # The two places after the texts are reached by FAULTY (-2) and EMPTY (-1).
+        fits = np.array([*(rest is not None for rest in rests), False, False])[self.codes.index]
+        cut = pa.array(rests, pa.string()).take(pa.array(self.codes.index[fits]))
+        table = self.source.table.filter(pa.array(fits))
+        table = table.set_column(table.column_names.index(self.code), self.code, cut)
+        return replace(
+            self,
+            source=replace(self.source, table=table, rows=self.source.rows[fits]),
+            patient=self.patient[fits],
+            order=None if self.order is None else self.order[fits],
+            code=None,
+            codes=None,
+        )
 
     def column(self, name: str, faults: FaultLog, missing_values: tuple[str, ...] = ()) -> TextColumn | None:
         """One column as text, see :meth:`Source.column`; ``missing_values`` add to those of the table."""
@@ -71,6 +101,21 @@ class TableRows:
             self.fault_cells(rows, column, None, faults, "missing-value", what)
         else:
             faults.notice(file=self.source.file, column=column, code="missing", count=len(rows))
+
+    def fault_unmentioned(self, nothing: npt.NDArray[np.bool_], column: str, what: str, faults: FaultLog) -> None:
+        """Record patients with ``nothing`` [patients] because no row is about them; empty cells are faults already."""
+        unmentioned = nothing.copy()
+        unmentioned[self.patient[self.patient >= 0]] = False
+        count = int(unmentioned.sum())
+        if count:
+            faults.add(
+                file=self.source.file,
+                column=column,
+                code="missing-value",
+                expected=f"a row for each patient, with a value of {what}",
+                found=f"{count} patients without such a row in this table",
+                count=count,
+            )
 
     def last_by(self, rows: npt.NDArray[np.intp], key: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """For each patient, the one of ``rows`` [k] with the largest ``key`` [k]; -1 for patients without any."""
@@ -113,8 +158,10 @@ def encode_label(label: Label, rows: TableRows, faults: FaultLog) -> npt.NDArray
     positions = [label.position(text) for text in texts.texts]
     value = _looked_up(label.column, texts, positions, rows, faults, expected, "outside-vocabulary")
     spoken = np.flatnonzero((value >= 0) & (rows.patient >= 0))
-    chosen = rows.choose(spoken, label.combine, value[spoken].astype(np.float64))
-    return _taken(value, chosen)
+    labels = _taken(value, rows.choose(spoken, label.combine, value[spoken].astype(np.float64)))
+    if label.missing == "fault":
+        rows.fault_unmentioned(labels < 0, label.column, label.name, faults)
+    return labels
 
 
 def encode_field(
@@ -331,16 +378,6 @@ def _set_one(
     if field.missing == "own-category":
         position = np.where(nothing, features.shape[1] - 1, position)
     else:
-        # Empty cells are faults already; here are patients without a single row in the field's table.
-        nothing[rows.patient[rows.patient >= 0]] = False
-        if nothing.any():
-            faults.add(
-                file=rows.source.file,
-                column=field.column,
-                code="missing-value",
-                expected=f"a row for each patient, with a value of {field.name}",
-                found=f"{int(nothing.sum())} patients without a row in this table",
-                count=int(nothing.sum()),
-            )
+        rows.fault_unmentioned(nothing, field.column, field.name, faults)
     known = np.flatnonzero(position >= 0)
     features[known, position[known]] = 1

@@ -58,6 +58,7 @@ NOTICE_CODES: Final = {
     "ignored": "codes that the schema leaves out on purpose",
     "clipped": "numbers moved to the nearest public bound",
     "missing": "empty cells",
+    "not-read": "events with codes that no field reads",
     "left-out": "patients without a label",
     "file-not-used": "a file that no table of the schema names",
 }

@@ -24,6 +24,7 @@ __all__ = [
     "CategoryField",
     "Code",
     "CodePath",
+    "CodePattern",
     "CodesField",
     "FieldName",
     "FlagField",
@@ -32,6 +33,7 @@ __all__ = [
     "SchemaField",
     "is_number",
     "normal_form",
+    "rest_of",
     "title_of",
 ]
 
@@ -44,6 +46,8 @@ FieldName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 Form = Literal["text", "number", "icd9"]
+CodePattern = Text
+"""Which codes of a table of events are meant: one code, or with a star at the end all that begin so."""
 
 _NUMBER: Final = re.compile(r"[+-]?\d{1,400}(\.\d{0,400})?([eE][+-]?\d{1,3})?", re.ASCII)
 _ICD9_DOTTED: Final = re.compile(r"(?:(\d{1,3})|V(\d{1,2})|E(\d{3}))(?:\.(\d{0,2}))?", re.ASCII)
@@ -79,6 +83,16 @@ def is_number(text: str) -> bool:
     return _NUMBER.fullmatch(text) is not None
 
 
+def rest_of(code: str, pattern: str) -> str | None:
+    """What of ``code`` stands in place of the pattern's star (the whole code if there is none); None if it is another.
+
+    Only a star at the end has that meaning, so that every code has one reading and can be written back.
+    """
+    if not pattern.endswith("*"):
+        return code if code == pattern else None
+    return code[len(pattern) - 1 :] if code.startswith(pattern[:-1]) else None
+
+
 class Code(FrozenModel):
     """One entry of a public vocabulary.
 
@@ -110,12 +124,15 @@ class _Field(FrozenModel):
         name: its name; columns are called ``name:value``.
         title: what it is, for people.
         table: the table it is read from.
+        code: in a table of events, the events that it reads, see :func:`rest_of`; None for all rows. Where the field
+            reads the code column itself, it sees what stands in place of the star.
         missing_values: texts that mean "not recorded" in its columns, besides those of the table.
     """
 
     name: FieldName
     title: str = ""
     table: str
+    code: CodePattern | None = None
     missing_values: tuple[str, ...] = ()
 
 
@@ -126,14 +143,16 @@ class _Vocabulary(_Field):
     mapping: dict[str, str] = Field(default_factory=dict)
     vocabulary: Annotated[tuple[Code, ...], Field(min_length=1, max_length=20_000)]
     outside: Literal["fault", "other"]
+    missing: Literal["none", "own-category", "fault"]
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         codes = [entry.code for entry in self.vocabulary]
         if len(set(codes)) != len(codes):
             raise ValueError(f"field {self.name}: a code occurs twice in the vocabulary")
-        if {OTHER, MISSING} & set(codes):
-            raise ValueError(f"field {self.name}: 'other' and 'missing' are reserved and cannot be codes")
+        made = [entry.code for entry in self.values()[len(codes) :]]
+        if set(made) & set(codes):
+            raise ValueError(f"field {self.name}: {' and '.join(made)} are columns of their own and cannot be codes")
         strangers = sorted(set(self.mapping.values()) - set(codes))
         if strangers:
             raise ValueError(
@@ -157,9 +176,10 @@ class _Vocabulary(_Field):
             normal = self.mapping.get(normal)
         return None if normal is None else self._positions.get(normal)
 
-    def _values(self, missing: str) -> tuple[Code, ...]:
+    def values(self) -> tuple[Code, ...]:
+        """The columns of this field."""
         extra = (Code(code=OTHER, title="outside the vocabulary"),) if self.outside == "other" else ()
-        if missing == "own-category":
+        if self.missing == "own-category":
             extra = (*extra, Code(code=MISSING, title="not recorded"))
         return (*self.vocabulary, *extra)
 
@@ -216,10 +236,6 @@ class CodesField(_Vocabulary):
             text = self.path.separator.join(text.split(self.path.separator)[: self.path.levels])
         return super().position(text)
 
-    def values(self) -> tuple[Code, ...]:
-        """The columns of this field."""
-        return self._values(self.missing)
-
 
 class CategoryField(_Vocabulary):
     """Exactly one of several values per patient.
@@ -245,10 +261,6 @@ class CategoryField(_Vocabulary):
     def columns(self) -> tuple[str, ...]:
         """Columns read from the table."""
         return (self.column,)
-
-    def values(self) -> tuple[Code, ...]:
-        """The columns of this field."""
-        return self._values(self.missing)
 
 
 class FlagField(_Field):

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from synclave_shared.canonical import FrozenModel, canonical_bytes, sha256_hex
 from synclave_shared.data.fields import (
     CategoryField,
+    CodePattern,
     CodesField,
     FieldName,
     FlagField,
@@ -78,6 +79,7 @@ class Table(FrozenModel):
         join: the way to the patient over another table.
         order: the column that orders a patient's rows.
         order_form: how it orders: as a ``number``, or as ``text`` that sorts (an ISO date).
+        code: in a table of events, the column that says what a row is about.
         missing_values: texts that mean "not recorded" in this table, besides an empty cell or null.
     """
 
@@ -86,6 +88,7 @@ class Table(FrozenModel):
     join: Join | None = None
     order: ColumnName | None = None
     order_form: Literal["number", "text"] = "number"
+    code: ColumnName | None = None
     missing_values: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -109,6 +112,7 @@ class Label(FrozenModel):
         name: its name in tables and on the command line.
         values: its values; a patient's label is a position in this tuple.
         table, column: where it stands.
+        code: in a table of events, the events that tell it; None for all rows.
         mapping: stored text -> value; empty if the stored texts are the values. Any other text is a fault.
         combine: ``any``: of the values in a patient's rows, the one that stands last in ``values``; or the value of
             the ``first`` or ``last`` row by the table's order column.
@@ -121,6 +125,7 @@ class Label(FrozenModel):
     values: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=100)], ...], Field(min_length=2)]
     table: TableName
     column: ColumnName
+    code: CodePattern | None = None
     mapping: dict[str, str] = Field(default_factory=dict)
     combine: Literal["any", "first", "last"]
     missing: Literal["fault", "leave-out"]
@@ -184,6 +189,8 @@ class Schema(FrozenModel):
             of_user = tables.get(user.table)
             if of_user is None:
                 raise ValueError(f"{user.name}: there is no table {user.table}")
+            if user.code is not None and of_user.code is None:
+                raise ValueError(f"{user.name}: code needs a table with a code column; {user.table} names none")
             if getattr(user, "combine", None) in ("first", "last") and of_user.order is None:
                 raise ValueError(f"{user.name}: first and last need an order column in table {user.table}")
         if len(self.columns) > MAX_WIDTH:
@@ -226,6 +233,18 @@ class Schema(FrozenModel):
             for field in self.fields
             for value in field.values()
         )
+
+    def used_columns(self, table: Table) -> tuple[str, ...]:
+        """Every column of ``table`` that the schema reads, each once."""
+        names = [table.key, *(name for name in (table.order, table.code) if name is not None)]
+        names += [other.join.column for other in self.tables if other.join and other.join.table == table.name]
+        names += [self.label.column] if self.label.table == table.name else []
+        names += [column for field in self.fields if field.table == table.name for column in field.columns]
+        return tuple(dict.fromkeys(names))
+
+    def patterns(self, table: Table) -> tuple[str | None, ...]:
+        """For the label and each field that reads ``table``, the codes that it reads; None for all rows."""
+        return tuple(user.code for user in (self.label, *self.fields) if user.table == table.name)
 
     def items(self) -> Iterator[tuple[CodesField | CategoryField | FlagField | NumberField, Group]]:
         """Each field with its columns."""

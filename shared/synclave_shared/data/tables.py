@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from synclave_shared.data.encode import UNPLACED, TableRows, encode_field, encode_label
 from synclave_shared.data.faults import CheckReport, FaultLog, shown
-from synclave_shared.data.fields import is_number
+from synclave_shared.data.fields import is_number, rest_of
 from synclave_shared.data.patient_table import is_patient_table, read_wide
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema, Table
@@ -81,7 +81,7 @@ def read_patients(schema: Schema, path: Path) -> tuple[PatientDataset | None, Ch
 def _read_tables(schema: Schema, path: Path, faults: FaultLog, rows: dict[str, int]) -> PatientDataset | None:
     sources: dict[str, Source] = {}
     for table, file in _files(schema, path, faults):
-        source = open_source(file, _wanted(schema, table), faults)
+        source = open_source(file, list(schema.used_columns(table)), faults)
         if source is not None:
             sources[table.name] = source
             rows[source.file] = source.table.num_rows
@@ -106,14 +106,17 @@ def _read_tables(schema: Schema, path: Path, faults: FaultLog, rows: dict[str, i
             patient=owners[table.name],
             order=_order(table, sources[table.name], owners[table.name], faults),
             patients=len(patient_ids),
+            code=table.code,
+            codes=_codes(schema, table, sources[table.name], faults),
         )
         for table in schema.tables
         if table.name in sources
     }
-    labels = encode_label(schema.label, placed[schema.label.table], faults) if schema.label.table in placed else None
+    label_rows = placed[schema.label.table].about(schema.label.code) if schema.label.table in placed else None
+    labels = encode_label(schema.label, label_rows, faults) if label_rows is not None else None
     features = np.zeros((len(patient_ids), schema.width), dtype=np.uint8)
     for field, group in schema.items():
-        table_rows = placed.get(field.table)
+        table_rows = placed[field.table].about(field.code) if field.table in placed else None
         if table_rows is not None:
             encode_field(field, table_rows, features[:, group.start : group.stop], faults)
     if labels is None or faults.total:
@@ -165,16 +168,6 @@ def _files(schema: Schema, path: Path, faults: FaultLog) -> list[tuple[Table, Pa
     for stray in sorted(entry.name for entry in path.iterdir() if entry.suffix in SUFFIXES and entry.name not in names):
         faults.notice(file=stray, code="file-not-used", count=1)
     return found
-
-
-def _wanted(schema: Schema, table: Table) -> list[str]:
-    """Every column of ``table`` that the schema uses, each once."""
-    names = [table.key]
-    names += [table.order] if table.order is not None else []
-    names += [other.join.column for other in schema.tables if other.join is not None and other.join.table == table.name]
-    names += [schema.label.column] if schema.label.table == table.name else []
-    names += [column for field in schema.fields if field.table == table.name for column in field.columns]
-    return list(dict.fromkeys(names))
 
 
 def _owners(
@@ -269,6 +262,29 @@ def _join_lookup(
         )
     known = np.flatnonzero(key.index >= 0)
     return {key.texts[index]: int(owner[row]) for index, row in zip(key.index[known], known, strict=True)}
+
+
+def _codes(schema: Schema, table: Table, source: Source, faults: FaultLog) -> TextColumn | None:
+    """What each row of a table of events is about; rows about nothing are faults, rows that no field reads counted."""
+    codes = source.column(table.code, table.missing_values, faults) if table.code is not None else None
+    if table.code is None or codes is None:
+        return None
+    faults.add_rows(
+        source.rows[codes.index == EMPTY],
+        file=source.file,
+        column=table.code,
+        code="missing-value",
+        expected="a code in every row",
+        found=lambda _: "nothing",
+    )
+    patterns = schema.patterns(table)
+    unread = [
+        position
+        for position, text in enumerate(codes.texts)
+        if not any(pattern is None or rest_of(text, pattern) is not None for pattern in patterns)
+    ]
+    faults.notice(file=source.file, column=table.code, code="not-read", count=len(codes.where(unread)))
+    return codes
 
 
 def _order(
