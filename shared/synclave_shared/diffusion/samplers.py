@@ -55,7 +55,7 @@ def _parallel_rows(steps: int) -> int:
 
 CATALOGUE: Final[Mapping[str, SamplerCard]] = MappingProxyType(
     {
-        "flow": _one_call_a_step(sample_flow, "exact flow of each column between calls; keeps rare codes"),
+        "flow": _one_call_a_step(sample_flow, "exact flow of each 0/1 column between calls; keeps rare codes"),
         "unipc": _one_call_a_step(sample_unipc, "UniPC, third order, corrected without calls"),
         "dpmpp-2m": _one_call_a_step(sample_dpmpp_2m, "DPM-Solver++(2M), second order"),
         "heun": SamplerCard(
