@@ -134,11 +134,12 @@ class PatientGenerator:
         def normal(purpose: int) -> torch.Tensor:
             return torch.from_numpy(randomness.normal(patients, width, purpose)).to(self._device)
 
-        def logits(x: torch.Tensor, sigma: float, label: torch.Tensor) -> torch.Tensor:
-            levels = torch.full((len(x), 1), sigma, device=x.device)
-            return posterior_logits(self._network, x[:, None], levels, label, self._prior, layout)[:, 0]
+        def logits(x: torch.Tensor, sigma: float | torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            rows = x.reshape(len(x), -1, width)
+            levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1).expand(rows.shape[:2])
+            return posterior_logits(self._network, rows, levels, label, self._prior, layout).reshape(x.shape)
 
-        def probabilities(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        def probabilities(x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
             found = logits(x, sigma, given)
             if weight:
                 found = guided_logits(found, logits(x, sigma, hidden), weight)

@@ -1,103 +1,92 @@
-"""Samplers: pure functions from noise at the first level to a state at the last.
+"""All samplers by name: the one list that requests, the command line and the documentation are made from.
 
 All solve the probability-flow equation ``dx/dsigma = (x - E[x0 | x, sigma]) / sigma`` of variance-exploding diffusion,
 or its stochastic counterpart, and share one signature. They stop *at* the last level: the caller draws the clean row
 from the posterior there, because a 0/1 value must be drawn, not rounded.
+
+Samplers of masked diffusion, which have no noise level, are listed in :mod:`synclave_shared.diffusion.discrete`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import pairwise
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from torch import Tensor
+from synclave_shared.diffusion.anderson import PARALLEL_ITERATIONS, sample_anderson, sample_parallel
+from synclave_shared.diffusion.denoiser import Denoise, Noise, Sampler
+from synclave_shared.diffusion.flow import sample_flow
+from synclave_shared.diffusion.multistep import sample_dpmpp_2m, sample_sde_dpmpp_2m, sample_unipc
+from synclave_shared.diffusion.one_step import sample_ancestral, sample_ddim, sample_heun
 
-__all__ = ["SAMPLERS", "Denoise", "Noise", "Sampler", "evaluations", "sample_ancestral", "sample_ddim", "sample_heun"]
-
-Denoise = Callable[[Tensor, float], Tensor]
-"""``denoise(x, sigma)``: the posterior mean of the clean row, of the shape of x."""
-
-Noise = Callable[[int], Tensor]
-"""``noise(step)``: standard normal numbers of the shape of x, for stochastic samplers."""
-
-Sampler = Callable[..., Tensor]
-"""``sampler(denoise, x, sigmas, *, noise) -> x``."""
+__all__ = ["CATALOGUE", "SAMPLERS", "Denoise", "Noise", "Sampler", "SamplerCard", "calls_in_sequence", "evaluations"]
 
 
-def sample_ddim(denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise | None = None) -> Tensor:
-    """Euler steps of the probability-flow equation: deterministic DDIM, first order (Song et al. 2021).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerCard:
+    """What a user can know of a sampler before using it.
 
-    Args:
-        denoise: posterior mean; called ``len(sigmas) - 1`` times.
-        x: state at ``sigmas[0]``.
-        sigmas: descending levels.
-        noise: not used by a deterministic sampler.
-
-    Returns:
-        State at ``sigmas[-1]``.
+    Attributes:
+        sample: the sampler.
+        summary: half a line for help texts and tables.
+        rows: steps (levels - 1) -> rows that the denoiser computes for one patient.
+        calls: steps -> calls of the denoiser, one after the other; fewer than rows if a call takes many levels.
     """
-    levels = sigmas.tolist()
-    for current, following in pairwise(levels):
-        clean = denoise(x, current)
-        x = clean + (following / current) * (x - clean)
-    return x
+
+    sample: Sampler
+    summary: str
+    rows: Callable[[int], int]
+    calls: Callable[[int], int]
 
 
-def sample_heun(denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise | None = None) -> Tensor:
-    """Heun's method, second order, without churn (Karras et al. 2022, algorithm 1).
-
-    Args:
-        denoise: posterior mean; called ``2 * (len(sigmas) - 1)`` times.
-        x: state at ``sigmas[0]``.
-        sigmas: descending levels.
-        noise: not used by a deterministic sampler.
-
-    Returns:
-        State at ``sigmas[-1]``.
-    """
-    levels = sigmas.tolist()
-    for current, following in pairwise(levels):
-        slope = (x - denoise(x, current)) / current
-        guess = x + (following - current) * slope
-        guess_slope = (guess - denoise(guess, following)) / following
-        x = x + (following - current) * 0.5 * (slope + guess_slope)
-    return x
+def _one_call_a_step(sample: Sampler, summary: str) -> SamplerCard:
+    return SamplerCard(sample=sample, summary=summary, rows=lambda steps: steps, calls=lambda steps: steps)
 
 
-def sample_ancestral(denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise | None = None) -> Tensor:
-    """Ancestral sampling: each step draws from the Gaussian bridge to the posterior mean (Ho et al. 2020). Slow truth.
-
-    Args:
-        denoise: posterior mean; called ``len(sigmas) - 1`` times.
-        x: state at ``sigmas[0]``.
-        sigmas: descending levels.
-        noise: fresh normal numbers for each step.
-
-    Returns:
-        State at ``sigmas[-1]``.
-
-    Raises:
-        ValueError: if no noise is given.
-    """
-    if noise is None:
-        raise ValueError("ancestral sampling needs noise")
-    levels = sigmas.tolist()
-    for step, (current, following) in enumerate(pairwise(levels)):
-        clean = denoise(x, current)
-        keep = following**2 / current**2
-        spread = following * (1.0 - keep) ** 0.5
-        x = clean + keep * (x - clean) + spread * noise(step)
-    return x
+def _parallel_calls(steps: int) -> int:
+    return min(steps, PARALLEL_ITERATIONS)
 
 
-SAMPLERS: Final[Mapping[str, Sampler]] = MappingProxyType(
-    {"ddim": sample_ddim, "heun": sample_heun, "ancestral": sample_ancestral}
+def _parallel_rows(steps: int) -> int:
+    """The first call is for one level, call i > 1 for all but the i - 1 levels that are exact already."""
+    return sum(1 if call == 0 else steps - call for call in range(_parallel_calls(steps)))
+
+
+CATALOGUE: Final[Mapping[str, SamplerCard]] = MappingProxyType(
+    {
+        "flow": _one_call_a_step(sample_flow, "exact flow of each 0/1 column between calls; keeps rare codes"),
+        "unipc": _one_call_a_step(sample_unipc, "UniPC, third order, corrected without calls"),
+        "dpmpp-2m": _one_call_a_step(sample_dpmpp_2m, "DPM-Solver++(2M), second order"),
+        "heun": SamplerCard(
+            sample=sample_heun,
+            summary="Heun's method, second order, two calls a step",
+            rows=lambda steps: 2 * steps,
+            calls=lambda steps: 2 * steps,
+        ),
+        "ddim": _one_call_a_step(sample_ddim, "DDIM, first order"),
+        "sde-dpmpp-2m": _one_call_a_step(sample_sde_dpmpp_2m, "stochastic DPM-Solver++(2M)"),
+        "ancestral": _one_call_a_step(sample_ancestral, "stochastic, first order; the truth with 1,000 steps"),
+        "anderson": _one_call_a_step(sample_anderson, "Anderson mixing of DDIM states; for comparison only"),
+        "parallel": SamplerCard(
+            sample=sample_parallel,
+            summary="DDIM with all levels in one call, Anderson-accelerated; few calls, more work",
+            rows=_parallel_rows,
+            calls=_parallel_calls,
+        ),
+    }
 )
-"""Samplers by the name that a user types."""
+"""Samplers by the name that a user types, the recommended one first."""
+
+SAMPLERS: Final[Mapping[str, Sampler]] = MappingProxyType({name: card.sample for name, card in CATALOGUE.items()})
+"""Samplers alone, by name."""
 
 
 def evaluations(sampler: str, levels: int) -> int:
-    """Calls of the denoiser for one patient, the final draw's included."""
-    return (levels - 1) * (2 if sampler == "heun" else 1) + 1
+    """Rows that the denoiser computes for one patient, the final draw's included: the work."""
+    return CATALOGUE[sampler].rows(levels - 1) + 1
+
+
+def calls_in_sequence(sampler: str, levels: int) -> int:
+    """Calls of the denoiser one after the other, the final draw's included: the waiting time on a wide machine."""
+    return CATALOGUE[sampler].calls(levels - 1) + 1
