@@ -53,7 +53,7 @@ class NetworkPrecision(StrEnum):
 
 
 class _SampleCommand(TyperCommand):
-    """Help that also lists names which only torch's and pyarrow's users know: both load too slowly for every command."""
+    """Help that also lists what only modules with torch and pyarrow know: they load too slowly for every command."""
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from synclave_server.sampling.cohort_formats import FORMATS

@@ -8,6 +8,7 @@ threads may round differently. So a row depends on its patient's number and labe
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Final
 
 import numpy as np
@@ -72,7 +73,7 @@ class PatientGenerator:
         layout: columns and label values.
         model: parameters, float32 [P].
         anchor: logits, float32 [L, D], or None.
-        device: where to compute. On CUDA the model is compiled, if that works.
+        device: where to compute. On CUDA the first tile compiles the model, if that works.
         precision: of the network.
     """
 
@@ -101,8 +102,8 @@ class PatientGenerator:
             self._prior_mean = posterior_mean(self._prior, layout)
             self._scale = column_scale(self._prior, layout)
         self._posterior, self._normal, self._draw = self._expected_rows, self._normal_rows, self._drawn_rows
-        if self._device.type == "cuda":
-            self._compile()
+        self._compile_at_first = self._device.type == "cuda"
+        self._compiling = threading.Lock()
 
     def features(
         self, request: SampleRequest, patients: NDArray[np.int64], labels: NDArray[np.int64]
@@ -123,7 +124,11 @@ class PatientGenerator:
             size = len(patients[part])
             padding = (0, self.tile - size)
             numbers = np.pad(patients[part], padding, mode="edge")
-            rows[part] = self._tile(request, numbers, np.pad(labels[part], padding, mode="edge"))[:size].cpu().numpy()
+            given = np.pad(labels[part], padding, mode="edge")
+            with self._compiling:
+                if self._compile_at_first:
+                    self._compile(request, numbers, given)
+            rows[part] = self._tile(request, numbers, given)[:size].cpu().numpy()
         return rows
 
     @torch.inference_mode()
@@ -169,21 +174,17 @@ class PatientGenerator:
     def _drawn_rows(self, randomness: PatientRandomness, patients: Tensor, probabilities: Tensor) -> Tensor:
         return draw_rows(probabilities, randomness.uniform(patients, self._layout.width, DRAW), self._layout)
 
-    @torch.inference_mode()
-    def _compile(self) -> None:
-        """Replace the tile's three steps by compiled ones, tried on an empty-handed tile; without a compiler, keep."""
+    def _compile(self, request: SampleRequest, numbers: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
+        """Replace the tile's three steps by compiled ones if that works for this tile; all others have its shape."""
         plain = self._posterior, self._normal, self._draw
         try:
             self._posterior, self._normal, self._draw = (torch.compile(step, dynamic=False) for step in plain)
-            patients = torch.zeros(self.tile, dtype=torch.int64, device=self._device)
-            rows = self._normal(PatientRandomness(0), patients, torch.tensor(START, device=self._device))
-            levels, prior = torch.ones((self.tile, 1), device=self._device), self._prior[patients]
-            expected = self._posterior(rows[:, None], levels, prior, posterior_mean(prior, self._layout), 0.0)
-            self._draw(PatientRandomness(0), patients, expected[:, 0])
+            self._tile(request, numbers, labels)
         except (RuntimeError, ImportError, OSError) as error:
             self._posterior, self._normal, self._draw = plain
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             log.warning("Sampling on %s without torch.compile, which is slower: %s", self._device, reason)
+        self._compile_at_first = False
 
 
 def draw_rows(probabilities: Tensor, uniform: Tensor, layout: CodeLayout) -> Tensor:

@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -41,6 +42,9 @@ GPU_THREADS: Final = 2
 
 GROUPS_PER_PROCESS: Final = 8
 """A process of its own takes seconds to start; it must have some work to be worth it."""
+
+STOP_TIMEOUT_S: Final = 5.0
+"""Patience with a worker that was asked to end, before it is killed."""
 
 CORES_PER_PROCESS: Final = 4
 """Threads of one Python process that do not yet stand in each other's way."""
@@ -269,6 +273,8 @@ def _draw_elsewhere(jobs: Sequence[Job], groups: Sequence[int]) -> Generator[Dra
         for process in working.values():
             process.terminate()
         for process in working.values():
+            process.join(STOP_TIMEOUT_S)
+            process.kill()
             process.join()
 
 
@@ -320,6 +326,7 @@ def _work(job: Job, connection: Connection) -> None:
 @contextmanager
 def _interrupts_for_us_alone() -> Iterator[None]:
     """Processes started in the block never receive Ctrl-C: the parent does, and ends them."""
+    resource_tracker.ensure_running()  # at the first start of a process it would let them receive it again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
