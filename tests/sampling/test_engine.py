@@ -17,7 +17,7 @@ from synclave_server.sampling.request import allot, resolve_request
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.patient_table import read_patient_table
 from synclave_shared.diffusion.samplers import SAMPLERS
-from synclave_shared.errors import ConfigurationError, SnapshotError
+from synclave_shared.errors import ConfigurationError, SamplingError, SnapshotError
 from tests.models.small import LAYOUT, small_plan, small_schema
 from tests.sampling.stored import ANCHOR
 
@@ -152,7 +152,7 @@ def test_a_failure_half_way_leaves_the_old_file(
         raise RuntimeError("device lost")
 
     monkeypatch.setattr(PatientGenerator, "features", broken)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(SamplingError, match="device lost"):
         sample(snapshot, 10, out=out)
     assert out.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [out]

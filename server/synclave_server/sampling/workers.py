@@ -188,21 +188,18 @@ def draw(jobs: Sequence[Job], snapshot: Snapshot, groups: Sequence[int]) -> Gene
         SamplingError: if a worker fails or is killed.
     """
     if len(jobs) == 1:
-        return _draw_here(jobs[0], _generator(jobs[0], snapshot), groups)
+        return _draw_here(jobs[0], snapshot, groups)
     return _draw_elsewhere(jobs, groups)
 
 
-def _generator(job: Job, snapshot: Snapshot) -> PatientGenerator:
-    layout = CodeLayout.of(Schema.from_json_bytes(snapshot.schema))
-    return PatientGenerator(
-        snapshot.plan.model, layout, snapshot.model, snapshot.anchor, job.device, job.request.precision
-    )
-
-
-def _draw_here(job: Job, generator: PatientGenerator, groups: Iterable[int]) -> Generator[Drawn]:
+def _draw_here(job: Job, snapshot: Snapshot, groups: Iterable[int]) -> Generator[Drawn]:
     labels = LabelAssignment(list(job.request.label_counts.values()), int(job.request.seed))
-    batch = -(-job.batch_size // generator.tile) * generator.tile
-    with _one_torch_thread(), ThreadPoolExecutor(job.threads, "sampling") as pool:
+    layout = CodeLayout.of(Schema.from_json_bytes(snapshot.schema))
+    with _faults_explained(job.device), _one_torch_thread(), ThreadPoolExecutor(job.threads, "sampling") as pool:
+        generator = PatientGenerator(
+            snapshot.plan.model, layout, snapshot.model, snapshot.anchor, job.device, job.request.precision
+        )
+        batch = -(-job.batch_size // generator.tile) * generator.tile
         in_hand: deque[tuple[int, list[Future[NDArray[np.uint8]]]]] = deque()
 
         def oldest() -> Iterator[Drawn]:
@@ -227,6 +224,18 @@ def _draw_here(job: Job, generator: PatientGenerator, groups: Iterable[int]) -> 
                 yield from oldest()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _faults_explained(device: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # all that torch says of a device: lost, out of memory, not supported
+        raise SamplingError(
+            expected=f"to draw patients on {device}",
+            found=str(error).splitlines()[0],
+            remedy="Finished parts are kept: the same command goes on. If memory ran out, use fewer --workers.",
+        ) from error
 
 
 @contextmanager
@@ -306,19 +315,19 @@ def _work(job: Job, connection: Connection) -> None:
                 found="another one, put there meanwhile",
                 remedy="Copy a snapshot to a folder of its own before sampling from it.",
             )
-        for step in _draw_here(job, _generator(job, snapshot), iter(connection.recv, None)):
+        for step in _draw_here(job, snapshot, iter(connection.recv, None)):
             connection.send(step)
         connection.send(None)
     except (EOFError, ConnectionError):
         return  # whoever asked us is gone
     except SynclaveError as error:
         connection.send(_Failure(expected=error.expected, found=error.found, remedy=error.remedy))
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         connection.send(
             _Failure(
-                expected=f"to draw and store patients on {job.device}",
-                found=str(error).splitlines()[0],
-                remedy="Finished parts are kept: the same command goes on. Check the disk's and the device's memory.",
+                expected=f"to store patients in {job.parts.folder}",
+                found=error.strerror or str(error),
+                remedy="Finished parts are kept: the same command goes on. Check the disk.",
             )
         )
 
