@@ -134,6 +134,7 @@ def run_sample(
                     f"Finished parts are kept in {escape(str(unfinished_folder(out)))}: the same command goes on from"
                     " there. Remove the folder to give them up.",
                     soft_wrap=True,
+                    highlight=False,
                 )
             raise
     return {

@@ -244,7 +244,7 @@ def test_the_network_in_bfloat16_draws_almost_the_same_patients_and_says_so(snap
 
 def test_tiles_fill_a_gpu_and_fit_into_its_memory() -> None:
     assert tile_patients("cpu", 619) == tile_patients("cpu", 20_000) == 256
-    assert [tile_patients("cuda", width) for width in (12, 619, 1782, 20_000, 10**6)] == [8192, 8192, 4096, 256, 256]
+    assert [tile_patients("cuda", width) for width in (12, 619, 1782, 20_000, 10**6)] == [8192, 8192, 8192, 512, 256]
 
 
 def test_without_a_compiler_the_plain_network_is_used_with_a_notice(

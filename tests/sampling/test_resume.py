@@ -6,19 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from synclave_server.sampling import cohort_writer, engine
-from synclave_server.sampling.cohort_formats import FORMATS
+from synclave_server.sampling.cohort_formats import FORMATS, CohortFormat
 from synclave_server.sampling.cohort_writer import PartStore, RowGroups, UnfinishedCohort, digest_of, unfinished_folder
 from synclave_server.sampling.engine import Provenance, sample
 from synclave_server.sampling.generator import PatientGenerator
 from synclave_shared.canonical import sha256_hex
+from synclave_shared.data.schema import Schema
 from synclave_shared.errors import ConfigurationError
 
 PATIENTS, GROUP = 3000, 512
@@ -241,6 +243,48 @@ def test_a_folder_has_a_digest_of_names_and_contents(tmp_path: Path) -> None:
     assert digest_of(folder) != first
     (folder / "data" / "1.parquet").rename(folder / "data" / "0.parquet")
     assert digest_of(folder) == first
+
+
+class FolderWriter:
+    """A format that is a folder: one file for each row group and one at the end."""
+
+    def __init__(self, path: Path, schema: Schema, notes: Mapping[str, str]) -> None:
+        self.path, self.notes, self.numbers = path, dict(notes), []
+
+    def __enter__(self) -> Self:
+        self.path.mkdir()
+        return self
+
+    def write(self, features: Any, labels: Any, numbers: Any) -> None:
+        self.numbers.append(len(numbers))
+        np.save(
+            self.path / f"{len(self.numbers)}.npy", np.concatenate([numbers[:, None], labels[:, None], features], 1)
+        )
+
+    def __exit__(self, *_: object) -> None:
+        (self.path / "about.json").write_text(json.dumps([self.numbers, self.notes]), encoding="utf-8")
+
+
+def test_a_format_may_be_a_folder(snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        engine, "FORMATS", {**FORMATS, "folder": CohortFormat(writer=FolderWriter, suffix=None)}, raising=True
+    )
+    options: dict[str, Any] = OPTIONS | {"cohort_format": "folder"}
+    whole = sample(snapshot, PATIENTS, out=tmp_path / "whole", **options)
+    out = tmp_path / "out"
+    with pytest.raises(Stop):
+        sample(snapshot, PATIENTS, out=out, progress=stop_at(1500), **options)
+    assert not out.exists()
+    provenance = sample(snapshot, PATIENTS, out=out, **options)
+    assert content(out) == content(tmp_path / "whole")
+    assert provenance == whole
+    assert provenance.file_digest == digest_of(out)
+    assert {path.name for path in tmp_path.iterdir()} >= {"out", "out.provenance.json"}
+    assert not unfinished_folder(out).exists()
+    before = content(tmp_path)
+    with pytest.raises(ConfigurationError, match="a new or empty folder"):
+        sample(snapshot, PATIENTS, out=out, **options)
+    assert content(tmp_path) == before
 
 
 def test_every_row_group_of_the_file_is_a_part(snapshot: Path, tmp_path: Path) -> None:

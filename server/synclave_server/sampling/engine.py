@@ -150,7 +150,7 @@ def sample(
         done = sum(len(groups.numbers(group)) for group in finished)
         unfinished.discard_joined()
         with (
-            closing(writer_format.open(unfinished.joined, schema, _notes(schema, provenance))) as writer,
+            writer_format.writer(unfinished.joined, schema, _notes(schema, provenance)) as writer,
             closing(draw(jobs, snapshot, missing)) as steps_ahead,
         ):
             joiner = _Joiner(unfinished.parts, request, writer)

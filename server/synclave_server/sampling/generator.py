@@ -31,8 +31,8 @@ __all__ = ["PatientGenerator", "draw_rows", "tile_patients"]
 CPU_TILE: Final = 256
 """Patients per call of the network on a CPU: a tile's tensors stay in the cache of one core."""
 
-GPU_TILE_VALUES: Final = 2**23
-"""Values per tensor of a tile elsewhere: fills a large GPU, and 20,000 columns still need less than 4 GiB."""
+GPU_TILE_VALUES: Final = 2**24
+"""Values per tensor of a tile elsewhere: fills a large GPU, and a tile's tensors take 64 MiB each."""
 
 START, DRAW, FIRST_STEP = 0, 1, 16
 """Purposes of a patient's random numbers; 2 is :data:`synclave_server.sampling.labels.LABEL_ORDER`."""
