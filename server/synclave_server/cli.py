@@ -275,7 +275,7 @@ def sample(
         int | None,
         typer.Option(min=1, max=1024, help="Processes (default: one per GPU; on the CPU, by cores and patients)."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Patients per sign of progress.")] = 1024,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Patients per sign of progress.")] = 256,
     as_json: JsonOption = False,
 ) -> None:
     """Draw synthetic patients from a snapshot: exact label counts, the same bytes for any workers and batch size.

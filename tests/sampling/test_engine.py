@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synclave_server.sampling import engine
+from synclave_server.sampling import generator as generators
+from synclave_server.sampling import request as requests
 from synclave_server.sampling.engine import sample
 from synclave_server.sampling.generator import PatientGenerator, draw_rows, tile_patients
 from synclave_server.sampling.request import allot, resolve_request
@@ -214,6 +216,23 @@ def test_every_sampler_of_the_registry_can_be_asked_for(sampler: str) -> None:
     assert np.all(rows[:, 9:].sum(axis=1) == 1)
     assert 0.1 < rows[:, :9].mean() < 0.6
     assert request.network_calls >= 1
+
+
+def test_a_sampler_may_ask_for_many_levels_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def of_two_levels(denoise: Any, x: torch.Tensor, sigmas: torch.Tensor, *, noise: Any = None) -> torch.Tensor:
+        together = denoise(x[:, None].expand(-1, 2, -1), sigmas[:2, None])
+        alone = torch.stack([denoise(x, level) for level in sigmas[:2].tolist()], dim=1)
+        asked.append(torch.allclose(together, alone, atol=1e-5))
+        return x
+
+    registry = {**SAMPLERS, "two": of_two_levels}
+    monkeypatch.setattr(requests, "SAMPLERS", registry)
+    monkeypatch.setattr(generators, "SAMPLERS", registry)
+    generator = PatientGenerator(PLAN.model, LAYOUT, np.full(78, 0.1, np.float32), ANCHOR)
+    generator.features(ask(sampler="two", guidance=Decimal(1)), np.arange(5), np.arange(5) % 2)
+    assert asked == [True]
 
 
 def test_an_unknown_sampler_is_answered_with_the_known_ones() -> None:

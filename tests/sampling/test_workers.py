@@ -24,7 +24,7 @@ OPTIONS: dict[str, Any] = {"sampler": "ancestral", "steps": 3, "seed": 5}
 def jobs(**changes: Any) -> list[workers.Job]:
     patients = changes.pop("patients", 10**6)
     parts = PartStore(folder=Path("/nowhere"), width=12, groups=RowGroups(patients=patients, size=16_384))
-    options = {"devices": ["cpu"], "workers": None, "batch_size": 1024} | changes
+    options = {"devices": ["cpu"], "workers": None, "batch_size": 256} | changes
     return plan_jobs(Path("/snapshot"), "0" * 64, ask(patients=patients), parts, **options)
 
 
@@ -103,7 +103,7 @@ def test_the_cores_are_shared_out(
 
 def test_every_gpu_has_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers.torch.cuda, "device_count", lambda: 2)
-    assert [job.device for job in jobs(devices=["cuda:0", "cuda:1", "cuda:0"])] == ["cuda:0", "cuda:1"]
+    assert [job.device for job in jobs(devices=["cuda", "cuda:1", "cuda:0"])] == ["cuda:0", "cuda:1"]
     assert [job.device for job in jobs(devices=["cuda:0", "cuda:1"], workers=3)] == ["cuda:0", "cuda:1", "cuda:0"]
     with pytest.raises(ConfigurationError, match="at least one worker"):
         jobs(devices=["cuda:0", "cuda:1"], workers=1)

@@ -57,9 +57,13 @@ class RowGroups:
     def __len__(self) -> int:
         return -(-self.patients // self.size)
 
+    def count(self, group: int) -> int:
+        """How many patients a group has."""
+        return min(self.size, self.patients - group * self.size)
+
     def numbers(self, group: int) -> NDArray[np.int64]:
         """The numbers of a group's patients."""
-        return np.arange(group * self.size, min((group + 1) * self.size, self.patients))
+        return np.arange(self.count(group)) + group * self.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +106,7 @@ class PartStore:
 
     def _whole(self, group: int) -> bool:
         try:
-            return self._path(group).stat().st_size == len(self.groups.numbers(group)) * self._row_bytes
+            return self._path(group).stat().st_size == self.groups.count(group) * self._row_bytes
         except FileNotFoundError:
             return False
 

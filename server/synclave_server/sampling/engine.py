@@ -74,7 +74,7 @@ def sample(
     guidance: Decimal = Decimal(0),
     precision: Precision = "float32",
     cohort_format: str = "parquet",
-    batch_size: int = 1024,
+    batch_size: int = 256,
     devices: Sequence[str] = ("cpu",),
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -147,7 +147,7 @@ def sample(
         )
         finished = set(unfinished.parts.finished())
         missing = [group for group in range(len(groups)) if group not in finished]
-        done = sum(len(groups.numbers(group)) for group in finished)
+        done = sum(groups.count(group) for group in finished)
         unfinished.discard_joined()
         with (
             writer_format.writer(unfinished.joined, schema, _notes(schema, provenance)) as writer,

@@ -150,7 +150,8 @@ def plan_jobs(
     Raises:
         ConfigurationError: if there are fewer workers than devices.
     """
-    distinct = list(dict.fromkeys(devices))
+    places = [torch.device(name) for name in devices]
+    distinct = list(dict.fromkeys("cpu" if place.type == "cpu" else f"cuda:{place.index or 0}" for place in places))
     cores = torch.get_num_threads()
     on_cpu = device_kind(distinct) == "cpu"
     if workers is None:
@@ -180,16 +181,18 @@ def draw(jobs: Sequence[Job], snapshot: Snapshot, groups: Sequence[int]) -> Gene
     """Draw row groups and store their parts; close the iterator to stop early.
 
     Args:
-        jobs: one per worker; a single one is done in this process.
+        jobs: one per worker; a single one, or a single group, is done in this process.
         snapshot: of the jobs.
         groups: numbers of the row groups.
 
     Raises:
         SamplingError: if a worker fails or is killed.
     """
-    if len(jobs) == 1:
-        return _draw_here(jobs[0], snapshot, groups)
-    return _draw_elsewhere(jobs, groups)
+    useful = jobs[: len(groups)]
+    if len(useful) == 1:
+        yield from _draw_here(useful[0], snapshot, groups)
+    elif useful:
+        yield from _draw_elsewhere(useful, groups)
 
 
 def _draw_here(job: Job, snapshot: Snapshot, groups: Iterable[int]) -> Generator[Drawn]:
