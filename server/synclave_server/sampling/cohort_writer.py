@@ -156,7 +156,7 @@ class UnfinishedCohort:
                 yield cls(out, store)
             finally:
                 if folder.exists() and not store.finished():
-                    shutil.rmtree(folder)
+                    _remove(folder)
 
     @property
     def joined(self) -> Path:
@@ -168,7 +168,7 @@ class UnfinishedCohort:
         self.joined.replace(self._out)
         write_atomically(self._out.with_name(self._out.name + ".provenance.json"), provenance)
         _make_durable(self._out.parent)
-        shutil.rmtree(unfinished_folder(self._out))
+        _remove(unfinished_folder(self._out))
 
     def discard_joined(self) -> None:
         """Remove what an interrupted run had joined: files of that kind cannot be continued."""
@@ -271,6 +271,13 @@ def _errors_explained(out: Path) -> Iterator[None]:
         raise ConfigurationError(
             expected=f"to write {out}", found=error.strerror or str(error), remedy="Check the folder and the disk."
         ) from None
+
+
+def _remove(folder: Path) -> None:
+    """Remove the folder, also while a worker that outlived a killed run still puts a part into it."""
+    nameless = folder.with_name(f".{folder.name}.{os.getpid()}")
+    folder.rename(nameless)
+    shutil.rmtree(nameless)
 
 
 def _make_durable(folder: Path) -> None:

@@ -111,7 +111,7 @@ class PatientGenerator:
         """Draw patients.
 
         Args:
-            request: sampler, steps, seed and guidance.
+            request: sampler, steps, seed and guidance; its precision is for whoever makes the generator.
             patients: [n], patient numbers.
             labels: [n], their label numbers.
 

@@ -324,15 +324,17 @@ def _work(job: Job, connection: Connection) -> None:
     except (EOFError, ConnectionError):
         return  # whoever asked us is gone
     except SynclaveError as error:
-        connection.send(_Failure(expected=error.expected, found=error.found, remedy=error.remedy))
+        failure = _Failure(expected=error.expected, found=error.found, remedy=error.remedy)
     except OSError as error:
-        connection.send(
-            _Failure(
-                expected=f"to store patients in {job.parts.folder}",
-                found=error.strerror or str(error),
-                remedy="Finished parts are kept: the same command goes on. Check the disk.",
-            )
+        failure = _Failure(
+            expected=f"to store patients in {job.parts.folder}",
+            found=error.strerror or str(error),
+            remedy="Finished parts are kept: the same command goes on. Check the disk.",
         )
+    else:
+        return
+    with suppress(OSError):
+        connection.send(failure)
 
 
 @contextmanager
