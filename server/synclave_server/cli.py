@@ -9,9 +9,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import click
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperCommand, TyperOption
 
 from synclave_shared.audit import console as frame
 from synclave_shared.errors import ConfigurationError
@@ -41,6 +43,27 @@ class Modality(StrEnum):
     """Kinds of data the demo knows."""
 
     CODES = "codes"
+
+
+class NetworkPrecision(StrEnum):
+    """What a network computes in while patients are drawn."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class _SampleCommand(TyperCommand):
+    """Help that also lists what only modules with torch and pyarrow know: they load too slowly for every command."""
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from synclave_server.sampling.cohort_formats import FORMATS
+        from synclave_shared.diffusion.samplers import SAMPLERS
+
+        names = {"sampler": ", ".join(SAMPLERS), "cohort_format": ", ".join(FORMATS)}
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption) and parameter.name in names:
+                parameter.help = f"{parameter.help} There are: {names[parameter.name]}."
+        super().format_help(ctx, formatter)
 
 
 def _output(as_json: bool) -> Console:
@@ -220,11 +243,13 @@ def run(
     _show(document, as_json, lambda console: console.print(f"Snapshot: {escape(document['snapshot'])}", soft_wrap=True))
 
 
-@app.command()
+@app.command(cls=_SampleCommand)
 def sample(
     snapshot: Annotated[Path, typer.Option(help="Snapshot folder.", metavar="DIR")],
     patients: Annotated[int, typer.Option(min=1, max=1_000_000_000, help="How many synthetic patients.")],
-    out: Annotated[Path, typer.Option(help="Parquet file to write.", metavar="FILE.parquet")],
+    out: Annotated[
+        Path, typer.Option(help="What to write; an interrupted command goes on with it.", metavar="FILE.parquet")
+    ],
     label: Annotated[
         list[str] | None,
         typer.Option(
@@ -233,21 +258,30 @@ def sample(
         ),
     ] = None,
     more_labels: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
-    sampler: Annotated[str | None, typer.Option(help="ddim, heun or ancestral (default: heun).")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Name of the sampler (default: heun).", metavar="NAME")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Noise levels visited (default: 8).")] = None,
     guidance: Annotated[str, typer.Option(help="Weight of classifier-free guidance; 0 is none.")] = "0",
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Fixes all randomness; each patient has a stream.")
     ] = 0,
+    precision: Annotated[
+        NetworkPrecision, typer.Option(help="What the network computes in; bfloat16 is faster on most GPUs.")
+    ] = NetworkPrecision.FLOAT32,
+    cohort_format: Annotated[str, typer.Option("--format", help="Format of the output.", metavar="NAME")] = "parquet",
     device: Annotated[
-        list[str] | None, typer.Option(help="Torch device; repeat to share the work (default: cpu).")
+        list[str] | None, typer.Option(help="cpu, cuda or cuda:N; repeat to share the work (default: cpu).")
     ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, max=2**20, help="Patients at a time; changes no byte of the result.")
-    ] = 4096,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Processes (default: one per GPU; on the CPU, by cores and patients)."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Patients per sign of progress.")] = 256,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw synthetic patients from a snapshot: exact label counts, the same bytes for any batch size."""
+    """Draw synthetic patients from a snapshot: exact label counts, the same bytes for any workers and batch size.
+
+    Stopped or killed, the same command goes on from the last finished 16,384 patients and ends with the same bytes.
+    """
     from synclave_server.sample_view import run_sample
 
     document = run_sample(
@@ -259,7 +293,10 @@ def sample(
         steps=steps,
         guidance=_number(guidance, "--guidance"),
         seed=seed,
+        precision=precision.value,
+        cohort_format=cohort_format,
         devices=device or ["cpu"],
+        workers=workers,
         batch_size=batch_size,
         console=_output(as_json),
     )
@@ -267,7 +304,8 @@ def sample(
         document,
         as_json,
         lambda console: console.print(
-            f"{patients} synthetic patients, {document['network_calls']} network calls each: {escape(document['out'])}",
+            f"{patients} synthetic patients, {document['network_calls']} network calls each,"
+            f" {document['patients_per_second']:,.0f} per second: {escape(document['out'])}",
             soft_wrap=True,
         ),
     )

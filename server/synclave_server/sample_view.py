@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from synclave_server.snapshots import read_snapshot
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import ConfigurationError
+from synclave_shared.processes import stop_on_signals
+
+if TYPE_CHECKING:
+    from synclave_server.sampling.request import Precision
 
 __all__ = ["label_counts", "run_sample"]
 
@@ -83,35 +90,103 @@ def run_sample(
     steps: int | None,
     guidance: Decimal,
     seed: int,
+    precision: Precision,
+    cohort_format: str,
     devices: Sequence[str],
+    workers: int | None,
     batch_size: int,
     console: Console,
 ) -> dict[str, Any]:
-    """Draw patients with a progress bar; returns the provenance with the file's path.
+    """Draw patients with a progress bar; returns the provenance with the file's path and how fast it went.
 
     Raises:
         ConfigurationError: if the request cannot be fulfilled.
+        SamplingError: if a worker fails.
         SnapshotError: if the snapshot is damaged.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after a word about what is kept.
     """
+    from synclave_server.sampling.cohort_writer import unfinished_folder
     from synclave_server.sampling.engine import sample
     from synclave_server.sampling.request import DEFAULT_SAMPLER, DEFAULT_STEPS
-    from synclave_shared.diffusion.samplers import evaluations
 
     label = Schema.from_json_bytes(read_snapshot(snapshot).schema).label
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("patients", total=patients)
-        provenance = sample(
-            snapshot,
-            patients,
-            out=out,
-            label_counts=label_counts(labels, label.name, label.values, patients),
-            sampler=sampler or DEFAULT_SAMPLER,
-            steps=steps or DEFAULT_STEPS,
-            seed=seed,
-            guidance=guidance,
-            batch_size=batch_size,
-            devices=devices,
-            progress=lambda done, _: progress.update(task, completed=done),
+    with stop_on_signals(), _Pace(console, patients) as pace:
+        try:
+            provenance = sample(
+                snapshot,
+                patients,
+                out=out,
+                label_counts=label_counts(labels, label.name, label.values, patients),
+                sampler=sampler or DEFAULT_SAMPLER,
+                steps=steps or DEFAULT_STEPS,
+                seed=seed,
+                guidance=guidance,
+                precision=precision,
+                cohort_format=cohort_format,
+                batch_size=batch_size,
+                devices=devices,
+                workers=workers,
+                progress=pace.report,
+            )
+        except KeyboardInterrupt:
+            if unfinished_folder(out).exists():
+                console.print(
+                    f"Finished parts are kept in {escape(str(unfinished_folder(out)))}: the same command goes on from"
+                    " there. Remove the folder to give them up.",
+                    soft_wrap=True,
+                    highlight=False,
+                )
+            raise
+    return {
+        "out": str(out.resolve()),
+        "network_calls": provenance.request.network_calls,
+        "resumed_patients": pace.resumed,
+        "patients_per_second": round(pace.patients_per_second, 1),
+        **provenance.model_dump(mode="json"),
+    }
+
+
+class _Pace:
+    """A progress bar with patients per second and the time left, both of this run alone.
+
+    Attributes:
+        resumed: patients that an interrupted run had drawn.
+    """
+
+    def __init__(self, console: Console, patients: int) -> None:
+        self._bar = Progress(
+            TextColumn("patients"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[pace]}"),
+            console=console,
+            transient=True,
         )
-    calls = evaluations(provenance.request.sampler, provenance.request.steps)
-    return {"out": str(out.resolve()), "network_calls": calls, **provenance.model_dump(mode="json")}
+        self._task = self._bar.add_task("patients", total=patients, pace="")
+        self._started: float | None = None
+        self._seconds = 0.0
+        self._done = 0
+        self.resumed = 0
+
+    def __enter__(self) -> _Pace:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        if self._started is not None:
+            self._seconds = time.monotonic() - self._started
+
+    @property
+    def patients_per_second(self) -> float:
+        """Patients of this run per second since its models were asked for; 0 before the first."""
+        return (self._done - self.resumed) / self._seconds if self._seconds else 0.0
+
+    def report(self, done: int, patients: int) -> None:
+        """Show how many patients are done; the first call says with how many this run begins."""
+        if self._started is None:
+            self._started, self.resumed = time.monotonic(), done
+        self._done, self._seconds = done, time.monotonic() - self._started
+        pace = self.patients_per_second
+        left = f", {timedelta(seconds=round((patients - done) / pace))} left" if pace else ""
+        self._bar.update(self._task, completed=done, pace=f"{pace:,.0f} per second{left}" if pace else "")

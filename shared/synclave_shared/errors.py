@@ -9,6 +9,7 @@
     ├── ClippingError            a network or loss whose gradients cannot be bounded per patient
     ├── DataError                patient data that does not fit its schema
     ├── SnapshotError            a stored model that is missing, damaged or of another plan
+    ├── SamplingError            synthetic patients that could not be drawn to the end
     ├── LedgerError              a ledger that cannot be read, extended or trusted
     ├── JournalError             a site's journal that cannot be read or written
     ├── ProtocolError            a message that is malformed, oversized or out of order
@@ -36,6 +37,7 @@ __all__ = [
     "PlanError",
     "PolicyRefusal",
     "ProtocolError",
+    "SamplingError",
     "SchemaError",
     "SnapshotError",
     "SynclaveError",
@@ -111,6 +113,12 @@ class SnapshotError(SynclaveError):
     """A stored model that is missing, damaged or belongs to another plan."""
 
     code = "snapshot"
+
+
+class SamplingError(SynclaveError):
+    """Synthetic patients that could not be drawn to the end; finished parts are kept."""
+
+    code = "sampling"
 
 
 class LedgerError(SynclaveError):

@@ -6,51 +6,30 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synclave_server.aggregate import ServerState
 from synclave_server.sampling import engine
-from synclave_server.sampling.engine import PatientGenerator, draw_rows, sample
+from synclave_server.sampling import generator as generators
+from synclave_server.sampling import request as requests
+from synclave_server.sampling.engine import sample
+from synclave_server.sampling.generator import PatientGenerator, draw_rows, tile_patients
 from synclave_server.sampling.request import allot, resolve_request
-from synclave_server.snapshots import write_snapshot
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.patient_table import read_patient_table
-from synclave_shared.errors import ConfigurationError, SnapshotError
-from synclave_shared.models.codes import build_code_denoiser, parameter_vector
+from synclave_shared.diffusion.samplers import SAMPLERS
+from synclave_shared.errors import ConfigurationError, SamplingError, SnapshotError
 from tests.models.small import LAYOUT, small_plan, small_schema
+from tests.sampling.stored import ANCHOR
 
 SCHEMA = small_schema()
 PLAN = small_plan()
-ANCHOR = np.log(np.array([[0.2] * 9 + [0.5, 0.3, 0.2], [0.4] * 9 + [0.2, 0.2, 0.6]], np.float32))
-ANCHOR[:, :9] -= np.log1p(-np.exp(ANCHOR[:, :9]))
-
-
-@pytest.fixture(scope="module")
-def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with a strong positive coupling of codes 0 and 1."""
-    model = parameter_vector(build_code_denoiser(LAYOUT))
-    model[1] = 1.0
-    folder = tmp_path_factory.mktemp("run") / "snapshot"
-    write_snapshot(
-        folder,
-        plan=PLAN,
-        schema=SCHEMA.to_json_bytes(),
-        round_number=2,
-        model=model,
-        anchor=ANCHOR,
-        label_shares=np.array([0.7, 0.3], np.float32),
-        server_state=ServerState(np.zeros(0), np.zeros(0)),
-        sites=("north", "south"),
-        aggregate_digest="0" * 64,
-        ledger_index=9,
-    )
-    return folder
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"batch_size": 1}, {"batch_size": 256}, {"batch_size": 300}, {"devices": ("cpu", "cpu", "cpu")}],
+    [{"batch_size": 1}, {"batch_size": 300}, {"batch_size": 4096}, {"devices": ("cpu", "cpu", "cpu")}],
 )
 @pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
 def test_the_file_has_the_same_bytes_for_any_batch_size_and_number_of_devices(
@@ -131,7 +110,7 @@ def test_provenance_is_in_the_file_and_beside_it(snapshot: Path, tmp_path: Path)
 def test_progress_ends_with_everybody(snapshot: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     sample(snapshot, 700, out=tmp_path / "o.parquet", batch_size=256, steps=1, progress=lambda *done: seen.append(done))
-    assert seen == [(256, 700), (512, 700), (700, 700)]
+    assert seen == [(0, 700), (256, 700), (512, 700), (700, 700)]
 
 
 @pytest.mark.parametrize(
@@ -148,6 +127,10 @@ def test_progress_ends_with_everybody(snapshot: Path, tmp_path: Path) -> None:
         {"batch_size": 0},
         {"devices": ()},
         {"devices": ("abacus",)},
+        {"devices": ("cuda:99",)},
+        {"devices": ("meta",)},
+        {"precision": "float16"},
+        {"cohort_format": "papyrus"},
         {"out": "out.csv"},
     ],
 )
@@ -171,7 +154,7 @@ def test_a_failure_half_way_leaves_the_old_file(
         raise RuntimeError("device lost")
 
     monkeypatch.setattr(PatientGenerator, "features", broken)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(SamplingError, match="device lost"):
         sample(snapshot, 10, out=out)
     assert out.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [out]
@@ -217,7 +200,82 @@ def test_every_drawn_row_has_one_value_per_group_with_the_right_frequencies() ->
     """20,000 rows; 4.5 standard errors."""
     rng = np.random.default_rng(0)
     probabilities = np.tile(np.array([0.1] * 9 + [0.7, 0.0, 0.3]), (20_000, 1))
-    rows = draw_rows(probabilities, rng.uniform(size=probabilities.shape), LAYOUT)
+    uniform = torch.from_numpy(rng.uniform(size=probabilities.shape))
+    rows = draw_rows(torch.from_numpy(probabilities).float(), uniform, LAYOUT).numpy()
     assert np.all(rows[:, 9:].sum(axis=1) == 1)
     assert rows[:, 10].sum() == 0
     assert np.abs(rows.mean(axis=0) - probabilities[0]).max() < 4.5 * np.sqrt(0.25 / 20_000)
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_every_sampler_of_the_registry_can_be_asked_for(sampler: str) -> None:
+    request = ask(patients=300, sampler=sampler)
+    rows = PatientGenerator(PLAN.model, LAYOUT, np.full(78, 0.1, np.float32), ANCHOR).features(
+        request, np.arange(300), np.arange(300) % 2
+    )
+    assert np.all(rows[:, 9:].sum(axis=1) == 1)
+    assert 0.1 < rows[:, :9].mean() < 0.6
+    assert request.network_calls >= 1
+
+
+def test_a_sampler_may_ask_for_many_levels_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def of_two_levels(denoise: Any, x: torch.Tensor, sigmas: torch.Tensor, *, noise: Any = None) -> torch.Tensor:
+        together = denoise(x[:, None].expand(-1, 2, -1), sigmas[:2, None])
+        alone = torch.stack([denoise(x, level) for level in sigmas[:2].tolist()], dim=1)
+        asked.append(torch.allclose(together, alone, atol=1e-5))
+        return x
+
+    registry = {**SAMPLERS, "two": of_two_levels}
+    monkeypatch.setattr(requests, "SAMPLERS", registry)
+    monkeypatch.setattr(generators, "SAMPLERS", registry)
+    generator = PatientGenerator(PLAN.model, LAYOUT, np.full(78, 0.1, np.float32), ANCHOR)
+    generator.features(ask(sampler="two", guidance=Decimal(1)), np.arange(5), np.arange(5) % 2)
+    assert asked == [True]
+
+
+def test_an_unknown_sampler_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        ask(sampler="magic")
+    assert all(name in refused.value.expected for name in SAMPLERS)
+
+
+def test_guidance_doubles_the_network_calls() -> None:
+    assert ask(guidance=Decimal(2)).network_calls == 2 * ask().network_calls
+
+
+def test_the_network_in_bfloat16_draws_almost_the_same_patients_and_says_so(snapshot: Path, tmp_path: Path) -> None:
+    """Its error of 2**-8 in a correction moves a coin's side for few patients; prevalences stay."""
+    model = np.random.default_rng(0).normal(0, 0.3, 78).astype(np.float32)
+    numbers, labels = np.arange(4096), np.arange(4096) % 2
+    exact, reduced = (
+        PatientGenerator(PLAN.model, LAYOUT, model, ANCHOR, "cpu", precision)
+        .features(ask(precision=precision), numbers, labels)
+        .astype(float)
+        for precision in ("float32", "bfloat16")
+    )
+    assert 0 < np.abs(exact - reduced).mean() < 0.02
+    assert np.abs(exact.mean(axis=0) - reduced.mean(axis=0)).max() < 0.01
+    provenance = sample(snapshot, 10, out=tmp_path / "out.parquet", precision="bfloat16")
+    assert provenance.request.precision == "bfloat16"
+
+
+def test_tiles_fill_a_gpu_and_fit_into_its_memory() -> None:
+    assert tile_patients("cpu", 619) == tile_patients("cpu", 20_000) == 256
+    assert [tile_patients("cuda", width) for width in (12, 619, 1782, 20_000, 10**6)] == [8192, 8192, 8192, 512, 256]
+
+
+def test_without_a_compiler_the_plain_network_is_used_with_a_notice(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_compiler(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no working C compiler\nand much more")
+
+    generator = PatientGenerator(PLAN.model, LAYOUT, np.full(78, 0.1, np.float32), ANCHOR)
+    request, numbers, labels = ask(), np.arange(300), np.arange(300) % 2
+    before = generator.features(request, numbers, labels)
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    generator._compile(request, numbers[:256], labels[:256])
+    assert caplog.messages == ["Sampling on cpu without torch.compile, which is slower: no working C compiler"]
+    assert np.array_equal(generator.features(request, numbers, labels), before)

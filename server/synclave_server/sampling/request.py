@@ -8,14 +8,18 @@ from typing import Annotated, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from synclave_server.sampling.philox import MAX_PATIENTS
 from synclave_shared.canonical import ExactDecimal, FrozenModel, canonical_bytes, sha256_hex
+from synclave_shared.diffusion.samplers import SAMPLERS, evaluations
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.plan import explain_validation
 
-__all__ = ["DEFAULT_SAMPLER", "DEFAULT_STEPS", "SampleRequest", "allot", "resolve_request"]
+__all__ = ["DEFAULT_SAMPLER", "DEFAULT_STEPS", "Precision", "SampleRequest", "allot", "resolve_request"]
+
+Precision = Literal["float32", "bfloat16"]
+"""What the network computes in. Posteriors and draws are always float32 or better."""
 
 DEFAULT_SAMPLER: Final = "heun"
 DEFAULT_STEPS: Final = 8
@@ -28,6 +32,12 @@ MAX_GUIDANCE: Final = 100
 """Beyond it every code that the label makes likelier is certain."""
 
 
+def _known_sampler(name: str) -> str:
+    if name not in SAMPLERS:
+        raise ValueError(f"{name!r} is none of {', '.join(SAMPLERS)}")
+    return name
+
+
 class SampleRequest(FrozenModel):
     """A resolved request; with a snapshot it fixes every synthetic patient.
 
@@ -37,18 +47,25 @@ class SampleRequest(FrozenModel):
         steps: noise levels visited; the last one is where the clean row is drawn.
         seed: fixes all randomness.
         guidance: weight of classifier-free guidance; 0 is plain conditional sampling.
+        precision: what the network computes in.
     """
 
     label_counts: dict[str, Annotated[int, Field(ge=0)]]
-    sampler: Literal["ddim", "heun", "ancestral"]
+    sampler: Annotated[str, AfterValidator(_known_sampler)]
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     seed: Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
     guidance: Annotated[ExactDecimal, Field(ge=0, le=MAX_GUIDANCE)]
+    precision: Precision = "float32"
 
     @property
     def patients(self) -> int:
         """How many patients are asked for."""
         return sum(self.label_counts.values())
+
+    @property
+    def network_calls(self) -> int:
+        """Calls of the network for one patient; guidance asks twice each time."""
+        return evaluations(self.sampler, self.steps) * (2 if self.guidance else 1)
 
     @property
     def digest(self) -> str:
@@ -76,6 +93,7 @@ def resolve_request(
     steps: int,
     seed: int,
     guidance: Decimal,
+    precision: str = "float32",
 ) -> SampleRequest:
     """Check a request and fill in label counts.
 
@@ -88,6 +106,7 @@ def resolve_request(
         steps: noise levels visited.
         seed: 0 <= seed < 2**64.
         guidance: weight of classifier-free guidance.
+        precision: what the network computes in.
 
     Raises:
         ConfigurationError: if a label value or the sampler is unknown, the counts do not add up, or a number is out of
@@ -119,11 +138,12 @@ def resolve_request(
                 "steps": steps,
                 "seed": str(seed),
                 "guidance": guidance,
+                "precision": precision,
             }
         )
     except ValidationError as error:
         raise _refused(
-            "sampler ddim, heun or ancestral, steps from 1, guidance from 0",
+            f"a sampler of {', '.join(SAMPLERS)}, steps from 1, guidance from 0, precision float32 or bfloat16",
             explain_validation(error),
             "Correct the request.",
         ) from None

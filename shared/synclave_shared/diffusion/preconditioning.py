@@ -23,6 +23,7 @@ __all__ = [
     "LOGIT_BOUND",
     "Network",
     "column_scale",
+    "corrected_logits",
     "independent_logits",
     "posterior_logits",
     "posterior_mean",
@@ -128,7 +129,27 @@ def posterior_logits(
         [B, K, D].
     """
     row = prior[labels][:, None, :]
-    independent = independent_logits(x, sigma, row, layout)
     scale = column_scale(prior, layout)
-    evidence = scale * (posterior_mean(independent, layout) - posterior_mean(row, layout))
+    return corrected_logits(network, x, sigma, row, posterior_mean(row, layout), scale, layout)
+
+
+def corrected_logits(
+    network: Network, x: Tensor, sigma: Tensor, prior: Tensor, mean: Tensor, scale: Tensor, layout: CodeLayout
+) -> Tensor:
+    """:func:`posterior_logits` for whoever calls it often with the same prior, and so computes what hangs on it once.
+
+    Args:
+        network: predicts the correction.
+        x: [B, K, D], noisy rows.
+        sigma: [B, K], noise levels.
+        prior: broadcastable to [B, K, D], each patient's row of :func:`prior_logits`.
+        mean: as ``prior``, its :func:`posterior_mean`.
+        scale: [D], from :func:`column_scale`.
+        layout: columns.
+
+    Returns:
+        [B, K, D].
+    """
+    independent = independent_logits(x, sigma, prior, layout)
+    evidence = scale * (posterior_mean(independent, layout) - mean)
     return (independent + scale * network(evidence)).clamp(-LOGIT_BOUND, LOGIT_BOUND)

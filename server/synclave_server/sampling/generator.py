@@ -1,0 +1,208 @@
+"""A trained model on one device: patient numbers and labels in, rows out.
+
+Every patient has random numbers of its own (:mod:`synclave_server.sampling.philox`), and the network is always called
+on tiles of one shape, the last one padded, by one thread, because matrix products of another shape or split over
+threads may round differently. So a row depends on its patient's number and label and on the kind of device alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from synclave_server.sampling.philox import PatientRandomness
+from synclave_server.sampling.request import Precision, SampleRequest
+from synclave_shared.diffusion.guidance import guided_logits
+from synclave_shared.diffusion.preconditioning import column_scale, corrected_logits, posterior_mean, prior_logits
+from synclave_shared.diffusion.samplers import SAMPLERS
+from synclave_shared.diffusion.schedules import karras_sigmas
+from synclave_shared.models.codes import SymmetricCoupling, build_code_denoiser, load_parameter_vector
+from synclave_shared.models.layout import CodeLayout
+from synclave_shared.plan import ModelSpec
+
+__all__ = ["PatientGenerator", "draw_rows", "tile_patients"]
+
+CPU_TILE: Final = 256
+"""Patients per call of the network on a CPU: a tile's tensors stay in the cache of one core."""
+
+GPU_TILE_VALUES: Final = 2**24
+"""Values per tensor of a tile elsewhere: fills a large GPU, and a tile's tensors take 64 MiB each."""
+
+START, DRAW, FIRST_STEP = 0, 1, 16
+"""Purposes of a patient's random numbers; 2 is :data:`synclave_server.sampling.labels.LABEL_ORDER`."""
+
+log = logging.getLogger(__name__)
+
+
+def tile_patients(kind: str, width: int) -> int:
+    """Patients per call of the network. Part of the definition of the output: do not change it lightly.
+
+    Args:
+        kind: type of device, such as ``cpu`` or ``cuda``.
+        width: number of columns D.
+    """
+    if kind == "cpu":
+        return CPU_TILE
+    return int(min(8192, max(CPU_TILE, 1 << (GPU_TILE_VALUES // width).bit_length() - 1)))
+
+
+class _Coupling(nn.Module):
+    """A symmetric coupling that will not be trained again: its matrix is laid out once and not in every call."""
+
+    matrix: Tensor
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("matrix", matrix)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values @ self.matrix
+
+
+class PatientGenerator:
+    """A trained model on one device.
+
+    Args:
+        spec: the model's numbers.
+        layout: columns and label values.
+        model: parameters, float32 [P].
+        anchor: logits, float32 [L, D], or None.
+        device: where to compute. On CUDA the first tile compiles the model, if that works.
+        precision: of the network.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        layout: CodeLayout,
+        model: NDArray[np.float32],
+        anchor: NDArray[np.float32] | None,
+        device: torch.device | str = "cpu",
+        precision: Precision = "float32",
+    ) -> None:
+        self._spec, self._layout, self._device = spec, layout, torch.device(device)
+        self._reduced = precision == "bfloat16"
+        self.tile = tile_patients(self._device.type, layout.width)
+        network = build_code_denoiser(layout).eval()
+        load_parameter_vector(network, model)
+        self._network: nn.Module = network.to(self._device)
+        with torch.inference_mode():
+            for name, module in list(network.named_modules()):
+                if isinstance(module, SymmetricCoupling):
+                    matrix = module.matrix().to(torch.bfloat16 if self._reduced else torch.float32)
+                    self._network.set_submodule(name, _Coupling(matrix))
+            logits = np.zeros((layout.label_values, layout.width), np.float32) if anchor is None else anchor
+            self._prior = prior_logits(torch.from_numpy(np.array(logits)), layout).to(self._device)
+            self._prior_mean = posterior_mean(self._prior, layout)
+            self._scale = column_scale(self._prior, layout)
+        self._posterior, self._normal, self._draw = self._expected_rows, self._normal_rows, self._drawn_rows
+        self._compile_at_first = self._device.type == "cuda"
+        self._compiling = threading.Lock()
+
+    def features(
+        self, request: SampleRequest, patients: NDArray[np.int64], labels: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        """Draw patients.
+
+        Args:
+            request: sampler, steps, seed and guidance; its precision is for whoever makes the generator.
+            patients: [n], patient numbers.
+            labels: [n], their label numbers.
+
+        Returns:
+            uint8 [n, D]; each row depends on its own number and label alone.
+        """
+        rows = np.empty((len(patients), self._layout.width), np.uint8)
+        for start in range(0, len(patients), self.tile):
+            part = slice(start, start + self.tile)
+            size = len(patients[part])
+            padding = (0, self.tile - size)
+            numbers = np.pad(patients[part], padding, mode="edge")
+            given = np.pad(labels[part], padding, mode="edge")
+            with self._compiling:
+                if self._compile_at_first:
+                    self._compile(request, numbers, given)
+            rows[part] = self._tile(request, numbers, given)[:size].cpu().numpy()
+        return rows
+
+    @torch.inference_mode()
+    def _tile(self, request: SampleRequest, numbers: NDArray[np.int64], labels: NDArray[np.int64]) -> Tensor:
+        randomness = PatientRandomness(int(request.seed))
+        patients = torch.from_numpy(numbers).to(self._device)
+        given = torch.from_numpy(labels).to(self._device)
+        prior, mean = self._prior[given], self._prior_mean[given]
+        weight = float(request.guidance)
+
+        def normal(purpose: int) -> Tensor:
+            return self._normal(randomness, patients, torch.tensor(purpose, device=self._device))
+
+        def probabilities(x: Tensor, sigma: float | Tensor) -> Tensor:
+            # A sampler asks for rows of one level, x [n, D], or of K levels at once, x [n, K, D] and sigma [K, 1].
+            levels = torch.as_tensor(sigma, dtype=torch.float32, device=self._device).reshape(1, -1)
+            rows = x if x.ndim == 3 else x[:, None]
+            return self._posterior(rows, levels.expand(rows.shape[:2]), prior, mean, weight).reshape(x.shape)
+
+        sigmas = karras_sigmas(float(self._spec.sigma_min), float(self._spec.sigma_max), request.steps)
+        start = mean + float(sigmas[0]) * normal(START)
+        end = SAMPLERS[request.sampler](probabilities, start, sigmas, noise=lambda step: normal(FIRST_STEP + step))
+        return self._draw(randomness, patients, probabilities(end, float(sigmas[-1])))
+
+    def _expected_rows(self, x: Tensor, levels: Tensor, prior: Tensor, mean: Tensor, weight: float) -> Tensor:
+        """Posterior means [n, K, D] of noisy rows; ``levels`` [n, K], ``prior`` and ``mean`` [n, D]."""
+        logits = self._logits(x, levels, prior[:, None], mean[:, None])
+        if weight:
+            logits = guided_logits(logits, self._logits(x, levels, self._prior[-1], self._prior_mean[-1]), weight)
+        return posterior_mean(logits, self._layout)
+
+    def _logits(self, x: Tensor, levels: Tensor, prior: Tensor, mean: Tensor) -> Tensor:
+        return corrected_logits(self._correction, x, levels, prior, mean, self._scale, self._layout)
+
+    def _correction(self, evidence: Tensor) -> Tensor:
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._reduced):
+            correction: Tensor = self._network(evidence)
+        return correction.float()
+
+    def _normal_rows(self, randomness: PatientRandomness, patients: Tensor, purpose: Tensor) -> Tensor:
+        return randomness.normal(patients, self._layout.width, purpose)
+
+    def _drawn_rows(self, randomness: PatientRandomness, patients: Tensor, probabilities: Tensor) -> Tensor:
+        return draw_rows(probabilities, randomness.uniform(patients, self._layout.width, DRAW), self._layout)
+
+    def _compile(self, request: SampleRequest, numbers: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
+        """Replace the tile's three steps by compiled ones if that works for this tile; all others have its shape."""
+        plain = self._posterior, self._normal, self._draw
+        try:
+            self._posterior, self._normal, self._draw = (torch.compile(step, dynamic=False) for step in plain)
+            self._tile(request, numbers, labels)
+        except (RuntimeError, ImportError, OSError) as error:
+            self._posterior, self._normal, self._draw = plain
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            log.warning("Sampling on %s without torch.compile, which is slower: %s", self._device, reason)
+        self._compile_at_first = False
+
+
+def draw_rows(probabilities: Tensor, uniform: Tensor, layout: CodeLayout) -> Tensor:
+    """Draw clean rows from posteriors: a coin per code, one value per one-hot group.
+
+    Args:
+        probabilities: [n, D].
+        uniform: float64 [n, D], numbers inside (0, 1); a one-hot group uses its first.
+        layout: columns.
+
+    Returns:
+        uint8 [n, D].
+    """
+    rows = (uniform < probabilities).to(torch.uint8)
+    for start, stop in layout.categories:
+        cumulative = probabilities[:, start:stop].double().cumsum(dim=1)
+        threshold = uniform[:, start : start + 1] * cumulative[:, -1:]
+        # A value of no probability is never drawn: its sum equals that of the value before it.
+        chosen = (cumulative <= threshold).sum(dim=1, keepdim=True).clamp_(max=stop - start - 1)
+        rows[:, start:stop] = torch.zeros_like(rows[:, start:stop]).scatter_(1, chosen, 1)
+    return rows

@@ -1,0 +1,92 @@
+"""``synclave sample`` as a person calls it."""
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from synclave_server.cli import app
+from synclave_server.sample_view import run_sample
+from synclave_server.sampling import engine
+from synclave_server.sampling.cohort_formats import FORMATS
+from synclave_server.sampling.cohort_writer import unfinished_folder
+from synclave_shared.audit.console import run
+from synclave_shared.diffusion.samplers import SAMPLERS
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:
+    with pytest.raises(SystemExit) as left:
+        run(app, ["sample", *(str(argument) for argument in arguments)])
+    assert left.value.code == code
+    return capsys.readouterr().out
+
+
+def test_the_document_has_the_provenance_and_the_pace(
+    snapshot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.parquet"
+    options = ["--snapshot", snapshot, "--out", out, "--patients", 300, "--steps", 2, "--json"]
+    document = json.loads(answer(capsys, *options, "--label", "outcome=yes:7", "--label", "outcome=no"))
+    beside = json.loads(Path(f"{out}.provenance.json").read_bytes())
+    assert {name: document[name] for name in beside} == beside
+    assert document["request"]["label_counts"] == {"no": 293, "yes": 7}
+    assert document["network_calls"] == 3
+    assert document["patients_per_second"] > 0
+    assert document["resumed_patients"] == 0
+
+
+def test_help_and_refusal_list_samplers_and_formats(
+    snapshot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    text = answer(capsys, "--help")
+    assert ", ".join(SAMPLERS) in text
+    assert ", ".join(FORMATS) in text
+    options = ["--snapshot", snapshot, "--out", tmp_path / "out.parquet", "--patients", 3, "--json"]
+    refused = json.loads(answer(capsys, *options, "--sampler", "magic", code=1))["error"]
+    assert ", ".join(SAMPLERS) in refused["expected"]
+    refused = json.loads(answer(capsys, *options, "--format", "papyrus", code=1))["error"]
+    assert ", ".join(FORMATS) in refused["expected"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_person_sees_pace_and_time_left_and_after_an_interruption_where_to_go_on(
+    snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "ROW_GROUP_PATIENTS", 512)
+    options: dict[str, Any] = {
+        "out": tmp_path / "out.parquet",
+        "labels": (),
+        "sampler": "ddim",
+        "steps": 2,
+        "guidance": 0,
+        "seed": 1,
+        "precision": "float32",
+        "cohort_format": "parquet",
+        "devices": ["cpu"],
+        "workers": 1,
+        "batch_size": 256,
+    }
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=True, width=200)
+    with monkeypatch.context() as patch:
+        join = engine._Joiner.join
+
+        def interrupted(self: Any, finished: set[int], limit: int) -> None:
+            join(self, finished, limit)
+            if len(finished) == 3:
+                raise KeyboardInterrupt
+
+        patch.setattr(engine._Joiner, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_sample(snapshot, 3000, console=console, **options)
+    assert str(unfinished_folder(options["out"])) in screen.getvalue()
+    assert "the same command goes on" in screen.getvalue()
+    document = run_sample(snapshot, 3000, console=console, **options)
+    assert document["resumed_patients"] == 3 * 512
+    assert "3000/3000" in screen.getvalue()
+    assert "per second" in screen.getvalue()
+    assert "left" in screen.getvalue()
