@@ -100,10 +100,11 @@ def moved(batch: Any, device: torch.device) -> Any:
 def code_denoiser(patients: int = 256) -> Workload:
     """The project's own model of codes, on the embedded schema."""
     layout = CodeLayout.of(Schema.load(SCHEMA))
-    network = build_code_denoiser(layout)
+    spec = ModelSpec()
+    network = build_code_denoiser(layout, spec)
+    assert network.coupling is not None
     with torch.no_grad():
         network.coupling.weight.normal_(std=0.05)
-    spec = ModelSpec()
     prior = prior_logits(torch.randn(layout.label_values, layout.width), layout)
 
     def loss(network: Any, batch: Any) -> Tensor:

@@ -80,15 +80,16 @@ def initial_model(plan: TrainPlan, schema: Schema) -> InitialModel:
     """The untrained model of a plan: public, the same at every start."""
     # torch takes seconds to load; whoever imports this module for its names alone need not wait.
     from synclave_shared.models.anchor import anchor_from_marginals, marginals_size
-    from synclave_shared.models.codes import anchor_size, build_code_denoiser, parameter_vector
+    from synclave_shared.models.codes import anchor_size, build_code_denoiser
     from synclave_shared.models.layout import CodeLayout
+    from synclave_shared.models.parameters import parameter_vector
 
     def anchor(sums: NDArray[np.float64], noise_std: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         estimate = anchor_from_marginals(sums, schema, noise_std)
         return estimate.logits, estimate.label_shares.astype(np.float32)
 
     return InitialModel(
-        parameters=parameter_vector(build_code_denoiser(CodeLayout.of(schema))),
+        parameters=parameter_vector(build_code_denoiser(CodeLayout.of(schema), plan.model)),
         anchor_size=anchor_size(schema),
         marginals_size=marginals_size(schema),
         anchor=anchor,

@@ -57,9 +57,10 @@ class _SampleCommand(TyperCommand):
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from synclave_server.sampling.cohort_formats import FORMATS
-        from synclave_shared.diffusion.samplers import SAMPLERS
+        from synclave_server.sampling.request import samplers_of
 
-        names = {"sampler": ", ".join(SAMPLERS), "cohort_format": ", ".join(FORMATS)}
+        samplers = f"{', '.join(samplers_of('gaussian'))}; of masked models {', '.join(samplers_of('masked'))}"
+        names = {"sampler": samplers, "cohort_format": ", ".join(FORMATS)}
         for parameter in self.params:
             if isinstance(parameter, TyperOption) and parameter.name in names:
                 parameter.help = f"{parameter.help} There are: {names[parameter.name]}."
@@ -247,9 +248,7 @@ def run(
 def sample(
     snapshot: Annotated[Path, typer.Option(help="Snapshot folder.", metavar="DIR")],
     patients: Annotated[int, typer.Option(min=1, max=1_000_000_000, help="How many synthetic patients.")],
-    out: Annotated[
-        Path, typer.Option(help="What to write; an interrupted command goes on with it.", metavar="FILE.parquet")
-    ],
+    out: Annotated[Path, typer.Option(help="What to write; an interrupted command goes on with it.", metavar="OUT")],
     label: Annotated[
         list[str] | None,
         typer.Option(
@@ -258,8 +257,10 @@ def sample(
         ),
     ] = None,
     more_labels: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
-    sampler: Annotated[str | None, typer.Option(help="Name of the sampler (default: heun).", metavar="NAME")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Noise levels visited (default: 8).")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="Name of the sampler (default: unipc, or masked).", metavar="NAME")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Noise levels visited (default: 10).")] = None,
     guidance: Annotated[str, typer.Option(help="Weight of classifier-free guidance; 0 is none.")] = "0",
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Fixes all randomness; each patient has a stream.")
@@ -267,6 +268,9 @@ def sample(
     precision: Annotated[
         NetworkPrecision, typer.Option(help="What the network computes in; bfloat16 is faster on most GPUs.")
     ] = NetworkPrecision.FLOAT32,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated/--uncalibrated", help="Bring prevalences back to the measured ones.")
+    ] = True,
     cohort_format: Annotated[str, typer.Option("--format", help="Format of the output.", metavar="NAME")] = "parquet",
     device: Annotated[
         list[str] | None, typer.Option(help="cpu, cuda or cuda:N; repeat to share the work (default: cpu).")
@@ -294,6 +298,7 @@ def sample(
         guidance=_number(guidance, "--guidance"),
         seed=seed,
         precision=precision.value,
+        calibrated=calibrated,
         cohort_format=cohort_format,
         devices=device or ["cpu"],
         workers=workers,

@@ -91,6 +91,7 @@ def run_sample(
     guidance: Decimal,
     seed: int,
     precision: Precision,
+    calibrated: bool,
     cohort_format: str,
     devices: Sequence[str],
     workers: int | None,
@@ -107,7 +108,6 @@ def run_sample(
     """
     from synclave_server.sampling.cohort_writer import unfinished_folder
     from synclave_server.sampling.engine import sample
-    from synclave_server.sampling.request import DEFAULT_SAMPLER, DEFAULT_STEPS
 
     label = Schema.from_json_bytes(read_snapshot(snapshot).schema).label
     with stop_on_signals(), _Pace(console, patients) as pace:
@@ -117,11 +117,12 @@ def run_sample(
                 patients,
                 out=out,
                 label_counts=label_counts(labels, label.name, label.values, patients),
-                sampler=sampler or DEFAULT_SAMPLER,
-                steps=steps or DEFAULT_STEPS,
+                sampler=sampler,
+                steps=steps,
                 seed=seed,
                 guidance=guidance,
                 precision=precision,
+                calibrated=calibrated,
                 cohort_format=cohort_format,
                 batch_size=batch_size,
                 devices=devices,

@@ -47,6 +47,9 @@ MAX_EXPECTED_BATCH = 2**17
 MARGINALS_ROUND = 0
 """Round 0 is the one-shot release of noisy marginals; rounds 1 to ``federation.rounds`` train."""
 
+MOST_COUPLED: Final = 4096
+"""Couplings are the square of the columns: 8.4 M parameters, of which a patient's gradient is one outer product."""
+
 ADAM_LEARNING_RATE = 0.002
 LARGEST_LEARNING_RATE = 16.0
 """For gradients of clip norm 1; without noise, larger steps fit the examples no better."""
@@ -62,9 +65,13 @@ PublicKeyText = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
 
 
 class ModelSpec(FrozenModel):
-    """The code denoiser: predicts Bernoulli and categorical posteriors of a row seen at a noise level.
+    """The code denoiser: predicts Bernoulli and categorical posteriors of a row of which little is seen.
 
     Attributes:
+        corruption: what training hides: ``gaussian``, noise on all columns of a row; ``masked``, some columns wholly.
+        coupled_columns: pairs of so many columns at most are coupled, of the most prevalent ones; 0: none.
+        width: width of the residual tower; 0: none, which is best where noise is heavy.
+        blocks: residual blocks of the tower.
         noise_levels: noise levels per patient and step, averaged *before* clipping.
         label_dropout: share of patients whose label is hidden in a step (classifier-free guidance).
         sigma_min, sigma_max: range of noise levels, in units of the data. At sigma_min the clean row is drawn from its
@@ -72,6 +79,10 @@ class ModelSpec(FrozenModel):
         log_sigma_mean, log_sigma_std: training draws ln(sigma) from this normal law, moved into the range.
     """
 
+    corruption: Literal["gaussian", "masked"] = "gaussian"
+    coupled_columns: Annotated[int, Field(ge=0, le=MOST_COUPLED)] = 2048
+    width: Annotated[int, Field(ge=0, le=4096)] = 0
+    blocks: Annotated[int, Field(ge=1, le=16)] = 2
     noise_levels: Annotated[int, Field(ge=1, le=64)] = 4
     label_dropout: Annotated[ExactDecimal, Field(ge=0, lt=1)] = Decimal("0.1")
     sigma_min: PositiveDecimal = Decimal("0.4")

@@ -79,7 +79,7 @@ class ToyWorkload:
 
     def release(self, plan: TrainPlan, round_number: int, payload: bytes) -> NDArray[np.int64]:
         self.trained.append(round_number)
-        size = marginals_size(SCHEMA) if round_number == 0 else parameter_count(SCHEMA)
+        size = marginals_size(SCHEMA) if round_number == 0 else parameter_count(SCHEMA, ModelSpec())
         seed = hashlib.sha256(f"{self.name}/{round_number}/".encode() + payload).digest()
         values = np.random.default_rng(list(seed)).standard_normal(size)
         return to_fixed(100 + 10 * values if round_number == 0 else values / np.linalg.norm(values))

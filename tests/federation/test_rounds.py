@@ -20,6 +20,7 @@ from synclave_shared.ledger.entry import PlanRefused, SpendReserved
 from synclave_shared.ledger.verify import verify_ledger
 from synclave_shared.models.anchor import marginals_size
 from synclave_shared.models.codes import parameter_count
+from synclave_shared.plan import ModelSpec
 from synclave_shared.protocol import Envelope, decode_update, encode_update, failed, parse_request
 from tests.federation.conftest import World
 from tests.federation.hospitals import (
@@ -53,7 +54,7 @@ def mean_of_last_updates(world: World, names: Sequence[str]) -> NDArray[np.float
     """Slow truth: what the sites sent in the last round (the reply before that to the close), weighted by hand."""
     plan = world.run.plan()
     patients = {name: plan.site(name).nominal_patients for name in names}
-    size = parameter_count(SCHEMA)
+    size = parameter_count(SCHEMA, ModelSpec())
     return np.sum(
         [
             patients[name]

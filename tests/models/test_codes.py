@@ -5,23 +5,23 @@ import torch
 from synclave_shared.diffusion.preconditioning import posterior_logits, posterior_mean, prior_logits
 from synclave_shared.errors import SnapshotError
 from synclave_shared.models.codes import (
-    SymmetricCoupling,
     anchor_size,
     build_code_denoiser,
-    load_parameter_vector,
     model_payload_size,
     parameter_count,
-    parameter_vector,
     split_payload,
 )
+from synclave_shared.models.coupling import SymmetricCoupling
 from synclave_shared.models.layout import CodeLayout
+from synclave_shared.models.parameters import load_parameter_vector, parameter_vector
+from synclave_shared.plan import ModelSpec
 from tests.models.small import LAYOUT, small_schema
 
 
 def test_the_vector_has_the_stated_size_and_survives_a_round_trip() -> None:
-    model = build_code_denoiser(LAYOUT)
+    model = build_code_denoiser(LAYOUT, ModelSpec())
     vector = parameter_vector(model)
-    assert vector.size == parameter_count(small_schema())
+    assert vector.size == parameter_count(small_schema(), ModelSpec())
     changed = np.random.default_rng(0).normal(size=vector.size).astype(np.float32)
     load_parameter_vector(model, changed)
     assert np.array_equal(parameter_vector(model), changed)
@@ -29,7 +29,7 @@ def test_the_vector_has_the_stated_size_and_survives_a_round_trip() -> None:
 
 @pytest.mark.parametrize("fault", ["short", "long", "nan", "matrix"])
 def test_a_bad_vector_is_refused_and_the_model_unchanged(fault: str) -> None:
-    model = build_code_denoiser(LAYOUT)
+    model = build_code_denoiser(LAYOUT, ModelSpec())
     before = parameter_vector(model)
     bad = {
         "short": before[:-1] + 1,
@@ -44,14 +44,14 @@ def test_a_bad_vector_is_refused_and_the_model_unchanged(fault: str) -> None:
 
 def test_the_payload_is_parameters_then_anchor() -> None:
     schema = small_schema()
-    size = model_payload_size(schema)
+    size = model_payload_size(schema, ModelSpec())
     payload = np.arange(size, dtype=np.float32)
-    parameters, anchor = split_payload(payload, schema)
+    parameters, anchor = split_payload(payload, schema, ModelSpec())
     assert anchor.shape == (2, 12)
     assert np.array_equal(np.concatenate([parameters, anchor.ravel()]), payload)
-    assert size == parameter_count(schema) + anchor_size(schema)
+    assert size == parameter_count(schema, ModelSpec()) + anchor_size(schema)
     with pytest.raises(SnapshotError):
-        split_payload(payload[:-1], schema)
+        split_payload(payload[:-1], schema, ModelSpec())
 
 
 def test_a_coupling_is_symmetric_and_uses_every_parameter() -> None:
@@ -71,7 +71,7 @@ def test_the_untrained_model_is_the_exact_posterior_of_independent_columns() -> 
     x = torch.randn(4, 3, 12, generator=generator)
     sigma = torch.tensor([0.4, 1.0, 3.0]).expand(4, 3)
     labels = torch.tensor([0, 1, 0, 1])
-    logits = posterior_logits(build_code_denoiser(LAYOUT), x, sigma, labels, prior, LAYOUT)
+    logits = posterior_logits(build_code_denoiser(LAYOUT, ModelSpec()), x, sigma, labels, prior, LAYOUT)
     found = posterior_mean(logits, LAYOUT).double()
 
     prevalence = posterior_mean(prior, LAYOUT)[labels][:, None].double()

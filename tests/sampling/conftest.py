@@ -7,7 +7,9 @@ import pytest
 
 from synclave_server.aggregate import ServerState
 from synclave_server.snapshots import write_snapshot
-from synclave_shared.models.codes import build_code_denoiser, parameter_vector
+from synclave_shared.models.codes import build_code_denoiser
+from synclave_shared.models.parameters import parameter_vector
+from synclave_shared.plan import ModelSpec
 from tests.models.small import LAYOUT, small_plan, small_schema
 from tests.sampling.stored import ANCHOR
 
@@ -15,7 +17,7 @@ from tests.sampling.stored import ANCHOR
 @pytest.fixture(scope="session")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with a strong positive coupling of codes 0 and 1."""
-    model = parameter_vector(build_code_denoiser(LAYOUT))
+    model = parameter_vector(build_code_denoiser(LAYOUT, ModelSpec()))
     model[1] = 1.0
     folder = tmp_path_factory.mktemp("run") / "snapshot"
     write_snapshot(

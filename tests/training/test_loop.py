@@ -17,10 +17,12 @@ from synclave_client.training.private import PatientGradients
 from synclave_client.training.release import fixed_point_update
 from synclave_client.vault.workload import PatientWorkload
 from synclave_shared.data.patients import PatientDataset
+from synclave_shared.diffusion.corruption import corrupt
 from synclave_shared.errors import ClippingError, DataError, PlanError, ProtocolError, SnapshotError
 from synclave_shared.fixed_point import SCALE_BITS, from_fixed
-from synclave_shared.models.codes import build_code_denoiser, model_payload_size, parameter_vector
-from synclave_shared.plan import LARGEST_LEARNING_RATE, PARAMETER_NOISE, TrainPlan
+from synclave_shared.models.codes import build_code_denoiser, model_payload_size
+from synclave_shared.models.parameters import parameter_vector
+from synclave_shared.plan import LARGEST_LEARNING_RATE, PARAMETER_NOISE, ModelSpec, TrainPlan
 from synclave_shared.protocol import encode_model
 from tests.models.small import LAYOUT, small_dataset, small_plan, small_rows, small_schema
 from tests.training.test_noise import has_std
@@ -36,7 +38,7 @@ def update(plan: TrainPlan, dataset: PatientDataset, key: int = 0, **changes: An
         "site_name": "north",
         "schema": SCHEMA,
         "dataset": dataset,
-        "model_vector": parameter_vector(build_code_denoiser(LAYOUT)),
+        "model_vector": parameter_vector(build_code_denoiser(LAYOUT, ModelSpec())),
         "anchor": None,
         "device": "cpu",
         "randomness": SecretRandomness(bytes([key]) * 32),
@@ -135,7 +137,7 @@ def test_a_patient_more_leaves_the_others_diffusion_randomness_as_it_was(monkeyp
     for (many,), (few,) in zip(larger, steps, strict=True):
         assert int(many.present.sum()) == 21
         assert int(few.present.sum()) == 20
-        for name in ("labels", "sigma", "noise"):
+        for name in ("labels", "levels", "noise"):
             assert torch.equal(getattr(many, name)[:20], getattr(few, name)[:20])
     assert not torch.equal(steps[0][0].noise[:20], steps[1][0].noise[:20])
     assert torch.unique(steps[0][0].noise[:20].flatten()).numel() > 0.99 * 20 * 36
@@ -187,7 +189,7 @@ def test_the_noise_of_a_step_is_finer_than_float32() -> None:
 def test_two_releases_of_one_request_have_different_noise(round_number: int) -> None:
     """Through the vault's workload, which makes the key: the same site and another site, on no patient at all."""
     plan = small_plan()
-    payload = encode_model(np.zeros(model_payload_size(SCHEMA), np.float32)) if round_number else b""
+    payload = encode_model(np.zeros(model_payload_size(SCHEMA, ModelSpec()), np.float32)) if round_number else b""
     sites = [
         PatientWorkload(site_name=name, device="cpu", schema=SCHEMA, dataset=small_dataset(0))
         for name in ("north", "south")
@@ -244,7 +246,7 @@ def test_the_update_is_scaled_down_to_the_plans_bound() -> None:
 def test_a_model_gone_wild_makes_a_step_of_noise_alone() -> None:
     """Parameters so large that no patient's gradient is finite: the release is still noise, not NaN."""
     plan = one_step(noise_multiplier=Decimal(1))
-    wild = parameter_vector(build_code_denoiser(LAYOUT)) + np.float32(3e38)
+    wild = parameter_vector(build_code_denoiser(LAYOUT, ModelSpec())) + np.float32(3e38)
     dataset = small_dataset(50)
     found = from_fixed(train_round(plan, "north", SCHEMA, dataset, wild, None, "cpu", SecretRandomness(bytes(32))))
     assert np.all(np.isfinite(found))
@@ -392,5 +394,6 @@ def test_hidden_labels_have_the_plans_share() -> None:
     share = (batch.labels == 2).float().mean().item()
     assert abs(share - 0.25) < 4.5 * math.sqrt(0.25 * 0.75 / 4000)
     assert bool(((batch.labels == torch.from_numpy(labels)) | (batch.labels == 2)).all())
-    assert batch.sigma.min().item() >= float(plan.model.sigma_min) - 1e-6
-    assert batch.sigma.max().item() <= float(plan.model.sigma_max) + 1e-6
+    sigma = corrupt(batch.clean, batch.levels, batch.noise, plan.model, LAYOUT).sigma
+    assert sigma.min().item() >= float(plan.model.sigma_min) - 1e-6
+    assert sigma.max().item() <= float(plan.model.sigma_max) + 1e-6

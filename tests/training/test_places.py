@@ -18,9 +18,9 @@ from synclave_client.training.rehearsal import rehearse
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.diffusion import preconditioning
 from synclave_shared.diffusion.losses import cross_entropy
-from synclave_shared.diffusion.preconditioning import column_scale, posterior_mean, prior_logits, sigmoid
+from synclave_shared.diffusion.preconditioning import posterior_mean, prior_logits, sigmoid
 from synclave_shared.errors import ClippingError
-from synclave_shared.models.codes import build_code_denoiser
+from synclave_shared.models.codes import build_code_denoiser, column_scale
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.plan import ModelSpec
 from tests.models.small import small_schema
@@ -103,7 +103,7 @@ def moved_by_the_first_patient(width: int, patients: int, tile: int) -> float:
     matrix[others, first] = matrix[first, others] = -size
     matrix[others, second] = matrix[second, others] = size
     places = torch.triu_indices(width, width)
-    network = build_code_denoiser(layout)
+    network = build_code_denoiser(layout, spec)
     with torch.no_grad():
         network.coupling.weight.copy_(matrix[places[0], places[1]])
     features = np.zeros((patients, width), np.uint8)

@@ -17,14 +17,15 @@ from synclave_client.training.private import PatientGradients
 from synclave_client.training.private.engine import ROUNDING_MARGIN
 from synclave_shared.diffusion.preconditioning import prior_logits
 from synclave_shared.errors import ClippingError
-from synclave_shared.models.codes import CodeDenoiser, SymmetricCoupling, build_code_denoiser
+from synclave_shared.models.codes import CodeDenoiser, build_code_denoiser
+from synclave_shared.models.coupling import SymmetricCoupling
 from synclave_shared.plan import ModelSpec
 from tests.models.small import LAYOUT, small_rows
 
 
 def network(scale: float = 0.1) -> CodeDenoiser:
     """A network whose parameters are all away from zero."""
-    model = build_code_denoiser(LAYOUT)
+    model = build_code_denoiser(LAYOUT, ModelSpec())
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -85,12 +86,12 @@ def test_one_patient_moves_the_sum_by_at_most_the_clip_norm(row: str) -> None:
     loss = loss_of()
     batch = batch_of(loss, 9)
     clean = batch.clean.clone()
-    sigma, noise = batch.sigma.clone(), batch.noise.clone()
+    levels, noise = batch.levels.clone(), batch.noise.clone()
     clean[0] = {"zeros": 0.0, "ones": 1.0, "loud": 100.0, "enormous": 1e6}.get(row, clean[0])
     if row == "loud":
         noise[0] *= 50
-        sigma[0] = 0.4
-    extreme = DiffusionBatch(clean=clean, labels=batch.labels, sigma=sigma, noise=noise, present=batch.present)
+        levels[0] = -1.0
+    extreme = DiffusionBatch(clean=clean, labels=batch.labels, levels=levels, noise=noise, present=batch.present)
     gradients = PatientGradients(network(), loss, clip_norm)
     with_patient = clipped(gradients, [extreme])
     without = clipped(gradients, [select(extreme, torch.arange(9) > 0)])
@@ -114,7 +115,7 @@ def test_noise_levels_are_averaged_before_clipping() -> None:
     twice = DiffusionBatch(
         clean=batch.clean,
         labels=batch.labels,
-        sigma=batch.sigma.repeat(1, 2),
+        levels=batch.levels.repeat(1, 2),
         noise=batch.noise.repeat(1, 2, 1),
         present=batch.present,
     )
@@ -122,7 +123,7 @@ def test_noise_levels_are_averaged_before_clipping() -> None:
     gradients = PatientGradients(model, loss, 1e6)
     assert np.allclose(clipped(gradients, [batch]), clipped(gradients, [twice]), rtol=1e-4, atol=1e-6)
 
-    each = [replace(batch, sigma=batch.sigma[:, [k]], noise=batch.noise[:, [k]]) for k in range(3)]
+    each = [replace(batch, levels=batch.levels[:, [k]], noise=batch.noise[:, [k]]) for k in range(3)]
     own = [gradient(network(), loss, level) for level in each]
     clip_norm = 0.5 * float(np.linalg.norm(np.mean(own, axis=0)))
     found = clipped(PatientGradients(network(), loss, clip_norm), [batch])
@@ -256,7 +257,9 @@ def test_a_patient_without_finite_gradient_contributes_nothing(poison: float) ->
     batch = batch_of(loss, 6)
     noise = batch.noise.clone()
     noise[2] = poison
-    bad = DiffusionBatch(clean=batch.clean, labels=batch.labels, sigma=batch.sigma, noise=noise, present=batch.present)
+    bad = DiffusionBatch(
+        clean=batch.clean, labels=batch.labels, levels=batch.levels, noise=noise, present=batch.present
+    )
     found = clipped(PatientGradients(network(), loss, 1.0), [bad])
     others = clipped(PatientGradients(network(), loss, 1.0), [select(batch, torch.arange(6) != 2)])
     assert np.allclose(found, others, atol=1e-6)
@@ -287,8 +290,8 @@ class UsedTwice(nn.Module):
         super().__init__()
         self.inner = network()
 
-    def forward(self, evidence: Tensor) -> Tensor:
-        twice: Tensor = self.inner(evidence) + self.inner(2 * evidence)
+    def forward(self, surprise: Tensor, *seen: Tensor) -> Tensor:
+        twice: Tensor = self.inner(surprise, *seen) + self.inner(2 * surprise, *seen)
         return twice
 
 

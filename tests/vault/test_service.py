@@ -28,7 +28,7 @@ from synclave_client.vault_channel import VaultClient
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import ConfigurationError, JournalError
 from synclave_shared.models.codes import anchor_size, model_payload_size, parameter_count
-from synclave_shared.plan import SiteEntry, TrainPlan
+from synclave_shared.plan import ModelSpec, SiteEntry, TrainPlan
 from synclave_shared.protocol import Envelope, HelloRequest, encode_model, parse_reply
 from tests.vault.coordinator import Coordinator, make_plan, make_settings
 from tests.vault.toy import write_hospital
@@ -97,7 +97,7 @@ def test_two_sites_in_a_process_that_is_killed_and_comes_back(folder: Path) -> N
     north, schema, north_entry = make_site(folder / "n", "north")
     south, _, south_entry = make_site(folder / "s", "south")
     plan = plan_for(schema, north_entry, south_entry)
-    model = encode_model(np.zeros(model_payload_size(schema), np.float32))
+    model = encode_model(np.zeros(model_payload_size(schema, ModelSpec()), np.float32))
     requests = {}
     replies = {}
     with running_vault(north, south, log=folder / "first.log") as process:
@@ -110,7 +110,7 @@ def test_two_sites_in_a_process_that_is_killed_and_comes_back(folder: Path) -> N
             requests[settings.name] = coordinator.round_request(1, model)
             replies[settings.name] = coordinator.vault.handle(requests[settings.name])
             assert parse_reply(replies[settings.name]).status == "ok"
-            assert len(replies[settings.name].payload) == 8 * parameter_count(schema)
+            assert len(replies[settings.name].payload) == 8 * parameter_count(schema, ModelSpec())
         process.kill()
     assert replies["north"].payload != replies["south"].payload
     with running_vault(north, south, log=folder / "second.log") as process:
@@ -203,7 +203,7 @@ def test_a_round_completes_between_a_vault_without_network_and_a_gateway_that_ca
     )
     settings.data_folder.chmod(0o700)
     plan = plan_for(schema, entry)
-    model = encode_model(np.zeros(model_payload_size(schema), np.float32))
+    model = encode_model(np.zeros(model_payload_size(schema, ModelSpec()), np.float32))
     with running_vault(settings, log=folder / "vault.log", sandbox=without_network()):
         socket, run = settings.socket_path.stat(), settings.socket_path.parent.stat()
         assert (stat.S_IMODE(socket.st_mode), socket.st_gid) == (0o660, GATEWAY_GROUP)

@@ -23,11 +23,12 @@ from synclave_client.training.marginals import release_marginals
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import PatientGradients
 from synclave_client.training.release import fixed_point_update
-from synclave_shared.diffusion.losses import cross_entropy
+from synclave_shared.diffusion.corruption import corrupt, hidden_cross_entropy
 from synclave_shared.diffusion.preconditioning import posterior_logits, prior_logits
 from synclave_shared.errors import DataError
-from synclave_shared.models.codes import build_code_denoiser, load_parameter_vector
+from synclave_shared.models.codes import build_code_denoiser
 from synclave_shared.models.layout import CodeLayout
+from synclave_shared.models.parameters import load_parameter_vector
 from synclave_shared.plan import ModelSpec, TrainPlan
 
 if TYPE_CHECKING:
@@ -46,14 +47,14 @@ class DiffusionBatch:
     Attributes:
         clean: [B, D], 0/1 rows.
         labels: [B], label numbers; L where the label is hidden in this step.
-        sigma: [B, K], noise levels.
+        levels: [B, K], standard normal: how much each level hides.
         noise: [B, K, D], standard normal.
         present: [B], false for rows of padding.
     """
 
     clean: Tensor
     labels: Tensor
-    sigma: Tensor
+    levels: Tensor
     noise: Tensor
     present: Tensor
 
@@ -80,10 +81,9 @@ class DiffusionLoss:
 
     def __call__(self, network: nn.Module, batch: DiffusionBatch) -> Tensor:
         """One loss per patient, [B], in nats."""
-        clean = batch.clean[:, None, :]
-        x = clean + batch.sigma[..., None] * batch.noise
-        logits = posterior_logits(network, x, batch.sigma, batch.labels, self.prior, self.layout)
-        return cross_entropy(logits, clean.expand_as(logits), self.layout).mean(dim=1)
+        seen = corrupt(batch.clean, batch.levels, batch.noise, self.spec, self.layout)
+        logits = posterior_logits(network, seen.x, seen.sigma, batch.labels, self.prior, self.layout, seen.known)
+        return hidden_cross_entropy(logits, batch.clean, seen, self.layout).mean(dim=1)
 
     def draw(
         self, clean: Tensor, labels: Tensor, streams: PatientStreams, step: int, rows: NDArray[np.int64]
@@ -103,12 +103,11 @@ class DiffusionLoss:
         values = np.zeros((patients, levels * (1 + width)), np.float32)
         coins[: len(rows)], values[: len(rows)] = streams.draw(step, rows, values.shape[1])
         normals = torch.from_numpy(values).to(clean.device)
-        sigma = torch.exp(float(self.spec.log_sigma_mean) + float(self.spec.log_sigma_std) * normals[:, :levels])
         hidden = torch.from_numpy(coins < float(self.spec.label_dropout)).to(clean.device)
         return DiffusionBatch(
             clean=clean,
             labels=torch.where(hidden, self.layout.label_values, labels),
-            sigma=sigma.clamp(float(self.spec.sigma_min), float(self.spec.sigma_max)),
+            levels=normals[:, :levels],
             noise=normals[:, levels:].reshape(patients, levels, width),
             present=torch.arange(patients, device=clean.device) < len(rows),
         )
@@ -152,7 +151,7 @@ def train_round(
     """
     layout = CodeLayout.of(schema)
     _check_dataset(dataset, layout)
-    network = build_code_denoiser(layout).to(device)
+    network = build_code_denoiser(layout, plan.model).to(device)
     load_parameter_vector(network, model_vector)
     logits = np.zeros((layout.label_values, layout.width), np.float32) if anchor is None else anchor
     prior = prior_logits(torch.from_numpy(np.array(logits, dtype=np.float32)), layout).to(device)

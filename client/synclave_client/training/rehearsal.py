@@ -47,7 +47,7 @@ def rehearse(
     """
     layout = CodeLayout.of(schema)
     generator = torch.Generator().manual_seed(0)
-    network = build_code_denoiser(layout).to(device)
+    network = build_code_denoiser(layout, spec).to(device)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(COUPLING_STD * torch.randn(parameter.shape, generator=generator))

@@ -101,7 +101,7 @@ class PatientWorkload:
             ProtocolError: if a marginals round brings a payload, or a model has another size or is not finite.
         """
         if round_number != MARGINALS_ROUND:
-            decode_model(payload, model_payload_size(self._schema))
+            decode_model(payload, model_payload_size(self._schema, plan.model))
         elif payload:
             raise ProtocolError(
                 expected="no payload with the marginals round",
@@ -118,8 +118,8 @@ class PatientWorkload:
         randomness = SecretRandomness.from_os()
         if round_number == MARGINALS_ROUND:
             return release_marginals(plan, self._schema, self._dataset, randomness)
-        values = decode_model(payload, model_payload_size(self._schema))
-        model, anchor = split_payload(values, self._schema)
+        values = decode_model(payload, model_payload_size(self._schema, plan.model))
+        model, anchor = split_payload(values, self._schema, plan.model)
         return train_round(
             plan,
             self._site_name,

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from synclave_shared.data.meds.writer import MedsWriter
 from synclave_shared.data.patient_table import to_table
 from synclave_shared.data.schema import Schema
 
@@ -86,6 +87,9 @@ class CohortFormat:
 
 
 FORMATS: Final[Mapping[str, CohortFormat]] = MappingProxyType(
-    {"parquet": CohortFormat(writer=ParquetWriter, suffix=".parquet")}
+    {
+        "parquet": CohortFormat(writer=ParquetWriter, suffix=".parquet"),
+        "meds": CohortFormat(writer=MedsWriter, suffix=None),
+    }
 )
 """Formats by the name that a user types."""

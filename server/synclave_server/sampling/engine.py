@@ -21,7 +21,7 @@ from synclave_server.sampling.cohort_formats import FORMATS, CohortFormat, Cohor
 from synclave_server.sampling.cohort_writer import ROW_GROUP_PATIENTS, PartStore, RowGroups, UnfinishedCohort, digest_of
 from synclave_server.sampling.generator import PatientGenerator
 from synclave_server.sampling.labels import LabelAssignment
-from synclave_server.sampling.request import DEFAULT_SAMPLER, DEFAULT_STEPS, Precision, SampleRequest, resolve_request
+from synclave_server.sampling.request import Precision, SampleRequest, resolve_request
 from synclave_server.sampling.workers import device_kind, draw, plan_jobs
 from synclave_server.snapshots import Snapshot, read_snapshot
 from synclave_shared.canonical import FrozenModel, canonical_bytes
@@ -68,11 +68,12 @@ def sample(
     *,
     out: Path,
     label_counts: Mapping[str, int] | None = None,
-    sampler: str = DEFAULT_SAMPLER,
-    steps: int = DEFAULT_STEPS,
+    sampler: str | None = None,
+    steps: int | None = None,
     seed: int = 0,
     guidance: Decimal = Decimal(0),
     precision: Precision = "float32",
+    calibrated: bool = True,
     cohort_format: str = "parquet",
     batch_size: int = 256,
     devices: Sequence[str] = ("cpu",),
@@ -88,11 +89,12 @@ def sample(
         patients: how many.
         out: the Parquet file; it is there complete afterwards, or as it was.
         label_counts: exact counts by label value; None: by the privately measured shares.
-        sampler: a key of :data:`synclave_shared.diffusion.samplers.SAMPLERS`.
-        steps: noise levels visited.
+        sampler: one of :func:`synclave_server.sampling.request.samplers_of`; None: the recommended one.
+        steps: noise levels visited; None: :data:`synclave_server.sampling.request.DEFAULT_STEPS`.
         seed: fixes all randomness.
         guidance: weight of classifier-free guidance.
-        precision: of the network; the one setting below ``guidance`` that changes rows.
+        precision: of the network.
+        calibrated: whether prevalences are brought back to the anchor's; the last setting that changes rows.
         cohort_format: a key of :data:`synclave_server.sampling.cohort_formats.FORMATS`.
         batch_size: patients whose progress is reported together.
         devices: torch devices of one kind that share the work.
@@ -114,11 +116,13 @@ def sample(
         label_counts=label_counts,
         label_values=schema.label.values,
         label_shares=snapshot.label_shares,
+        corruption=snapshot.plan.model.corruption,
         sampler=sampler,
         steps=steps,
         seed=seed,
         guidance=guidance,
         precision=precision,
+        calibrated=calibrated,
     )
     writer_format = _format(cohort_format)
     if batch_size < 1:

@@ -18,12 +18,16 @@ from torch import Tensor, nn
 
 from synclave_server.sampling.philox import PatientRandomness
 from synclave_server.sampling.request import Precision, SampleRequest
+from synclave_shared.diffusion.calibration import calibration_offsets
+from synclave_shared.diffusion.discrete import REVEALERS, Units
 from synclave_shared.diffusion.guidance import guided_logits
-from synclave_shared.diffusion.preconditioning import column_scale, corrected_logits, posterior_mean, prior_logits
+from synclave_shared.diffusion.preconditioning import corrected_logits, posterior_mean, prior_logits
 from synclave_shared.diffusion.samplers import SAMPLERS
 from synclave_shared.diffusion.schedules import karras_sigmas
-from synclave_shared.models.codes import SymmetricCoupling, build_code_denoiser, load_parameter_vector
+from synclave_shared.models.codes import build_code_denoiser
+from synclave_shared.models.coupling import SymmetricCoupling
 from synclave_shared.models.layout import CodeLayout
+from synclave_shared.models.parameters import load_parameter_vector
 from synclave_shared.plan import ModelSpec
 
 __all__ = ["PatientGenerator", "draw_rows", "tile_patients"]
@@ -33,6 +37,12 @@ CPU_TILE: Final = 256
 
 GPU_TILE_VALUES: Final = 2**24
 """Values per tensor of a tile elsewhere: fills a large GPU, and a tile's tensors take 64 MiB each."""
+
+TRIAL_PATIENTS: Final = 4096
+"""Patients of each label value with whom prevalences are calibrated before the first one is drawn."""
+
+TRIAL_STREAM: Final = 0x5EED << 40
+"""Keeps the trial's random numbers apart from those of the patients that are asked for."""
 
 START, DRAW, FIRST_STEP = 0, 1, 16
 """Purposes of a patient's random numbers; 2 is :data:`synclave_server.sampling.labels.LABEL_ORDER`."""
@@ -59,6 +69,7 @@ class _Coupling(nn.Module):
 
     def __init__(self, matrix: Tensor) -> None:
         super().__init__()
+        self.width = len(matrix)
         self.register_buffer("matrix", matrix)
 
     def forward(self, values: Tensor) -> Tensor:
@@ -89,7 +100,7 @@ class PatientGenerator:
         self._spec, self._layout, self._device = spec, layout, torch.device(device)
         self._reduced = precision == "bfloat16"
         self.tile = tile_patients(self._device.type, layout.width)
-        network = build_code_denoiser(layout).eval()
+        network = build_code_denoiser(layout, spec).eval()
         load_parameter_vector(network, model)
         self._network: nn.Module = network.to(self._device)
         with torch.inference_mode():
@@ -100,10 +111,12 @@ class PatientGenerator:
             logits = np.zeros((layout.label_values, layout.width), np.float32) if anchor is None else anchor
             self._prior = prior_logits(torch.from_numpy(np.array(logits)), layout).to(self._device)
             self._prior_mean = posterior_mean(self._prior, layout)
-            self._scale = column_scale(self._prior, layout)
-        self._posterior, self._normal, self._draw = self._expected_rows, self._normal_rows, self._drawn_rows
+        self._targets = None if anchor is None else self._prior_mean[:-1]
+        self._units = Units.of(layout, self._device)
+        self._offsets: dict[str, Tensor] = {}
+        self._posterior, self._normal, self._draw = self._guided, self._normal_rows, self._drawn_rows
         self._compile_at_first = self._device.type == "cuda"
-        self._compiling = threading.Lock()
+        self._preparing = threading.Lock()
 
     def features(
         self, request: SampleRequest, patients: NDArray[np.int64], labels: NDArray[np.int64]
@@ -125,48 +138,103 @@ class PatientGenerator:
             padding = (0, self.tile - size)
             numbers = np.pad(patients[part], padding, mode="edge")
             given = np.pad(labels[part], padding, mode="edge")
-            with self._compiling:
+            with self._preparing:
                 if self._compile_at_first:
                     self._compile(request, numbers, given)
-            rows[part] = self._tile(request, numbers, given)[:size].cpu().numpy()
+                offsets = self._calibrated(request)
+            rows[part] = self._tile(request, numbers, given, offsets)[:size].cpu().numpy()
         return rows
 
     @torch.inference_mode()
-    def _tile(self, request: SampleRequest, numbers: NDArray[np.int64], labels: NDArray[np.int64]) -> Tensor:
+    def _tile(
+        self, request: SampleRequest, numbers: NDArray[np.int64], labels: NDArray[np.int64], offsets: Tensor
+    ) -> Tensor:
         randomness = PatientRandomness(int(request.seed))
         patients = torch.from_numpy(numbers).to(self._device)
         given = torch.from_numpy(labels).to(self._device)
-        prior, mean = self._prior[given], self._prior_mean[given]
+        if request.sampler in REVEALERS:
+            return self._revealed(request, randomness, patients, given)
+        logits = self._last_logits(request, randomness, patients, given) + offsets[given]
+        return self._draw(randomness, patients, posterior_mean(logits, self._layout))
+
+    def _last_logits(
+        self, request: SampleRequest, randomness: PatientRandomness, patients: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Posterior logits [n, D] at the last noise level."""
         weight = float(request.guidance)
 
         def normal(purpose: int) -> Tensor:
             return self._normal(randomness, patients, torch.tensor(purpose, device=self._device))
 
-        def probabilities(x: Tensor, sigma: float | Tensor) -> Tensor:
+        def logits(x: Tensor, sigma: float | Tensor) -> Tensor:
             # A sampler asks for rows of one level, x [n, D], or of K levels at once, x [n, K, D] and sigma [K, 1].
             levels = torch.as_tensor(sigma, dtype=torch.float32, device=self._device).reshape(1, -1)
             rows = x if x.ndim == 3 else x[:, None]
-            return self._posterior(rows, levels.expand(rows.shape[:2]), prior, mean, weight).reshape(x.shape)
+            return self._posterior(rows, levels.expand(rows.shape[:2]), labels, weight, None).reshape(x.shape)
+
+        def probabilities(x: Tensor, sigma: float | Tensor) -> Tensor:
+            return posterior_mean(logits(x, sigma), self._layout)
 
         sigmas = karras_sigmas(float(self._spec.sigma_min), float(self._spec.sigma_max), request.steps)
-        start = mean + float(sigmas[0]) * normal(START)
+        start = self._prior_mean[labels] + float(sigmas[0]) * normal(START)
         end = SAMPLERS[request.sampler](probabilities, start, sigmas, noise=lambda step: normal(FIRST_STEP + step))
-        return self._draw(randomness, patients, probabilities(end, float(sigmas[-1])))
+        return logits(end, float(sigmas[-1]))
 
-    def _expected_rows(self, x: Tensor, levels: Tensor, prior: Tensor, mean: Tensor, weight: float) -> Tensor:
-        """Posterior means [n, K, D] of noisy rows; ``levels`` [n, K], ``prior`` and ``mean`` [n, D]."""
-        logits = self._logits(x, levels, prior[:, None], mean[:, None])
+    def _revealed(
+        self, request: SampleRequest, randomness: PatientRandomness, patients: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Rows uint8 [n, D] of masked diffusion."""
+        nothing = torch.full((len(patients), 1), torch.inf, device=self._device)
+
+        def predict(values: Tensor, known: Tensor) -> Tensor:
+            seen = self._posterior(values[:, None], nothing, labels, float(request.guidance), known[:, None])
+            return posterior_mean(seen[:, 0], self._layout)
+
+        def uniform(purpose: int) -> Tensor:
+            return randomness.uniform(patients, self._layout.width, FIRST_STEP + purpose).float()
+
+        values, _ = REVEALERS[request.sampler](predict, self._units, request.steps, uniform=uniform)
+        return values.to(torch.uint8)
+
+    @torch.inference_mode()
+    def _calibrated(self, request: SampleRequest) -> Tensor:
+        """Offsets [L, D] of a request, from trial patients of a stream of their own; zeros where nothing is known."""
+        key = request.digest
+        if key not in self._offsets:
+            offsets = torch.zeros(self._layout.label_values, self._layout.width, device=self._device)
+            if request.calibrated and self._targets is not None and request.sampler in SAMPLERS:
+                randomness = PatientRandomness(int(request.seed) ^ TRIAL_STREAM)
+                for label, count in enumerate(request.label_counts.values()):
+                    if count:
+                        offsets[label] = self._trial_offsets(request, randomness, label)
+            self._offsets = {key: offsets}
+        return self._offsets[key]
+
+    def _trial_offsets(self, request: SampleRequest, randomness: PatientRandomness, label: int) -> Tensor:
+        assert self._targets is not None  # noqa: S101 - the caller looked
+        logits = []
+        for first in range(0, TRIAL_PATIENTS, self.tile):
+            patients = torch.arange(first, first + self.tile, device=self._device)
+            labels = torch.full_like(patients, label)
+            logits.append(self._last_logits(request, randomness, patients, labels))
+        return calibration_offsets(torch.cat(logits), self._targets[label], self._layout)
+
+    def _guided(self, x: Tensor, levels: Tensor, labels: Tensor, weight: float, known: Tensor | None) -> Tensor:
+        """Posterior logits [n, K, D] of noisy rows; ``levels`` [n, K], ``labels`` [n]."""
+        logits = self._logits(x, levels, labels, known)
         if weight:
-            logits = guided_logits(logits, self._logits(x, levels, self._prior[-1], self._prior_mean[-1]), weight)
-        return posterior_mean(logits, self._layout)
+            hidden = torch.full_like(labels, self._layout.label_values)
+            logits = guided_logits(logits, self._logits(x, levels, hidden, known), weight)
+        return logits
 
-    def _logits(self, x: Tensor, levels: Tensor, prior: Tensor, mean: Tensor) -> Tensor:
-        return corrected_logits(self._correction, x, levels, prior, mean, self._scale, self._layout)
+    def _logits(self, x: Tensor, levels: Tensor, labels: Tensor, known: Tensor | None) -> Tensor:
+        def correct(surprise: Tensor, visible: Tensor) -> Tensor:
+            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._reduced):
+                correction: Tensor = self._network(surprise, visible, labels, self._prior)
+            return correction.float()
 
-    def _correction(self, evidence: Tensor) -> Tensor:
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._reduced):
-            correction: Tensor = self._network(evidence)
-        return correction.float()
+        prior, mean = self._prior[labels][:, None], self._prior_mean[labels][:, None]
+        return corrected_logits(correct, x, levels, prior, mean, self._layout, known)
 
     def _normal_rows(self, randomness: PatientRandomness, patients: Tensor, purpose: Tensor) -> Tensor:
         return randomness.normal(patients, self._layout.width, purpose)
@@ -179,7 +247,7 @@ class PatientGenerator:
         plain = self._posterior, self._normal, self._draw
         try:
             self._posterior, self._normal, self._draw = (torch.compile(step, dynamic=False) for step in plain)
-            self._tile(request, numbers, labels)
+            self._tile(request, numbers, labels, torch.zeros_like(self._prior_mean[:-1]))
         except (RuntimeError, ImportError, OSError) as error:
             self._posterior, self._normal, self._draw = plain
             reason = (str(error).splitlines() or [type(error).__name__])[0]

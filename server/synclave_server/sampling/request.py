@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Annotated, Final, Literal
 
 import numpy as np
@@ -12,18 +13,21 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from synclave_server.sampling.philox import MAX_PATIENTS
 from synclave_shared.canonical import ExactDecimal, FrozenModel, canonical_bytes, sha256_hex
+from synclave_shared.diffusion.discrete import REVEALERS
 from synclave_shared.diffusion.samplers import SAMPLERS, evaluations
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.plan import explain_validation
 
-__all__ = ["DEFAULT_SAMPLER", "DEFAULT_STEPS", "Precision", "SampleRequest", "allot", "resolve_request"]
+__all__ = ["DEFAULT_SAMPLERS", "DEFAULT_STEPS", "Precision", "SampleRequest", "allot", "resolve_request", "samplers_of"]
 
 Precision = Literal["float32", "bfloat16"]
 """What the network computes in. Posteriors and draws are always float32 or better."""
 
-DEFAULT_SAMPLER: Final = "heun"
-DEFAULT_STEPS: Final = 8
-"""15 calls of the network: as good as 32 steps, as far as 10,000 patients can tell."""
+DEFAULT_SAMPLERS: Final[Mapping[str, str]] = MappingProxyType({"gaussian": "unipc", "masked": "masked"})
+"""By what the model was trained to undo."""
+
+DEFAULT_STEPS: Final = 10
+"""10 calls of the network; see docs/benchmarks.md for what more of them bring."""
 
 MAX_STEPS: Final = 10_000
 """Far beyond convergence; more is a typing error."""
@@ -32,9 +36,14 @@ MAX_GUIDANCE: Final = 100
 """Beyond it every code that the label makes likelier is certain."""
 
 
+def samplers_of(corruption: str) -> tuple[str, ...]:
+    """Names of the samplers that undo ``gaussian`` or ``masked`` corruption, the recommended one first."""
+    return tuple(REVEALERS if corruption == "masked" else SAMPLERS)
+
+
 def _known_sampler(name: str) -> str:
-    if name not in SAMPLERS:
-        raise ValueError(f"{name!r} is none of {', '.join(SAMPLERS)}")
+    if name not in SAMPLERS and name not in REVEALERS:
+        raise ValueError(f"{name!r} is none of {', '.join((*SAMPLERS, *REVEALERS))}")
     return name
 
 
@@ -44,10 +53,11 @@ class SampleRequest(FrozenModel):
     Attributes:
         label_counts: patients for each label value, in the schema's order.
         sampler: name of the sampler.
-        steps: noise levels visited; the last one is where the clean row is drawn.
+        steps: noise levels visited, the last one where the clean row is drawn; for masked samplers, calls.
         seed: fixes all randomness.
         guidance: weight of classifier-free guidance; 0 is plain conditional sampling.
         precision: what the network computes in.
+        calibrated: whether prevalences are brought back to the anchor's by offsets on the last logits.
     """
 
     label_counts: dict[str, Annotated[int, Field(ge=0)]]
@@ -56,6 +66,7 @@ class SampleRequest(FrozenModel):
     seed: Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
     guidance: Annotated[ExactDecimal, Field(ge=0, le=MAX_GUIDANCE)]
     precision: Precision = "float32"
+    calibrated: bool = True
 
     @property
     def patients(self) -> int:
@@ -65,7 +76,8 @@ class SampleRequest(FrozenModel):
     @property
     def network_calls(self) -> int:
         """Calls of the network for one patient; guidance asks twice each time."""
-        return evaluations(self.sampler, self.steps) * (2 if self.guidance else 1)
+        calls = self.steps if self.sampler in REVEALERS else evaluations(self.sampler, self.steps)
+        return calls * (2 if self.guidance else 1)
 
     @property
     def digest(self) -> str:
@@ -89,11 +101,13 @@ def resolve_request(
     label_counts: Mapping[str, int] | None,
     label_values: tuple[str, ...],
     label_shares: NDArray[np.floating] | None,
-    sampler: str,
-    steps: int,
+    corruption: str,
+    sampler: str | None,
+    steps: int | None,
     seed: int,
     guidance: Decimal,
     precision: str = "float32",
+    calibrated: bool = True,
 ) -> SampleRequest:
     """Check a request and fill in label counts.
 
@@ -102,11 +116,13 @@ def resolve_request(
         label_counts: exact counts by label value; None: by the shares that the training measured privately, else even.
         label_values: the schema's label values.
         label_shares: [L], or None.
-        sampler: name of the sampler.
-        steps: noise levels visited.
+        corruption: what the model was trained to undo, ``gaussian`` or ``masked``.
+        sampler: name of the sampler; None: the recommended one.
+        steps: noise levels visited; None: :data:`DEFAULT_STEPS`.
         seed: 0 <= seed < 2**64.
         guidance: weight of classifier-free guidance.
         precision: what the network computes in.
+        calibrated: whether prevalences are calibrated.
 
     Raises:
         ConfigurationError: if a label value or the sampler is unknown, the counts do not add up, or a number is out of
@@ -116,6 +132,14 @@ def resolve_request(
         raise _refused(f"1 to {MAX_PATIENTS} patients", str(patients), "Ask for another number of patients.")
     if not 0 <= seed < 2**64:
         raise _refused("a seed from 0 to 2**64 - 1", str(seed), "Choose another seed.")
+    sampler, steps = sampler or DEFAULT_SAMPLERS[corruption], steps or DEFAULT_STEPS
+    names = samplers_of(corruption)
+    if sampler not in names:
+        raise _refused(
+            f"a sampler of {', '.join(names)}: the model was trained with {corruption} corruption",
+            sampler,
+            "Choose one of them, or leave the sampler away.",
+        )
     if label_counts is None:
         shares = np.ones(len(label_values)) if label_shares is None else label_shares
         label_counts = dict(zip(label_values, allot(patients, shares), strict=True))
@@ -139,11 +163,12 @@ def resolve_request(
                 "seed": str(seed),
                 "guidance": guidance,
                 "precision": precision,
+                "calibrated": calibrated,
             }
         )
     except ValidationError as error:
         raise _refused(
-            f"a sampler of {', '.join(SAMPLERS)}, steps from 1, guidance from 0, precision float32 or bfloat16",
+            f"a sampler of {', '.join(names)}, steps from 1, guidance from 0, precision float32 or bfloat16",
             explain_validation(error),
             "Correct the request.",
         ) from None

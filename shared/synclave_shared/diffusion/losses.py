@@ -28,21 +28,22 @@ class _BernoulliNats(torch.autograd.Function):
         return (sigmoid(logits) - truth) * pulls[0], None
 
 
-def cross_entropy(logits: Tensor, clean: Tensor, layout: CodeLayout) -> Tensor:
+def cross_entropy(logits: Tensor, clean: Tensor, layout: CodeLayout, weight: Tensor | None = None) -> Tensor:
     """Negative log-probability of clean rows, summed over columns, in nats.
 
     Args:
         logits: [..., D], posterior logits.
         clean: [..., D], rows of 0 and 1; one-hot groups hold one 1.
         layout: columns.
+        weight: [..., D], of each column's share in the sum, the same throughout a one-hot group; None: 1.
 
     Returns:
         [...]: one number per row. Nothing is averaged over patients, because clipping is per patient.
     """
     total = torch.zeros(logits.shape[:-1], dtype=logits.dtype, device=logits.device)
-    for (piece, one_hot), (truth, _) in zip(split_columns(logits, layout), split_columns(clean, layout), strict=True):
-        if one_hot:
-            total = total - (piece.log_softmax(-1) * truth).sum(-1)
-        else:
-            total = total + _BernoulliNats.apply(piece, truth).sum(-1)  # type: ignore[no-untyped-call]
+    weights = None if weight is None else [piece for piece, _ in split_columns(weight, layout)]
+    pairs = zip(split_columns(logits, layout), split_columns(clean, layout), strict=True)
+    for number, ((piece, one_hot), (truth, _)) in enumerate(pairs):
+        nats = -piece.log_softmax(-1) * truth if one_hot else _BernoulliNats.apply(piece, truth)  # type: ignore[no-untyped-call]
+        total = total + (nats if weights is None else weights[number] * nats).sum(-1)
     return total

@@ -5,13 +5,14 @@ For a column with prior probability ``p``, seen as ``x = x0 + sigma * n``, Bayes
     logit(p) + (x - 1/2) / sigma**2,
 
 and for a one-hot group with prior logits ``a`` the posterior ``softmax(a + x / sigma**2)``: the Gaussian likelihood's
-quadratic terms cancel. This is exact for independent columns and needs no parameter, so it takes the place that the
-skip connection has in EDM (Karras et al. 2022, section 5); the network only learns the correction that correlations
-make.
+quadratic terms cancel. A masked column is the case of infinite sigma. This is exact for independent columns and needs
+no parameter, so it takes the place that the skip connection has in EDM (Karras et al. 2022, section 5); the network
+only learns the correction that correlations make.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -22,7 +23,6 @@ from synclave_shared.models.layout import CodeLayout
 __all__ = [
     "LOGIT_BOUND",
     "Network",
-    "column_scale",
     "corrected_logits",
     "independent_logits",
     "posterior_logits",
@@ -36,19 +36,16 @@ LOGIT_BOUND = 30.0
 """Posterior logits are clamped to +-30: sigmoid(30) is 1 in float32, and the cross-entropy stays finite."""
 
 
-VARIANCE_FLOOR = 0.1
-"""Below about this variance a column's couplings are held to be more noise than signal.
-
-With 1 / sqrt(v + floor) instead, a noisy step gains less and rare codes become too common.
-"""
-
-
 class Network(Protocol):
     """What predicts corrections: :class:`synclave_shared.models.codes.CodeDenoiser`, wrapped or not."""
 
-    def __call__(self, evidence: Tensor) -> Tensor:
-        """Map evidence [B, K, D] to correction logits [B, K, D]."""
+    def __call__(self, surprise: Tensor, visible: Tensor, labels: Tensor, prior: Tensor) -> Tensor:
+        """Map surprise [B, K, D], visibility [B, K], labels [B] and prior [L + 1, D] to correction logits [B, K, D]."""
         ...
+
+
+Correct = Callable[[Tensor, Tensor], Tensor]
+"""A network to which labels and prior are given already: surprise and visibility to correction logits."""
 
 
 def split_columns(values: Tensor, layout: CodeLayout) -> list[tuple[Tensor, bool]]:
@@ -93,17 +90,6 @@ def prior_logits(anchor: Tensor, layout: CodeLayout) -> Tensor:
     return torch.cat([anchor, hidden[None]])
 
 
-def column_scale(prior: Tensor, layout: CodeLayout) -> Tensor:
-    """What standardises each column [D]: ``sqrt(v) / (v + VARIANCE_FLOOR)``, v the variance under the hidden label.
-
-    Applied to the network's input *and* output. For common columns it is nearly 1 / sqrt(v), which makes a coupling a
-    correlation; for rare columns it goes to 0, as a Wiener filter does where there is more noise than signal.
-    """
-    probability = posterior_mean(prior[-1], layout)
-    variance = probability * (1 - probability)
-    return variance.sqrt() / (variance + VARIANCE_FLOOR)
-
-
 def independent_logits(x: Tensor, sigma: Tensor, prior: Tensor, layout: CodeLayout) -> Tensor:
     """Posterior logits [..., D] of independent columns; ``sigma`` [...], ``prior`` broadcastable to [..., D]."""
     precision = sigma[..., None].square().reciprocal()
@@ -113,43 +99,64 @@ def independent_logits(x: Tensor, sigma: Tensor, prior: Tensor, layout: CodeLayo
 
 
 def posterior_logits(
-    network: Network, x: Tensor, sigma: Tensor, labels: Tensor, prior: Tensor, layout: CodeLayout
+    network: Network,
+    x: Tensor,
+    sigma: Tensor,
+    labels: Tensor,
+    prior: Tensor,
+    layout: CodeLayout,
+    known: Tensor | None = None,
 ) -> Tensor:
-    """The denoiser: posterior logits of clean rows given noisy ones.
+    """The denoiser: posterior logits of clean rows given what is seen of them.
 
     Args:
         network: predicts the correction.
-        x: [B, K, D], noisy rows.
-        sigma: [B, K], noise levels.
+        x: [B, K, D], noisy rows; finite, also where nothing is seen.
+        sigma: [B, K], noise levels; infinite where nothing is seen (masked diffusion).
         labels: [B], label numbers; L for a hidden label.
         prior: [L + 1, D], from :func:`prior_logits`.
         layout: columns.
+        known: bool [B, K, D], columns of which x holds the clean value; None: none of them.
 
     Returns:
         [B, K, D].
     """
     row = prior[labels][:, None, :]
-    scale = column_scale(prior, layout)
-    return corrected_logits(network, x, sigma, row, posterior_mean(row, layout), scale, layout)
+
+    def correct(surprise: Tensor, visible: Tensor) -> Tensor:
+        return network(surprise, visible, labels, prior)
+
+    return corrected_logits(correct, x, sigma, row, posterior_mean(row, layout), layout, known)
 
 
 def corrected_logits(
-    network: Network, x: Tensor, sigma: Tensor, prior: Tensor, mean: Tensor, scale: Tensor, layout: CodeLayout
+    correct: Correct,
+    x: Tensor,
+    sigma: Tensor,
+    prior: Tensor,
+    mean: Tensor,
+    layout: CodeLayout,
+    known: Tensor | None = None,
 ) -> Tensor:
     """:func:`posterior_logits` for whoever calls it often with the same prior, and so computes what hangs on it once.
 
     Args:
-        network: predicts the correction.
+        correct: predicts the correction.
         x: [B, K, D], noisy rows.
         sigma: [B, K], noise levels.
         prior: broadcastable to [B, K, D], each patient's row of :func:`prior_logits`.
         mean: as ``prior``, its :func:`posterior_mean`.
-        scale: [D], from :func:`column_scale`.
         layout: columns.
+        known: bool [B, K, D], columns of which x holds the clean value; None: none of them.
 
     Returns:
         [B, K, D].
     """
     independent = independent_logits(x, sigma, prior, layout)
-    evidence = scale * (posterior_mean(independent, layout) - mean)
-    return (independent + scale * network(evidence)).clamp(-LOGIT_BOUND, LOGIT_BOUND)
+    seen = posterior_mean(independent, layout)
+    visible = torch.reciprocal(1.0 + sigma.square())
+    if known is not None:
+        seen = torch.where(known, x, seen)
+        share = known.to(x.dtype).mean(dim=-1)
+        visible = share + (1.0 - share) * visible
+    return (independent + correct(seen - mean, visible)).clamp(-LOGIT_BOUND, LOGIT_BOUND)

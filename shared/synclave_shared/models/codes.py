@@ -5,98 +5,141 @@ outside (:mod:`synclave_shared.diffusion.preconditioning`), so the untrained net
 matters, is already the exact denoiser of independent columns, and all that the privacy budget has to pay for are the
 correlations.
 
-The network is one symmetric matrix of couplings between standardised columns: the first-order expansion of the exact
-posterior in the correlations (a Boltzmann machine's mean-field step). One patient's gradient is then an outer product
-of standardised residuals, its expectation the matrix of correlations that the model misses: under noise it learns in
-a few steps what a multilayer network cannot find at all. One bilinear layer also has per-patient gradients whose norms
-can be bounded with a proof, rounding included, whatever model the coordinator sends.
+Two parts are added up: *couplings* of pairs of columns (:mod:`~synclave_shared.models.coupling`), which learn under
+heavy noise, and a *tower* (:mod:`~synclave_shared.models.tower`), which learns everything else where the data or the
+budget are large. The plan says which are there.
 
 Shapes: ``B`` patients, ``K`` noise levels, ``D`` columns, ``L`` label values, ``P`` parameters.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from synclave_shared.diffusion.preconditioning import posterior_mean
 from synclave_shared.errors import SnapshotError
+from synclave_shared.models.coupling import SymmetricCoupling
 from synclave_shared.models.layout import CodeLayout
+from synclave_shared.models.tower import ResidualTower
+from synclave_shared.plan import ModelSpec
 
 if TYPE_CHECKING:
     from synclave_shared.data.schema import Schema
 
 __all__ = [
     "CodeDenoiser",
-    "SymmetricCoupling",
     "anchor_size",
     "build_code_denoiser",
-    "load_parameter_vector",
+    "column_scale",
     "model_payload_size",
     "parameter_count",
-    "parameter_vector",
     "split_payload",
 ]
 
+VARIANCE_FLOOR: Final = 0.1
+"""Below about this variance a column's couplings are held to be more noise than signal.
 
-class SymmetricCoupling(nn.Module):
-    """``x -> M x`` with a symmetric matrix M, of which the D*(D+1)/2 free values are the parameters.
+With 1 / sqrt(v + floor) instead, a noisy step gains less and rare codes become too common.
+"""
 
-    Sharing the value of (i, j) and (j, i) halves the coordinates that receive noise, and a patient's clip norm is not
-    spent on an antisymmetric part that means nothing.
-    """
+TOWER_VARIANCE_FLOOR: Final = 0.01
+"""The tower sees columns standardised down to about this variance."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-        self.weight = nn.Parameter(torch.zeros(width * (width + 1) // 2))
-
-    def matrix(self) -> Tensor:
-        """M [D, D]."""
-        rows, columns = torch.triu_indices(self.width, self.width, device=self.weight.device)
-        upper = self.weight.new_zeros(self.width, self.width).index_put((rows, columns), self.weight)
-        return upper + upper.triu(1).T
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Map [..., D] to [..., D]."""
-        return values @ self.matrix()
+INITIAL_SEED: Final = 0
+"""The untrained network is public and everywhere the same."""
 
 
 class CodeDenoiser(nn.Module):
-    """Correction of the independent columns' posterior logits, both sides standardised.
+    """Correction of the independent columns' posterior logits.
 
     Args:
         layout: columns and label values.
+        spec: the plan's numbers: ``coupled_columns``, ``width`` and ``blocks``.
     """
 
-    def __init__(self, layout: CodeLayout) -> None:
+    def __init__(self, layout: CodeLayout, spec: ModelSpec) -> None:
         super().__init__()
-        self.coupling = SymmetricCoupling(layout.width)
+        self._layout = layout
+        coupled = min(layout.width, spec.coupled_columns)
+        self.coupling = SymmetricCoupling(coupled) if coupled else None
+        self.tower = ResidualTower(layout.width, layout.label_values, spec.width, spec.blocks) if spec.width else None
 
-    def forward(self, evidence: Tensor) -> Tensor:
+    def forward(self, surprise: Tensor, visible: Tensor, labels: Tensor, prior: Tensor) -> Tensor:
         """Correction logits.
 
         Args:
-            evidence: [B, K, D], standardised difference of each column's independent posterior and its prior.
+            surprise: [B, K, D], probabilities of the columns taken alone, less what they were before anything was seen.
+            visible: [B, K], share of the signal that is seen, 0 to 1.
+            labels: [B], label numbers; L for a hidden label.
+            prior: [L + 1, D], from :func:`~synclave_shared.diffusion.preconditioning.prior_logits`.
 
         Returns:
             [B, K, D], zero before any training.
         """
-        correction: Tensor = self.coupling(evidence)
-        return correction
+        variance = column_variance(prior, self._layout)
+        correction: Tensor | None = None
+        if self.coupling is not None:
+            correction = self._coupled(surprise, variance, prior)
+        if self.tower is not None:
+            scale = torch.rsqrt(variance + TOWER_VARIANCE_FLOOR)
+            added = self.tower(scale * surprise, visible, labels)
+            correction = added if correction is None else correction + added
+        return torch.zeros_like(surprise) if correction is None else correction
+
+    def _coupled(self, surprise: Tensor, variance: Tensor, prior: Tensor) -> Tensor:
+        assert self.coupling is not None  # noqa: S101 - forward looked
+        scale = variance.sqrt() / (variance + VARIANCE_FLOOR)
+        if self.coupling.width == self._layout.width:
+            coupled: Tensor = scale * self.coupling(scale * surprise)
+            return coupled
+        chosen = most_prevalent(prior, self.coupling.width)
+        scale = scale[chosen]
+        spread = torch.zeros_like(surprise)
+        return spread.index_copy(-1, chosen, scale * self.coupling(scale * surprise[..., chosen]))
 
 
-def build_code_denoiser(layout: CodeLayout) -> CodeDenoiser:
-    """The untrained network: all couplings zero."""
-    return CodeDenoiser(layout)
+def column_variance(prior: Tensor, layout: CodeLayout) -> Tensor:
+    """Variance of each column [D] under the hidden label."""
+    probability = posterior_mean(prior[-1], layout)
+    return probability * (1 - probability)
 
 
-def parameter_count(schema: Schema) -> int:
-    """Number of parameters P: the free values of a symmetric D x D matrix."""
-    return schema.width * (schema.width + 1) // 2
+def column_scale(prior: Tensor, layout: CodeLayout) -> Tensor:
+    """What standardises each column for the couplings [D]: ``sqrt(v) / (v + VARIANCE_FLOOR)``.
+
+    Applied to their input *and* output. For common columns it is nearly 1 / sqrt(v), which makes a coupling a
+    correlation; for rare columns it goes to 0, as a Wiener filter does where there is more noise than signal.
+    """
+    variance = column_variance(prior, layout)
+    return variance.sqrt() / (variance + VARIANCE_FLOOR)
+
+
+def most_prevalent(prior: Tensor, count: int) -> Tensor:
+    """The columns most prevalent under any label value, ascending, int64 [count].
+
+    Logits are compared as they came with the payload, without arithmetic: every site finds the same columns.
+    """
+    order = prior[:-1].amax(dim=0).sort(descending=True, stable=True).indices
+    return order[:count].sort().values
+
+
+def build_code_denoiser(layout: CodeLayout, spec: ModelSpec) -> CodeDenoiser:
+    """The untrained network: corrections are zero; the tower's inner weights come from a public seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(INITIAL_SEED)
+        return CodeDenoiser(layout, spec)
+
+
+def parameter_count(schema: Schema, spec: ModelSpec) -> int:
+    """Number of parameters P."""
+    with torch.device("meta"):
+        network = CodeDenoiser(CodeLayout.of(schema), spec)
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def anchor_size(schema: Schema) -> int:
@@ -104,12 +147,14 @@ def anchor_size(schema: Schema) -> int:
     return len(schema.label.values) * schema.width
 
 
-def model_payload_size(schema: Schema) -> int:
+def model_payload_size(schema: Schema, spec: ModelSpec) -> int:
     """Number of float32 values that go to a site each round: P parameters, then L*D anchor logits."""
-    return parameter_count(schema) + anchor_size(schema)
+    return parameter_count(schema, spec) + anchor_size(schema)
 
 
-def split_payload(payload: NDArray[np.float32], schema: Schema) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def split_payload(
+    payload: NDArray[np.float32], schema: Schema, spec: ModelSpec
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Take a round's payload apart.
 
     Returns:
@@ -118,7 +163,7 @@ def split_payload(payload: NDArray[np.float32], schema: Schema) -> tuple[NDArray
     Raises:
         SnapshotError: if the length is not :func:`model_payload_size`.
     """
-    parameters = parameter_count(schema)
+    parameters = parameter_count(schema, spec)
     expected = parameters + anchor_size(schema)
     if payload.shape != (expected,):
         raise SnapshotError(
@@ -127,33 +172,3 @@ def split_payload(payload: NDArray[np.float32], schema: Schema) -> tuple[NDArray
             remedy="Check that coordinator and site run the same version of Synclave.",
         )
     return payload[:parameters], payload[parameters:].reshape(len(schema.label.values), schema.width)
-
-
-def parameter_vector(model: nn.Module) -> NDArray[np.float32]:
-    """All parameters as one float32 vector [P], in the order of ``model.parameters()``."""
-    with torch.no_grad():
-        flat = torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
-    return flat.to(device="cpu", dtype=torch.float32).numpy().copy()
-
-
-def load_parameter_vector(model: nn.Module, vector: NDArray[np.float32]) -> None:
-    """Overwrite all parameters with ``vector`` [P].
-
-    Raises:
-        SnapshotError: if the length differs or a value is not finite; the model is then unchanged.
-    """
-    parameters = list(model.parameters())
-    size = sum(parameter.numel() for parameter in parameters)
-    if vector.shape != (size,) or not np.all(np.isfinite(vector)):
-        raise SnapshotError(
-            expected=f"{size} finite parameters",
-            found=f"shape {vector.shape}" if vector.shape != (size,) else "NaN or infinity",
-            remedy="Use the snapshot of the plan that this model belongs to.",
-        )
-    values = torch.from_numpy(np.array(vector, dtype=np.float32))
-    position = 0
-    with torch.no_grad():
-        for parameter in parameters:
-            part = values[position : position + parameter.numel()]
-            parameter.copy_(part.reshape(parameter.shape))
-            position += parameter.numel()

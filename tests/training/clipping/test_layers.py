@@ -19,7 +19,7 @@ from synclave_client.training.private import PatientGradients, engine, norms
 from synclave_client.training.private.book_keeping import SMALLEST_SHARE
 from synclave_client.training.private.rules import LAYER_RULES
 from synclave_shared.errors import ClippingError
-from synclave_shared.models.codes import SymmetricCoupling
+from synclave_shared.models.coupling import SymmetricCoupling
 from tests.training.clipping.slow_truth import clipped_sum, deviation, rows, squared_outputs, true_gradients
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}

@@ -357,7 +357,7 @@ def test_the_command_fails_where_clipping_is_broken(
 
 
 def _break_couplings(monkeypatch: pytest.MonkeyPatch) -> None:
-    from synclave_shared.models.codes import SymmetricCoupling
+    from synclave_shared.models.coupling import SymmetricCoupling
 
     right = LAYER_RULES[SymmetricCoupling]
 

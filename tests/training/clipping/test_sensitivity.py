@@ -152,7 +152,7 @@ def codes(size: float, several: bool) -> Trained:
         0,
         np.arange(PATIENTS, dtype=np.int64),
     )
-    return Trained(network=build_code_denoiser(LAYOUT), loss=loss, batch=batch)
+    return Trained(network=build_code_denoiser(LAYOUT, ModelSpec()), loss=loss, batch=batch)
 
 
 MAKERS = [mlp, transformer, unet, bert, codes]

@@ -55,7 +55,7 @@ from synclave_client.training.private.batch import PatientBatch
 from synclave_client.training.private.book_keeping import BookKeeping
 from synclave_client.training.private.rules import check_network, sum_type, trained_parameters
 from synclave_shared.errors import ClippingError
-from synclave_shared.models.codes import SymmetricCoupling
+from synclave_shared.models.coupling import SymmetricCoupling
 
 __all__ = ["ROUNDING_MARGIN", "PatientGradients"]
 

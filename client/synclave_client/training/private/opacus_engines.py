@@ -24,7 +24,7 @@ from synclave_client.training.private.batch import PatientBatch, PatientRows
 from synclave_client.training.private.book_keeping import check_losses
 from synclave_client.training.private.rules import trained_parameters
 from synclave_shared.errors import ClippingError
-from synclave_shared.models.codes import SymmetricCoupling
+from synclave_shared.models.coupling import SymmetricCoupling
 
 __all__ = ["Ghost", "Hooks"]
 

@@ -21,7 +21,7 @@ from synclave_client.training.private.convolution import ConvOuter
 from synclave_client.training.private.coupling import Coupled
 from synclave_client.training.private.factors import Dense, Factor, Lookup, Outer
 from synclave_shared.errors import ClippingError
-from synclave_shared.models.codes import SymmetricCoupling
+from synclave_shared.models.coupling import SymmetricCoupling
 
 __all__ = [
     "FORMED_AT_ONCE",

@@ -1,0 +1,62 @@
+"""Offsets on the last logits that give every column its prevalence back.
+
+Few steps, a network trained under noise, and correlations that it overrates all shift how common columns are. How
+common they should be is known: the anchor says so, privately measured and public by then. A trial cohort shows the
+shift, and an offset per column takes it back before rows are drawn.
+
+Shapes: ``n`` patients of the trial, ``D`` columns.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from synclave_shared.diffusion.preconditioning import posterior_mean
+from synclave_shared.models.layout import CodeLayout
+
+__all__ = ["calibration_offsets"]
+
+PSEUDO_CARRIERS: Final = 4.0
+"""Of a column that the trial hardly saw, so many carriers are held to be as far off as columns alike."""
+
+ALIKE: Final = 0.5
+"""Columns are alike if their prevalences differ by less than this factor's power of e, on a log scale (a kernel)."""
+
+LARGEST_OFFSET: Final = 3.0
+"""In logits: a larger one would not mend a model but replace it."""
+
+NEWTON_STEPS: Final = 10
+
+
+def calibration_offsets(logits: Tensor, wanted: Tensor, layout: CodeLayout) -> Tensor:
+    """Offsets [D] with which the mean posterior of a trial cohort is about ``wanted``.
+
+    The trial shows a rare column through few carriers. Its ratio of wanted to seen prevalence is therefore shrunk
+    towards that of all columns about as common, as if :data:`PSEUDO_CARRIERS` carriers had shown that.
+
+    Args:
+        logits: [n, D], last posterior logits of the trial's patients, all of one label value.
+        wanted: [D], prevalences under that label value.
+        layout: columns.
+    """
+    patients = len(logits)
+    seen = posterior_mean(logits, layout).mean(dim=0).double().clamp(1e-9, 1 - 1e-9)
+    aim = wanted.double().clamp(1e-9, 1 - 1e-9)
+    place = aim.log()[:, None]
+    alike = torch.exp(-0.5 * ((place - place.T) / ALIKE).square())
+    common = (alike @ aim) / (alike @ seen)
+    ratio = (patients * aim + PSEUDO_CARRIERS * common) / (patients * seen + PSEUDO_CARRIERS)
+    target = (seen * ratio).clamp(1e-9, 1 - 1e-9)
+    for start, stop in layout.categories:
+        target[start:stop] /= target[start:stop].sum()
+    offsets = torch.zeros_like(target)
+    for _ in range(NEWTON_STEPS):
+        probability = posterior_mean(logits + offsets.to(logits.dtype), layout).double()
+        mean = probability.mean(dim=0)
+        # A code's mean moves by the mean of p (1 - p) per unit of offset; for one-hot columns that is an upper bound.
+        slope = (probability * (1 - probability)).mean(dim=0).clamp_min(1e-9)
+        offsets = (offsets + ((target - mean) / slope).clamp(-1.0, 1.0)).clamp(-LARGEST_OFFSET, LARGEST_OFFSET)
+    return offsets.to(logits.dtype)
