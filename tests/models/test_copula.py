@@ -7,14 +7,16 @@ from numpy.typing import NDArray
 from synclave_shared.errors import ProtocolError
 from synclave_shared.models.anchor import Anchor, anchor_from_marginals
 from synclave_shared.models.copula import (
+    _denoised,
+    _tetrachoric,
     expected_norm,
     fit_copula,
     moments_size,
+    prevalences,
     residual_scale,
     sample_copula,
     second_moments,
 )
-from synclave_shared.models.copula import _denoised, _tetrachoric, prevalences
 from synclave_shared.models.layout import CodeLayout
 from tests.models.small import LAYOUT, small_rows, small_schema
 from tests.models.test_anchor import exact_sums

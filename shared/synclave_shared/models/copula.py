@@ -14,6 +14,7 @@ Shapes: ``N`` patients, ``D`` columns, ``L`` label values, ``R`` factors, ``M`` 
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -327,7 +328,7 @@ def _tetrachoric(
     reached, angle = np.zeros_like(wanted), np.full_like(wanted, edges[-1])
     squares = [np.square(row[rows]) + np.square(row[columns]) for row in threshold]
     products = [sign * row[rows] * row[columns] for row in threshold]
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         gained = np.zeros_like(wanted)
         # Two-point Gauss-Legendre.
         for node in (0.5 - 0.5 / math.sqrt(3.0), 0.5 + 0.5 / math.sqrt(3.0)):
