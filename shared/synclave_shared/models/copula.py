@@ -29,8 +29,8 @@ from synclave_shared.models.layout import CodeLayout
 
 __all__ = ["Copula", "expected_norm", "fit_copula", "moments_size", "residual_scale", "sample_copula", "second_moments"]
 
-SMALLEST_SCALE: Final = 0.1
-"""Residuals of a code rarer than about 1 % are scaled as if it were that common: or a patient with one very rare code
+SMALLEST_SCALE: Final = 0.2
+"""Residuals of a code rarer than about 4 % are scaled as if it were that common: or a patient with one very rare code
 would spend the whole clip norm on it."""
 
 CHUNK_PATIENTS: Final = 8192
@@ -303,7 +303,7 @@ def _latent(
     Exact for two codes, by the bivariate normal law; of first order where a one-hot group takes part.
     """
     gain = np.einsum("l,li,lj->ij", anchor.label_shares, slopes, slopes)
-    latent = np.clip(covariance / np.maximum(gain, RAREST**2), -LARGEST_UTILITY, LARGEST_UTILITY)
+    latent: NDArray[np.float64] = np.clip(covariance / np.maximum(gain, RAREST**2), -LARGEST_UTILITY, LARGEST_UTILITY)
     code = np.ones(layout.width, np.bool_)
     for start, stop in layout.categories:
         code[start:stop] = False
