@@ -50,7 +50,7 @@ def measured(table: BenchTable, name: str, epsilon: float | None, seed: int, lim
                 limit_s=limit_s,
             )
         except PeerFailure as failure:
-            return {"failure": str(failure)}
+            return {"failure": str(failure), "final": failure.final}
     else:
         begun = time.perf_counter()
         sampler = CONTENDERS[name].fit(
@@ -156,12 +156,15 @@ def main() -> None:
                     if time.perf_counter() - begun > arguments.budget_s:
                         continue
                     cell = measured(table, name, epsilon, seed, arguments.limit_s)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    partial = path.with_suffix(".partial")
-                    partial.write_text(json.dumps(cell, indent=1) + "\n", encoding="utf-8")
-                    partial.replace(path)
                     print(f"{path.relative_to(KEPT)}: {json.dumps(cell)}", flush=True)
-                kept.setdefault((name, epsilon), []).append(json.loads(path.read_text(encoding="utf-8")))
+                    if cell.pop("final", True):
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        partial = path.with_suffix(".partial")
+                        partial.write_text(json.dumps(cell, indent=1) + "\n", encoding="utf-8")
+                        partial.replace(path)
+                else:
+                    cell = json.loads(path.read_text(encoding="utf-8"))
+                kept.setdefault((name, epsilon), []).append(cell)
         kept = {key: kept[key] for key in chosen if key in kept}
         text += markdown(table, kept)
         document[table_name] = [

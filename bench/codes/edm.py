@@ -83,7 +83,7 @@ def fit_edm(
     network = Network(rows.shape[1])
     average = copy.deepcopy(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
-    for _ in range(steps):
+    for step in range(steps):
         clean = rows[torch.randint(len(rows), (BATCH,), generator=random)]
         sigma = torch.exp(P_MEAN + P_STD * torch.randn(BATCH, generator=random))
         noisy = clean + sigma[:, None] * torch.randn(clean.shape, generator=random)
@@ -92,9 +92,11 @@ def fit_edm(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        # The average is one of few weights at first, or the untrained ones would stay in it for thousands of steps.
+        weight_of_new = max(1.0 - AVERAGE, 9.0 / (10.0 + step))
         with torch.no_grad():
             for kept, new in zip(average.parameters(), network.parameters(), strict=True):
-                kept.lerp_(new, 1.0 - AVERAGE)
+                kept.lerp_(new, weight_of_new)
 
     def sample(patients: int, seed: int) -> PatientDataset:
         generator = torch.Generator().manual_seed(seed)

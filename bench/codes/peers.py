@@ -60,7 +60,15 @@ PEERS = {
 
 
 class PeerFailure(Exception):  # noqa: N818 - it is a result of the benchmark
-    """A peer did not deliver; the message says why in words for the table."""
+    """A peer did not deliver; the message says why in words for the table.
+
+    Attributes:
+        final: whether another try with the same environment and limit would end alike.
+    """
+
+    def __init__(self, reason: str, *, final: bool = True) -> None:
+        super().__init__(reason)
+        self.final = final
 
 
 def to_plain(patients: PatientDataset, schema: Schema) -> pa.Table:
@@ -120,7 +128,7 @@ def run_peer(
     peer = PEERS[name]
     python = python_of(peer.environment)
     if not python.exists():
-        raise PeerFailure(f"not installed: python -m bench.codes.environments {peer.environment}")
+        raise PeerFailure(f"not installed: python -m bench.codes.environments {peer.environment}", final=False)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         pq.write_table(to_plain(train, schema), place / "train.parquet")
