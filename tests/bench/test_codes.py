@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from bench.codes import __main__ as bench
-from bench.codes import peers
+from bench.codes import edm, peers
 from bench.codes.contenders import CONTENDERS, Sampler, noise_multipliers
-from bench.codes.edm import fit_edm
 from bench.codes.measures import MEASURES
 from bench.codes.tables import CHAPTERS, BenchTable
 from synclave_shared.privacy.accountant import epsilon as epsilon_of
@@ -110,8 +109,12 @@ def test_a_sampler_repeats_itself_and_keeps_one_hot_groups(name: str, table: Ben
     assert np.all(one.features[:, 9:12].sum(axis=1) == 1)
 
 
-def test_the_published_reference_learns_that_codes_occur_together(table: BenchTable) -> None:
-    sampler = fit_edm(table.train, table.site_of_patient, table.schema, epsilon=None, delta=1e-5, seed=0, steps=300)
+def test_the_published_reference_learns_that_codes_occur_together(
+    table: BenchTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edm, "HIDDEN", (64, 64))
+    monkeypatch.setattr(edm, "BATCH", 256)
+    sampler = edm.fit_edm(table.train, table.site_of_patient, table.schema, epsilon=None, delta=1e-5, seed=0, steps=400)
     drawn = sampler(1_000, 0)
     assert drawn.features.max() <= 1
     assert np.corrcoef(drawn.features[:, :2].T)[0, 1] > 0.2
