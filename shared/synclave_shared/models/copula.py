@@ -39,6 +39,9 @@ CHUNK_PATIENTS: Final = 8192
 LARGEST_COMMUNALITY: Final = 0.95
 """Most of a code's latent variance that factors may explain: some part of a patient is always the patient's own."""
 
+WEAKEST_FACTOR: Final = 0.5
+"""Factors are kept down to this part of the variance at which an average column's loading is half noise."""
+
 FACTORISATIONS: Final = 4
 """Passes that fill the unseen diagonal blocks by what the factors say of them; later ones change little."""
 
@@ -247,12 +250,11 @@ def _covariances(
     patients = np.clip(patients, 0.2 * overall, 5.0 * overall)
     weight = np.sqrt(patients)
 
-    noise = math.sqrt(0.5 * noise_std**2 + overall)
-    clean = _denoised(observed - expected * weight[:, None] * weight[None, :], noise)
+    clean = _denoised(observed - expected * weight[:, None] * weight[None, :], noise_std / math.sqrt(2.0))
     covariance: NDArray[np.float64] = clean * (scale / weight)[:, None] * (scale / weight)[None, :]
     block = _blocks(layout)
     covariance[block[:, None] == block[None, :]] = 0.0
-    return covariance, noise / overall
+    return covariance, math.sqrt(0.5 * noise_std**2 + overall) / overall
 
 
 def _denoised(observed: NDArray[np.float64], noise_std: float) -> NDArray[np.float64]:
@@ -266,6 +268,8 @@ def _denoised(observed: NDArray[np.float64], noise_std: float) -> NDArray[np.flo
         observed: [D, D], symmetric.
         noise_std: of an element off the diagonal; on it the noise has sqrt(2) times as much.
     """
+    if noise_std == 0.0:
+        return observed
     values, vectors = np.linalg.eigh(observed)
     distance = values[:, None] - values[None, :]
     # The noise repels neighbouring eigenvalues at this distance; below it the sum would see only that.
@@ -357,16 +361,17 @@ def _loadings(
     block = _blocks(layout)
     unseen = block[:, None] == block[None, :]
     codes = np.bincount(block, minlength=layout.width)[block] == 1
+    weight = np.square(metric) / np.square(metric).mean()
     target = latent * metric[:, None] * metric[None, :]
     filled = np.zeros_like(latent)
     for _ in range(FACTORISATIONS):
         values, vectors = np.linalg.eigh(target + filled)
-        # Below it, an average column's loading is more noise than not.
-        kept = values > error * math.sqrt(layout.width)
+        kept = values > WEAKEST_FACTOR * error * math.sqrt(layout.width)
         values = values[kept]
-        trust = np.square(metric)[:, None] / (
-            np.square(metric)[:, None] + np.square(metric).sum() * np.square(error / values)
-        )
+        noise_share = np.square(error / values) * layout.width
+        trust = weight[:, None] / (weight[:, None] + noise_share)
+        # Eigenvalues are shrunk already, by as much as an average column asks for.
+        trust = np.minimum(trust * np.sqrt(1.0 + noise_share), 1.0)
         loadings: NDArray[np.float64] = vectors[:, kept] * np.sqrt(values) * trust / metric[:, None]
         length = np.square(loadings).sum(axis=1)
         too_long = codes & (length > LARGEST_COMMUNALITY)
