@@ -50,7 +50,7 @@ def measured(table: BenchTable, name: str, epsilon: float | None, seed: int, lim
                 limit_s=limit_s,
             )
         except PeerFailure as failure:
-            return {"failure": str(failure), "final": failure.final}
+            return {"failure": str(failure), "final": failure.final, "limit_s": limit_s}
     else:
         begun = time.perf_counter()
         sampler = CONTENDERS[name].fit(
@@ -152,9 +152,10 @@ def main() -> None:
                 path = file_of(prefix + table_name, name, epsilon, seed)
                 if name in arguments.again:
                     path.unlink(missing_ok=True)
-                if not path.exists():
-                    if time.perf_counter() - begun > arguments.budget_s:
-                        continue
+                cell = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+                # Who was too slow, or failed, may try again under a higher limit.
+                due = cell is None or cell.get("limit_s", math.inf) < arguments.limit_s
+                if due and time.perf_counter() - begun <= arguments.budget_s:
                     cell = measured(table, name, epsilon, seed, arguments.limit_s)
                     print(f"{path.relative_to(KEPT)}: {json.dumps(cell)}", flush=True)
                     if cell.pop("final", True):
@@ -162,9 +163,8 @@ def main() -> None:
                         partial = path.with_suffix(".partial")
                         partial.write_text(json.dumps(cell, indent=1) + "\n", encoding="utf-8")
                         partial.replace(path)
-                else:
-                    cell = json.loads(path.read_text(encoding="utf-8"))
-                kept.setdefault((name, epsilon), []).append(cell)
+                if cell is not None:
+                    kept.setdefault((name, epsilon), []).append(cell)
         kept = {key: kept[key] for key in chosen if key in kept}
         text += markdown(table, kept)
         document[table_name] = [
