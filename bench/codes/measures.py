@@ -20,7 +20,7 @@ from synclave_server.evaluation.fidelity import (
     rare_code_mass,
 )
 from synclave_server.evaluation.ranking import ranking_quality
-from synclave_server.evaluation.utility import tasks
+from synclave_server.evaluation.downstream import label_tasks
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
 
@@ -96,7 +96,7 @@ class Judge:
             "mmd": None if distance is None else 1000.0 * distance,
             "discriminator": discriminator(self.reference, contender, boosting, rng).value,
         }
-        task = tasks(self.reference, self.label_values)[0]
+        task = label_tasks(self.reference, self.label_values)[0]
         truth = self.reference.labels == task.position
         wanted = contender.labels == task.position
         for key, (_, model) in classifiers(self.seed).items():

@@ -14,7 +14,7 @@ def trial(patients: int, layout: CodeLayout, seed: int = 0) -> torch.Tensor:
 
 def test_common_columns_get_the_wanted_prevalence() -> None:
     logits = trial(4096, LAYOUT)
-    wanted = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.3, 0.2, 0.1, 0.7, 0.2, 0.1])
+    wanted = torch.tensor([0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.3, 0.2, 0.15, 0.6, 0.25, 0.15])
     offsets = calibration_offsets(logits, wanted, LAYOUT)
     found = posterior_mean(logits + offsets, LAYOUT).mean(0)
     assert torch.allclose(found, wanted, atol=0.005)

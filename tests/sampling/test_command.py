@@ -33,7 +33,7 @@ def test_the_document_has_the_provenance_and_the_pace(
     beside = json.loads(Path(f"{out}.provenance.json").read_bytes())
     assert {name: document[name] for name in beside} == beside
     assert document["request"]["label_counts"] == {"no": 293, "yes": 7}
-    assert document["network_calls"] == 3
+    assert document["network_calls"] == 2
     assert document["patients_per_second"] > 0
     assert document["resumed_patients"] == 0
 
@@ -65,6 +65,7 @@ def test_a_person_sees_pace_and_time_left_and_after_an_interruption_where_to_go_
         "guidance": 0,
         "seed": 1,
         "precision": "float32",
+        "calibrated": True,
         "cohort_format": "parquet",
         "devices": ["cpu"],
         "workers": 1,

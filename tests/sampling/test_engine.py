@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -18,6 +19,8 @@ from synclave_server.sampling.generator import PatientGenerator, draw_rows, tile
 from synclave_server.sampling.request import allot, resolve_request
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.patient_table import read_patient_table
+from synclave_shared.diffusion.discrete import REVEALERS
+from synclave_shared.diffusion.preconditioning import posterior_mean
 from synclave_shared.diffusion.samplers import SAMPLERS
 from synclave_shared.errors import ConfigurationError, SamplingError, SnapshotError
 from tests.models.small import LAYOUT, small_plan, small_schema
@@ -71,7 +74,7 @@ def test_label_counts_are_exact(
     assert np.bincount(found.labels, minlength=2).tolist() == expected
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "heun", "ancestral"])
+@pytest.mark.parametrize("sampler", ["ddim", "unipc", "flow", "heun", "ancestral"])
 def test_prevalence_follows_the_anchor_and_the_coupling_shows(snapshot: Path, tmp_path: Path, sampler: str) -> None:
     """4,000 patients of one label; 4.5 standard errors and the solver's small bias."""
     steps = 40 if sampler == "ancestral" else 12
@@ -174,6 +177,7 @@ def ask(**changes: Any) -> Any:
                 "label_counts": None,
                 "label_values": ("no", "yes"),
                 "label_shares": None,
+                "corruption": "gaussian",
                 "sampler": "heun",
                 "steps": 3,
                 "seed": 0,
@@ -279,3 +283,52 @@ def test_without_a_compiler_the_plain_network_is_used_with_a_notice(
     generator._compile(request, numbers[:256], labels[:256])
     assert caplog.messages == ["Sampling on cpu without torch.compile, which is slower: no working C compiler"]
     assert np.array_equal(generator.features(request, numbers, labels), before)
+
+
+@pytest.mark.parametrize("sampler", sorted(REVEALERS))
+def test_masked_models_have_samplers_of_their_own(sampler: str) -> None:
+    """2,000 patients of one label; 4.5 standard errors. Couplings of 0.3 between all codes make them go together."""
+    spec = PLAN.model.model_copy(update={"corruption": "masked"})
+    request = ask(patients=2000, corruption="masked", sampler=sampler, label_counts={"no": 2000, "yes": 0}, steps=12)
+    assert request.network_calls == 12
+    model = np.full(78, 0.3, np.float32)
+    rows = PatientGenerator(spec, LAYOUT, model, ANCHOR).features(request, np.arange(2000), np.zeros(2000, np.int64))
+    assert np.all(rows[:, 9:].sum(axis=1) == 1)
+    alone = PatientGenerator(spec, LAYOUT, model, ANCHOR).features(request, np.array([7]), np.zeros(1, np.int64))
+    assert np.array_equal(alone[0], rows[7])
+    correlation = np.corrcoef(rows[:, :9].T.astype(float))
+    assert np.mean(correlation[np.triu_indices(9, 1)]) > 4.5 / np.sqrt(2000)
+
+
+def test_a_sampler_of_the_other_corruption_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="masked") as refused:
+        ask(corruption="masked", sampler="heun")
+    assert "trained with masked corruption" in refused.value.expected
+    assert ask(sampler=None).sampler == "unipc"
+    assert ask(sampler=None, corruption="masked").sampler == "masked"
+
+
+def test_prevalences_come_back_to_the_anchors_whatever_a_noisy_coupling_does(snapshot: Path) -> None:
+    """Couplings of columns with themselves make rare codes rarer; calibration takes that back, not from guidance."""
+    model = np.eye(12, dtype=np.float32)[np.triu_indices(12)]
+    labels = np.zeros(4000, np.int64)
+    means = {}
+    for calibrated in (False, True):
+        request = ask(patients=4000, label_counts={"no": 4000, "yes": 0}, sampler="unipc", calibrated=calibrated)
+        rows = PatientGenerator(PLAN.model, LAYOUT, model, ANCHOR).features(request, np.arange(4000), labels)
+        means[calibrated] = rows.mean(axis=0)
+    wanted = posterior_mean(torch.from_numpy(ANCHOR), LAYOUT)[0].numpy()
+    # 4.5 standard errors of a cohort and of the trial.
+    assert np.abs(means[True] - wanted).max() < 4.5 * np.sqrt(0.25 / 4000 * 2)
+    assert np.abs(means[False] - wanted).max() > 2 * np.abs(means[True] - wanted).max()
+    assert not ask(guidance=Decimal(1)).calibrated
+
+
+def test_a_cohort_can_be_a_meds_dataset(snapshot: Path, tmp_path: Path) -> None:
+    sample(snapshot, 300, out=tmp_path / "cohort", cohort_format="meds", seed=4)
+    sample(snapshot, 300, out=tmp_path / "same.parquet", seed=4)
+    table = read_patient_table(SCHEMA, tmp_path / "same.parquet")
+    events = pq.read_table(tmp_path / "cohort" / "data")
+    assert events["subject_id"].unique().to_pylist() == list(range(300))
+    codes = events.filter(pc.match_substring(events["code"], "code//c1"))
+    assert sorted(codes["subject_id"].to_pylist()) == np.flatnonzero(table.features[:, 1]).tolist()

@@ -38,7 +38,7 @@ CPU_TILE: Final = 256
 GPU_TILE_VALUES: Final = 2**24
 """Values per tensor of a tile elsewhere: fills a large GPU, and a tile's tensors take 64 MiB each."""
 
-TRIAL_PATIENTS: Final = 4096
+TRIAL_PATIENTS: Final = 2048
 """Patients of each label value with whom prevalences are calibrated before the first one is drawn."""
 
 TRIAL_STREAM: Final = 0x5EED << 40
@@ -158,9 +158,14 @@ class PatientGenerator:
         return self._draw(randomness, patients, posterior_mean(logits, self._layout))
 
     def _last_logits(
-        self, request: SampleRequest, randomness: PatientRandomness, patients: Tensor, labels: Tensor
+        self,
+        request: SampleRequest,
+        randomness: PatientRandomness,
+        patients: Tensor,
+        labels: Tensor,
+        noise: Tensor | None = None,
     ) -> Tensor:
-        """Posterior logits [n, D] at the last noise level."""
+        """Posterior logits [n, D] at the last noise level, from given or from the patients' own noise at the first."""
         weight = float(request.guidance)
 
         def normal(purpose: int) -> Tensor:
@@ -176,7 +181,7 @@ class PatientGenerator:
             return posterior_mean(logits(x, sigma), self._layout)
 
         sigmas = karras_sigmas(float(self._spec.sigma_min), float(self._spec.sigma_max), request.steps)
-        start = self._prior_mean[labels] + float(sigmas[0]) * normal(START)
+        start = self._prior_mean[labels] + float(sigmas[0]) * (normal(START) if noise is None else noise)
         end = SAMPLERS[request.sampler](probabilities, start, sigmas, noise=lambda step: normal(FIRST_STEP + step))
         return logits(end, float(sigmas[-1]))
 
@@ -212,11 +217,13 @@ class PatientGenerator:
 
     def _trial_offsets(self, request: SampleRequest, randomness: PatientRandomness, label: int) -> Tensor:
         assert self._targets is not None  # noqa: S101 - the caller looked
-        logits = []
-        for first in range(0, TRIAL_PATIENTS, self.tile):
-            patients = torch.arange(first, first + self.tile, device=self._device)
-            labels = torch.full_like(patients, label)
-            logits.append(self._last_logits(request, randomness, patients, labels))
+        trial = torch.arange(-(-TRIAL_PATIENTS // self.tile) * self.tile, device=self._device)
+        labels = torch.full_like(trial, label)
+        noise = _stratified_normal(randomness.uniform(trial, self._layout.width, START))
+        logits = [
+            self._last_logits(request, randomness, trial[part], labels[part], noise[part])
+            for part in (slice(first, first + self.tile) for first in range(0, len(trial), self.tile))
+        ]
         return calibration_offsets(torch.cat(logits), self._targets[label], self._layout)
 
     def _guided(self, x: Tensor, levels: Tensor, labels: Tensor, weight: float, known: Tensor | None) -> Tensor:
@@ -253,6 +260,15 @@ class PatientGenerator:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             log.warning("Sampling on %s without torch.compile, which is slower: %s", self._device, reason)
         self._compile_at_first = False
+
+
+def _stratified_normal(uniform: Tensor) -> Tensor:
+    """Normal numbers [n, D] of which each column has one in every n-th of the distribution (McKay et al. 1979).
+
+    A column's value hangs on its own noise above all: so stratified, few patients show its prevalence well.
+    """
+    ranks = uniform.argsort(dim=0).argsort(dim=0)
+    return torch.special.ndtri((ranks + 0.5) / len(uniform)).float()
 
 
 def draw_rows(probabilities: Tensor, uniform: Tensor, layout: CodeLayout) -> Tensor:

@@ -57,7 +57,8 @@ class SampleRequest(FrozenModel):
         seed: fixes all randomness.
         guidance: weight of classifier-free guidance; 0 is plain conditional sampling.
         precision: what the network computes in.
-        calibrated: whether prevalences are brought back to the anchor's by offsets on the last logits.
+        calibrated: whether prevalences are brought back to the anchor's by offsets on the last logits; not with
+            guidance.
     """
 
     label_counts: dict[str, Annotated[int, Field(ge=0)]]
@@ -132,7 +133,8 @@ def resolve_request(
         raise _refused(f"1 to {MAX_PATIENTS} patients", str(patients), "Ask for another number of patients.")
     if not 0 <= seed < 2**64:
         raise _refused("a seed from 0 to 2**64 - 1", str(seed), "Choose another seed.")
-    sampler, steps = sampler or DEFAULT_SAMPLERS[corruption], steps or DEFAULT_STEPS
+    sampler = DEFAULT_SAMPLERS[corruption] if sampler is None else sampler
+    steps = DEFAULT_STEPS if steps is None else steps
     names = samplers_of(corruption)
     if sampler not in names:
         raise _refused(
@@ -163,7 +165,8 @@ def resolve_request(
                 "seed": str(seed),
                 "guidance": guidance,
                 "precision": precision,
-                "calibrated": calibrated,
+                # Guidance means to make a label's codes commoner than they are.
+                "calibrated": calibrated and not guidance,
             }
         )
     except ValidationError as error:

@@ -1,0 +1,162 @@
+"""The project's own model as a contender: the sites' and the coordinator's code, without the network between them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synclave_client.training.loop import train_round
+from synclave_client.training.marginals import release_marginals
+from synclave_client.training.noise import SecretRandomness
+from synclave_server.aggregate import initial_state, server_step, weighted_mean
+from synclave_server.planning import compile_plan, parse_plan_file, resolve_privacy
+from synclave_server.sampling.generator import PatientGenerator
+from synclave_server.sampling.labels import LabelAssignment
+from synclave_server.sampling.request import resolve_request
+from synclave_shared.data.patients import PatientDataset
+from synclave_shared.data.schema import Schema
+from synclave_shared.fixed_point import from_fixed
+from synclave_shared.models.anchor import Anchor, anchor_from_marginals
+from synclave_shared.models.codes import build_code_denoiser
+from synclave_shared.models.layout import CodeLayout
+from synclave_shared.models.parameters import parameter_vector
+from synclave_shared.plan import ModelSpec, TrainPlan
+
+__all__ = ["drawer", "fit_federated", "site_names"]
+
+ROUNDS, STEPS, SELECTION_RATE = 10, 8, Decimal("0.1")
+"""As in the embedded example."""
+
+
+def site_names(site_of_patient: NDArray[np.int64]) -> list[str]:
+    """A name for each site's number."""
+    return [f"site-{number}" for number in np.unique(site_of_patient)]
+
+
+def plan_document(epsilon: float, delta: float, sites: dict[str, int], share: str) -> dict[str, Any]:
+    """A plan file: what a coordinator would write for these sites."""
+    return {
+        "name": "bench",
+        "schema": "schema.toml",
+        "privacy": {
+            "epsilon": Decimal(str(epsilon)),
+            "delta": Decimal(str(delta)),
+            "selection_rate": SELECTION_RATE,
+            "marginals": {"epsilon_share": Decimal(share)},
+        },
+        "federation": {"rounds": ROUNDS, "steps_per_round": STEPS},
+        "sites": {name: {"nominal_patients": patients} for name, patients in sites.items()},
+    }
+
+
+@lru_cache
+def calibrated(epsilon: float, delta: float, share: str) -> Any:
+    """The noise for an epsilon: the same for all seeds and tables."""
+    return resolve_privacy(parse_plan_file(plan_document(epsilon, delta, {"any": 1000}, share)))
+
+
+def plan_of(schema: Schema, epsilon: float, delta: float, sites: dict[str, int], share: str) -> TrainPlan:
+    """The agreement as signed, with invented keys."""
+    document = plan_document(epsilon, delta, sites, share)
+    settled = calibrated(epsilon, delta, share).model_dump(exclude={"unit", "adjacency"})
+    plan_file = parse_plan_file(document | {"privacy": settled})
+    keys = {name: SECRET.format(number) for number, name in enumerate(sites)}
+    return compile_plan(plan_file, schema=schema, coordinator_key="A" * 43 + "=", site_keys=keys)
+
+
+SECRET = "A" * 39 + "{:03d}E="
+
+
+def fit_federated(
+    train: PatientDataset,
+    site_of_patient: NDArray[np.int64],
+    schema: Schema,
+    *,
+    epsilon: float | None,
+    delta: float,
+    seed: int,
+    share: str = "0.6",
+) -> Callable[[int, int], PatientDataset]:
+    """The embedded example's plan at these sites: marginals, then couplings by DP-SGD, noise at every site.
+
+    The noise is drawn from ``seed`` here, and here only: a benchmark can be repeated, a hospital's noise cannot.
+    """
+    if epsilon is None:
+        raise ValueError("the federated training needs an epsilon")
+    names = site_names(site_of_patient)
+    rows = {name: np.flatnonzero(site_of_patient == number) for number, name in enumerate(names)}
+    data = {name: part_of(train, rows[name]) for name in names}
+    plan = plan_of(schema, epsilon, delta, {name: len(rows[name]) for name in names}, share)
+    layout = CodeLayout.of(schema)
+
+    def noise(site: str, number: int) -> SecretRandomness:
+        return SecretRandomness(hashlib.sha256(f"{seed} {site} {number}".encode()).digest())
+
+    marginals = plan.privacy.marginals
+    assert marginals is not None
+    sums = sum(
+        (from_fixed(release_marginals(plan, schema, data[name], noise(name, 0))) for name in names),
+        start=np.float64(0.0),
+    )
+    std = float(marginals.noise_multiplier * marginals.clip_norm) * len(names) ** 0.5
+    anchor = anchor_from_marginals(np.asarray(sums), schema, std)
+    model = parameter_vector(build_code_denoiser(layout, plan.model))
+    state = initial_state(plan.federation, model.size)
+    for number in range(1, ROUNDS + 1):
+        updates = {
+            name: from_fixed(
+                train_round(plan, name, schema, data[name], model, anchor.logits, "cpu", noise(name, number))
+            )
+            for name in names
+        }
+        model, state = server_step(plan.federation, model, weighted_mean(updates, plan.weights()), state)
+    return drawer(plan.model, schema, model, anchor)
+
+
+def part_of(patients: PatientDataset, rows: NDArray[np.intp]) -> PatientDataset:
+    """Some patients."""
+    return PatientDataset(
+        features=patients.features[rows],
+        labels=patients.labels[rows],
+        patient_ids=[patients.patient_ids[row] for row in rows.tolist()],
+    )
+
+
+def drawer(
+    spec: ModelSpec,
+    schema: Schema,
+    model: NDArray[np.float32],
+    anchor: Anchor,
+    *,
+    sampler: str | None = None,
+    steps: int | None = None,
+    calibrated: bool = True,
+) -> Callable[[int, int], PatientDataset]:
+    """(number of patients, seed) -> synthetic patients, by the sampling engine's own generator."""
+    generator = PatientGenerator(spec, CodeLayout.of(schema), model, anchor.logits)
+
+    def draw(patients: int, seed: int) -> PatientDataset:
+        request = resolve_request(
+            patients=patients,
+            label_counts=None,
+            label_values=schema.label.values,
+            label_shares=anchor.label_shares,
+            corruption=spec.corruption,
+            sampler=sampler,
+            steps=steps,
+            seed=seed,
+            guidance=Decimal(0),
+            calibrated=calibrated,
+        )
+        numbers = np.arange(patients)
+        labels = LabelAssignment(list(request.label_counts.values()), seed).of(numbers)
+        features = generator.features(request, numbers, labels)
+        return PatientDataset(features=features, labels=labels, patient_ids=[str(number) for number in range(patients)])
+
+    return draw
