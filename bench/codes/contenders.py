@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.codes.denoiser import fit_federated, fit_without_noise
 from bench.codes.edm import fit_edm
 from synclave_client.training.marginals import clipped_marginals
 from synclave_shared.data.patients import PatientDataset
@@ -180,6 +181,15 @@ def fit_second_moments(
 
 
 CONTENDERS: dict[str, Contender] = {
+    "diffusion": Contender(title="diffusion, 10 calls (ours)", fit=fit_federated, private=True),
+    "diffusion-pooled": Contender(
+        title="diffusion, 10 calls, noise once for all sites (ours)",
+        fit=partial(fit_federated, trust="pooled"),
+        private=True,
+    ),
+    "diffusion-masked": Contender(
+        title="masked diffusion, 10 calls (ours)", fit=partial(fit_without_noise, corruption="masked"), private=False
+    ),
     "independent": Contender(title="independent columns (ours)", fit=fit_independent, private=True),
     "copula": Contender(title="one-shot copula (ours)", fit=fit_second_moments, private=True),
     "copula-pooled": Contender(

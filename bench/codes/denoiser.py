@@ -16,6 +16,7 @@ from synclave_client.training.marginals import release_marginals
 from synclave_client.training.noise import SecretRandomness
 from synclave_server.aggregate import initial_state, server_step, weighted_mean
 from synclave_server.planning import compile_plan, parse_plan_file, resolve_privacy
+from synclave_server.pretraining import pretrain
 from synclave_server.sampling.generator import PatientGenerator
 from synclave_server.sampling.labels import LabelAssignment
 from synclave_server.sampling.request import resolve_request
@@ -28,10 +29,25 @@ from synclave_shared.models.layout import CodeLayout
 from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.plan import ModelSpec, TrainPlan
 
-__all__ = ["drawer", "fit_federated", "site_names"]
+__all__ = ["TOWER", "drawer", "fit_federated", "fit_without_noise", "site_names"]
 
 ROUNDS, STEPS, SELECTION_RATE = 10, 8, Decimal("0.1")
 """As in the embedded example."""
+
+
+TOWER = ModelSpec.model_validate(
+    {
+        "width": 384,
+        "blocks": 2,
+        "sigma_min": Decimal("0.25"),
+        "sigma_max": Decimal(20),
+        "log_sigma_mean": Decimal(0),
+        "log_sigma_std": Decimal("1.2"),
+    }
+)
+"""Without noise a tower learns what couplings cannot."""
+
+TOWER_STEPS = 3000
 
 
 def site_names(site_of_patient: NDArray[np.int64]) -> list[str]:
@@ -82,13 +98,18 @@ def fit_federated(
     delta: float,
     seed: int,
     share: str = "0.6",
+    trust: str = "local",
 ) -> Callable[[int, int], PatientDataset]:
     """The embedded example's plan at these sites: marginals, then couplings by DP-SGD, noise at every site.
+
+    With ``trust`` ``pooled`` all patients are at one site: noise once, which takes somebody who may see all records.
 
     The noise is drawn from ``seed`` here, and here only: a benchmark can be repeated, a hospital's noise cannot.
     """
     if epsilon is None:
-        raise ValueError("the federated training needs an epsilon")
+        return fit_without_noise(train, site_of_patient, schema, epsilon=epsilon, delta=delta, seed=seed)
+    if trust == "pooled":
+        site_of_patient = np.zeros_like(site_of_patient)
     names = site_names(site_of_patient)
     rows = {name: np.flatnonzero(site_of_patient == number) for number, name in enumerate(names)}
     data = {name: part_of(train, rows[name]) for name in names}
@@ -117,6 +138,23 @@ def fit_federated(
         }
         model, state = server_step(plan.federation, model, weighted_mean(updates, plan.weights()), state)
     return drawer(plan.model, schema, model, anchor)
+
+
+def fit_without_noise(
+    train: PatientDataset,
+    site_of_patient: NDArray[np.int64],
+    schema: Schema,
+    *,
+    epsilon: float | None,
+    delta: float,
+    seed: int,
+    corruption: str = "gaussian",
+) -> Callable[[int, int], PatientDataset]:
+    """A tower beside the couplings, by plain training on all patients together: how far the model itself reaches."""
+    spec = TOWER.model_copy(update={"corruption": corruption})
+    found = pretrain(schema, train, spec, steps=TOWER_STEPS, seed=seed)
+    anchor = Anchor(logits=found.anchor, label_shares=found.label_shares.astype(np.float64))
+    return drawer(spec, schema, found.parameters, anchor)
 
 
 def part_of(patients: PatientDataset, rows: NDArray[np.intp]) -> PatientDataset:
