@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.codes.environments import ENVIRONMENTS
 from synclave_client.training.loop import train_round
 from synclave_client.training.marginals import release_marginals
 from synclave_client.training.noise import SecretRandomness
@@ -29,7 +30,7 @@ from synclave_shared.models.layout import CodeLayout
 from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.plan import ModelSpec, TrainPlan
 
-__all__ = ["TOWER", "drawer", "fit_federated", "fit_without_noise", "site_names"]
+__all__ = ["TOWER", "drawer", "fit_federated", "fit_without_noise", "site_names", "trained_tower"]
 
 ROUNDS, STEPS, SELECTION_RATE = 10, 8, Decimal("0.1")
 """As in the embedded example."""
@@ -48,6 +49,8 @@ TOWER = ModelSpec.model_validate(
 """Without noise a tower learns what couplings cannot."""
 
 TOWER_STEPS = 3000
+
+KEPT = ENVIRONMENTS / "towers"
 
 
 def site_names(site_of_patient: NDArray[np.int64]) -> list[str]:
@@ -152,9 +155,22 @@ def fit_without_noise(
 ) -> Callable[[int, int], PatientDataset]:
     """A tower beside the couplings, by plain training on all patients together: how far the model itself reaches."""
     spec = TOWER.model_copy(update={"corruption": corruption})
-    found = pretrain(schema, train, spec, steps=TOWER_STEPS, seed=seed)
-    anchor = Anchor(logits=found.anchor, label_shares=found.label_shares.astype(np.float64))
-    return drawer(spec, schema, found.parameters, anchor)
+    model, anchor = trained_tower(train, schema, spec, seed)
+    return drawer(spec, schema, model, anchor)
+
+
+def trained_tower(
+    train: PatientDataset, schema: Schema, spec: ModelSpec, seed: int
+) -> tuple[NDArray[np.float32], Anchor]:
+    """The tower of a seed, trained once and kept: the benchmark of samplers draws from the same."""
+    asked = f"{schema.digest} {len(train)} {spec.model_dump_json()} {TOWER_STEPS} {seed}"
+    path = KEPT / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.npz"
+    if not path.exists():
+        found = pretrain(schema, train, spec, steps=TOWER_STEPS, seed=seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, model=found.parameters, logits=found.anchor, shares=found.label_shares)
+    kept = np.load(path)
+    return kept["model"], Anchor(logits=kept["logits"], label_shares=kept["shares"].astype(np.float64))
 
 
 def part_of(patients: PatientDataset, rows: NDArray[np.intp]) -> PatientDataset:

@@ -9,6 +9,7 @@ import numpy as np
 
 from synclave_server.evaluation.classifiers import classifiers
 from synclave_server.evaluation.comparison import MAX_PATIENTS, Columns, Table, independent_columns
+from synclave_server.evaluation.downstream import label_tasks
 from synclave_server.evaluation.fidelity import (
     MMD_PATIENTS,
     compared_pairs,
@@ -20,7 +21,6 @@ from synclave_server.evaluation.fidelity import (
     rare_code_mass,
 )
 from synclave_server.evaluation.ranking import ranking_quality
-from synclave_server.evaluation.downstream import label_tasks
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
 

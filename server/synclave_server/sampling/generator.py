@@ -268,7 +268,8 @@ def _stratified_normal(uniform: Tensor) -> Tensor:
     A column's value hangs on its own noise above all: so stratified, few patients show its prevalence well.
     """
     ranks = uniform.argsort(dim=0).argsort(dim=0)
-    return torch.special.ndtri((ranks + 0.5) / len(uniform)).float()
+    normal: Tensor = torch.special.ndtri((ranks + 0.5) / len(uniform))
+    return normal.float()
 
 
 def draw_rows(probabilities: Tensor, uniform: Tensor, layout: CodeLayout) -> Tensor:

@@ -1,0 +1,27 @@
+"""Every model that a plan can ask for is clipped rightly on this machine, to the last bit where places are concerned."""
+
+from typing import Any
+
+import pytest
+
+from synclave_client.performance import Performance
+from synclave_client.training.rehearsal import rehearse
+from synclave_shared.plan import ModelSpec
+from tests.models.small import small_schema
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"corruption": "masked"},
+        {"width": 16},
+        {"width": 16, "corruption": "masked"},
+        {"width": 16, "blocks": 1, "coupled_columns": 0},
+        {"width": 16, "coupled_columns": 5, "noise_levels": 1},
+    ],
+)
+def test_every_model_of_a_plan_passes_the_self_test(spec: dict[str, Any]) -> None:
+    report = rehearse(small_schema(), ModelSpec.model_validate(spec), Performance())
+    assert report.sum_deviation < 1e-5
+    assert any("tower" in name for name, _ in report.layers) == bool(spec.get("width"))
