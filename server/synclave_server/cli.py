@@ -262,6 +262,9 @@ def sample(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Noise levels visited (default: 10).")] = None,
     guidance: Annotated[str, typer.Option(help="Weight of classifier-free guidance; 0 is none.")] = "0",
+    classifier_guidance: Annotated[
+        str, typer.Option(help="Strength of guidance by the measured prevalences' classifier; 0 is none.")
+    ] = "0",
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Fixes all randomness; each patient has a stream.")
     ] = 0,
@@ -296,6 +299,7 @@ def sample(
         sampler=sampler,
         steps=steps,
         guidance=_number(guidance, "--guidance"),
+        classifier_guidance=_number(classifier_guidance, "--classifier-guidance"),
         seed=seed,
         precision=precision.value,
         calibrated=calibrated,

@@ -15,6 +15,8 @@ from synclave_client.settings import SiteSettings
 from synclave_server.cli import app as coordinator_app
 from synclave_server.planning import PlanFile
 from synclave_shared.audit.cli import app as audit_app
+from synclave_shared.diffusion.discrete import REVEALERS
+from synclave_shared.diffusion.samplers import SAMPLERS
 from synclave_shared.errors import REFUSAL_CODES
 
 ROOT = Path(__file__).parents[2]
@@ -139,3 +141,10 @@ def test_every_runtime_dependency_is_bounded_and_locked() -> None:
     for requirement in {item for group in groups for item in group if not item.startswith("synclave")}:
         assert re.search(r">=[\d.]+,<[\d.]+$", requirement), requirement
         assert re.split(r"[\[<>=]", requirement)[0].lower() in locked, requirement
+
+
+def test_every_sampler_is_documented_in_the_order_of_its_list() -> None:
+    text = (ROOT / "docs" / "codes.md").read_text(encoding="utf-8").partition("## Drawing patients")[2]
+    named = re.findall(r"^\| `([a-z0-9-]+)` \|", text, re.MULTILINE)
+    assert [name for name in named if name in SAMPLERS] == ["unipc", "flow", *list(SAMPLERS)[2:]]
+    assert [name for name in named if name in REVEALERS] == list(REVEALERS)

@@ -63,6 +63,7 @@ def test_a_person_sees_pace_and_time_left_and_after_an_interruption_where_to_go_
         "sampler": "ddim",
         "steps": 2,
         "guidance": 0,
+        "classifier_guidance": 0,
         "seed": 1,
         "precision": "float32",
         "calibrated": True,

@@ -20,6 +20,7 @@ from synclave_server.sampling.request import allot, resolve_request
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.patient_table import read_patient_table
 from synclave_shared.diffusion.discrete import REVEALERS
+from synclave_shared.diffusion.guidance import classifier_log_odds
 from synclave_shared.diffusion.preconditioning import posterior_mean
 from synclave_shared.diffusion.samplers import SAMPLERS
 from synclave_shared.errors import ConfigurationError, SamplingError, SnapshotError
@@ -95,6 +96,26 @@ def test_guidance_moves_patients_towards_their_label(snapshot: Path, tmp_path: P
         sample(snapshot, 1000, out=out, label_counts={"yes": 1000}, guidance=Decimal(weight))
         means.append(read_patient_table(SCHEMA, out).features[:, 2:9].mean())
     assert means[1] > means[0] + 0.1
+
+
+def test_classifier_guidance_makes_rows_look_like_their_label_at_no_call(snapshot: Path, tmp_path: Path) -> None:
+    """The log-odds of the anchor's own classifier on the clean rows rise; those of the other label fall."""
+    anchor = torch.from_numpy(ANCHOR)
+    odds = {}
+    for strength in (0, 2):
+        out = tmp_path / f"{strength}.parquet"
+        provenance = sample(
+            snapshot, 1000, out=out, label_counts={"yes": 500, "no": 500}, classifier_guidance=Decimal(strength)
+        )
+        assert provenance.request.network_calls == 10
+        found = read_patient_table(SCHEMA, out)
+        rows = torch.from_numpy(found.features).float()[:, None]
+        nothing, known = torch.full((1000, 1), torch.inf), torch.ones(1000, 1, 12, dtype=torch.bool)
+        likely = classifier_log_odds(rows, nothing, anchor, LAYOUT, known)[:, 0]
+        of_yes = (likely[:, 1] - likely[:, 0]).numpy()
+        odds[strength] = of_yes[found.labels == 1].mean(), of_yes[found.labels == 0].mean()
+    assert odds[2][0] > odds[0][0] + 0.5
+    assert odds[2][1] < odds[0][1] - 0.5
 
 
 def test_provenance_is_in_the_file_and_beside_it(snapshot: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every model that a plan can ask for is clipped rightly on this machine, to the last bit where places are concerned."""
+"""Every model that a plan can ask for is clipped rightly on this machine, and a patient's place decides no bit."""
 
 from typing import Any
 

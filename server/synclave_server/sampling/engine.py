@@ -72,6 +72,7 @@ def sample(
     steps: int | None = None,
     seed: int = 0,
     guidance: Decimal = Decimal(0),
+    classifier_guidance: Decimal = Decimal(0),
     precision: Precision = "float32",
     calibrated: bool = True,
     cohort_format: str = "parquet",
@@ -93,6 +94,7 @@ def sample(
         steps: noise levels visited; None: :data:`synclave_server.sampling.request.DEFAULT_STEPS`.
         seed: fixes all randomness.
         guidance: weight of classifier-free guidance.
+        classifier_guidance: strength of guidance by the anchor's noise-aware classifier.
         precision: of the network.
         calibrated: whether prevalences are brought back to the anchor's; the last setting that changes rows.
         cohort_format: a key of :data:`synclave_server.sampling.cohort_formats.FORMATS`.
@@ -121,6 +123,7 @@ def sample(
         steps=steps,
         seed=seed,
         guidance=guidance,
+        classifier_guidance=classifier_guidance,
         precision=precision,
         calibrated=calibrated,
     )

@@ -20,7 +20,7 @@ from synclave_server.sampling.philox import PatientRandomness
 from synclave_server.sampling.request import Precision, SampleRequest
 from synclave_shared.diffusion.calibration import calibration_offsets
 from synclave_shared.diffusion.discrete import REVEALERS, Units
-from synclave_shared.diffusion.guidance import guided_logits
+from synclave_shared.diffusion.guidance import classifier_shift, guided_logits
 from synclave_shared.diffusion.preconditioning import corrected_logits, posterior_mean, prior_logits
 from synclave_shared.diffusion.samplers import SAMPLERS
 from synclave_shared.diffusion.schedules import karras_sigmas
@@ -166,7 +166,7 @@ class PatientGenerator:
         noise: Tensor | None = None,
     ) -> Tensor:
         """Posterior logits [n, D] at the last noise level, from given or from the patients' own noise at the first."""
-        weight = float(request.guidance)
+        weights = float(request.guidance), float(request.classifier_guidance)
 
         def normal(purpose: int) -> Tensor:
             return self._normal(randomness, patients, torch.tensor(purpose, device=self._device))
@@ -175,7 +175,7 @@ class PatientGenerator:
             # A sampler asks for rows of one level, x [n, D], or of K levels at once, x [n, K, D] and sigma [K, 1].
             levels = torch.as_tensor(sigma, dtype=torch.float32, device=self._device).reshape(1, -1)
             rows = x if x.ndim == 3 else x[:, None]
-            return self._posterior(rows, levels.expand(rows.shape[:2]), labels, weight, None).reshape(x.shape)
+            return self._posterior(rows, levels.expand(rows.shape[:2]), labels, weights, None).reshape(x.shape)
 
         def probabilities(x: Tensor, sigma: float | Tensor) -> Tensor:
             return posterior_mean(logits(x, sigma), self._layout)
@@ -190,9 +190,10 @@ class PatientGenerator:
     ) -> Tensor:
         """Rows uint8 [n, D] of masked diffusion."""
         nothing = torch.full((len(patients), 1), torch.inf, device=self._device)
+        weights = float(request.guidance), float(request.classifier_guidance)
 
         def predict(values: Tensor, known: Tensor) -> Tensor:
-            seen = self._posterior(values[:, None], nothing, labels, float(request.guidance), known[:, None])
+            seen = self._posterior(values[:, None], nothing, labels, weights, known[:, None])
             return posterior_mean(seen[:, 0], self._layout)
 
         def uniform(purpose: int) -> Tensor:
@@ -226,12 +227,18 @@ class PatientGenerator:
         ]
         return calibration_offsets(torch.cat(logits), self._targets[label], self._layout)
 
-    def _guided(self, x: Tensor, levels: Tensor, labels: Tensor, weight: float, known: Tensor | None) -> Tensor:
-        """Posterior logits [n, K, D] of noisy rows; ``levels`` [n, K], ``labels`` [n]."""
+    def _guided(
+        self, x: Tensor, levels: Tensor, labels: Tensor, weights: tuple[float, float], known: Tensor | None
+    ) -> Tensor:
+        """Posterior logits [n, K, D] of noisy rows; ``levels`` [n, K], ``labels`` [n], weights of both guidances."""
         logits = self._logits(x, levels, labels, known)
-        if weight:
+        free, by_classifier = weights
+        if free:
             hidden = torch.full_like(labels, self._layout.label_values)
-            logits = guided_logits(logits, self._logits(x, levels, hidden, known), weight)
+            logits = guided_logits(logits, self._logits(x, levels, hidden, known), free)
+        if by_classifier:
+            shift = classifier_shift(x, levels, labels, self._prior[:-1], self._layout, known)
+            logits = logits + by_classifier * shift
         return logits
 
     def _logits(self, x: Tensor, levels: Tensor, labels: Tensor, known: Tensor | None) -> Tensor:

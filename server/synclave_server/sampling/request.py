@@ -56,6 +56,7 @@ class SampleRequest(FrozenModel):
         steps: noise levels visited, the last one where the clean row is drawn; for masked samplers, calls.
         seed: fixes all randomness.
         guidance: weight of classifier-free guidance; 0 is plain conditional sampling.
+        classifier_guidance: strength of guidance by the anchor's noise-aware classifier; 0 is none.
         precision: what the network computes in.
         calibrated: whether prevalences are brought back to the anchor's by offsets on the last logits; not with
             guidance.
@@ -66,6 +67,7 @@ class SampleRequest(FrozenModel):
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     seed: Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
     guidance: Annotated[ExactDecimal, Field(ge=0, le=MAX_GUIDANCE)]
+    classifier_guidance: Annotated[ExactDecimal, Field(ge=0, le=MAX_GUIDANCE)] = Decimal(0)
     precision: Precision = "float32"
     calibrated: bool = True
 
@@ -107,6 +109,7 @@ def resolve_request(
     steps: int | None,
     seed: int,
     guidance: Decimal,
+    classifier_guidance: Decimal = Decimal(0),
     precision: str = "float32",
     calibrated: bool = True,
 ) -> SampleRequest:
@@ -122,6 +125,7 @@ def resolve_request(
         steps: noise levels visited; None: :data:`DEFAULT_STEPS`.
         seed: 0 <= seed < 2**64.
         guidance: weight of classifier-free guidance.
+        classifier_guidance: strength of guidance by the anchor's classifier.
         precision: what the network computes in.
         calibrated: whether prevalences are calibrated.
 
@@ -164,9 +168,10 @@ def resolve_request(
                 "steps": steps,
                 "seed": str(seed),
                 "guidance": guidance,
+                "classifier_guidance": classifier_guidance,
                 "precision": precision,
                 # Guidance means to make a label's codes commoner than they are.
-                "calibrated": calibrated and not guidance,
+                "calibrated": calibrated and not guidance and not classifier_guidance,
             }
         )
     except ValidationError as error:
