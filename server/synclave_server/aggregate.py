@@ -1,7 +1,8 @@
 """From the sites' updates to the next model: pure functions on flat vectors.
 
 The sites' updates are averaged with public weights; the average is then a pseudo-gradient for a server optimiser
-(Reddi et al. 2021, Algorithm 2: FedAdagrad, FedYogi, FedAdam). All of it is post-processing of privatised values.
+(Reddi et al. 2021, Algorithm 2: FedAdagrad, FedYogi, FedAdam). The models of all rounds may be averaged for sampling.
+All of it is post-processing of privatised values.
 
 What one site can do to the model: each update's norm is bounded before it comes here, so that a site moves the mean by
 at most that bound times its share among the sites that replied. With ``fedavg`` the model moves by the server's
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from synclave_shared.plan import Federation
 
-__all__ = ["ServerState", "initial_state", "server_step", "weighted_mean"]
+__all__ = ["ServerState", "averaged_model", "initial_state", "server_step", "weighted_mean"]
 
 MOMENTUM: Final = 0.9
 """beta_1 of Reddi et al.; FedAdagrad has none."""
@@ -95,3 +96,27 @@ def server_step(
             second = state.second - (1 - SECOND_MOMENT_DECAY) * squared * np.sign(state.second - squared)
     step = rate * first / (np.sqrt(second) + ADAPTIVITY)
     return (model + step).astype(np.float32), ServerState(first, second)
+
+
+def averaged_model(
+    federation: Federation, average: NDArray[np.float32], model: NDArray[np.float32], round_number: int
+) -> NDArray[np.float32]:
+    """The exponential average of the models after each training round, which is what is sampled from.
+
+    Its weights are ``ema ** age``, scaled to sum 1 as Adam corrects its moments (Kingma and Ba 2015, section 3): the
+    model before the first round has no part in it.
+
+    Args:
+        federation: with ``ema``; 0: the average is the last model.
+        average: the average before the round [P].
+        model: parameters [P] after the round.
+        round_number: of the round, from 1.
+
+    Returns:
+        [P].
+    """
+    kept = float(federation.ema)
+    if not kept:
+        return model
+    share = (1.0 - kept) / (1.0 - kept**round_number)
+    return (average + share * (model.astype(np.float64) - average)).astype(np.float32)

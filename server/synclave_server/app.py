@@ -20,6 +20,7 @@ from synclave_server.cohort import Transport
 from synclave_server.federation.transport import GridTransport
 from synclave_server.rounds import InitialModel, run_training
 from synclave_server.run_folder import RoundProgress, RunFolder
+from synclave_server.warm_start import load_start
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import SynclaveError
 from synclave_shared.ledger.keys import SigningKey
@@ -56,7 +57,8 @@ def conduct(run: RunFolder, transport: Transport, coordinator_key: Path) -> None
     try:
         plan = run.plan()
         key = SigningKey.load(coordinator_key)
-        run_training(run, transport, key, initial_model(plan, Schema.from_json_bytes(run.schema())))
+        start = None if plan.warm_start is None else run.start()
+        run_training(run, transport, key, initial_model(plan, Schema.from_json_bytes(run.schema()), start))
     except SynclaveError as error:
         _log.error("%s", error)
         _report_failure(run, expected=error.expected, found=error.found, remedy=error.remedy)
@@ -76,8 +78,17 @@ def _report_failure(run: RunFolder, *, expected: str, found: str, remedy: str) -
     )
 
 
-def initial_model(plan: TrainPlan, schema: Schema) -> InitialModel:
-    """The untrained model of a plan: public, the same at every start."""
+def initial_model(plan: TrainPlan, schema: Schema, start: bytes | None) -> InitialModel:
+    """The model that a plan begins with: the untrained one, public and the same at every start, or its warm start.
+
+    Args:
+        plan: the plan.
+        schema: its schema.
+        start: content of the run's warm start, if the plan names one.
+
+    Raises:
+        SnapshotError: if ``start`` is not what the plan names.
+    """
     # torch takes seconds to load; whoever imports this module for its names alone need not wait.
     from synclave_shared.models.anchor import anchor_from_marginals, marginals_size
     from synclave_shared.models.codes import anchor_size, build_code_denoiser
@@ -88,8 +99,9 @@ def initial_model(plan: TrainPlan, schema: Schema) -> InitialModel:
         estimate = anchor_from_marginals(sums, schema, noise_std)
         return estimate.logits, estimate.label_shares.astype(np.float32)
 
+    parameters = parameter_vector(build_code_denoiser(CodeLayout.of(schema), plan.model))
     return InitialModel(
-        parameters=parameter_vector(build_code_denoiser(CodeLayout.of(schema), plan.model)),
+        parameters=parameters if start is None else load_start(start, plan, parameters.size),
         anchor_size=anchor_size(schema),
         marginals_size=marginals_size(schema),
         anchor=anchor,

@@ -46,10 +46,17 @@ class Modality(StrEnum):
 
 
 class NetworkPrecision(StrEnum):
-    """What a network computes in while patients are drawn."""
+    """What a network computes in."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
+
+
+class Corruption(StrEnum):
+    """What training hides of a patient."""
+
+    GAUSSIAN = "gaussian"
+    MASKED = "masked"
 
 
 class _SampleCommand(TyperCommand):
@@ -315,6 +322,57 @@ def sample(
         lambda console: console.print(
             f"{patients} synthetic patients, {document['network_calls']} network calls each,"
             f" {document['patients_per_second']:,.0f} per second: {escape(document['out'])}",
+            soft_wrap=True,
+        ),
+    )
+
+
+@app.command()
+def pretrain(
+    schema: Annotated[Path, typer.Option(help="Schema (TOML).", metavar="S.toml")],
+    data: Annotated[Path, typer.Option(help="Public patients: a file or a folder of tables.", metavar="FILE")],
+    out: Annotated[Path, typer.Option(help="New folder for the model.", metavar="DIR")],
+    corruption: Annotated[Corruption, typer.Option(help="What training hides of a patient.")] = Corruption.GAUSSIAN,
+    width: Annotated[int, typer.Option(min=0, max=4096, help="Width of the residual tower; 0: none.")] = 0,
+    blocks: Annotated[int, typer.Option(min=1, max=16, help="Residual blocks of the tower.")] = 2,
+    coupled_columns: Annotated[
+        int, typer.Option(min=0, max=4096, help="Most prevalent columns that are coupled in pairs; 0: none.")
+    ] = 2048,
+    steps: Annotated[int, typer.Option(min=1, max=10_000_000, help="Optimiser steps.")] = 4000,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Patients of a step.")] = 512,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Fixes all randomness.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    precision: Annotated[
+        NetworkPrecision, typer.Option(help="What the network computes in; bfloat16 is faster on most GPUs.")
+    ] = NetworkPrecision.FLOAT32,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model on public patients WITHOUT privacy, for the warm start of a plan.
+
+    Never give it patients of the sites: what it learns of them no later noise takes back.
+    """
+    from synclave_server.pretrain_view import run_pretrain
+    from synclave_shared.plan import ModelSpec
+
+    document = run_pretrain(
+        schema,
+        data,
+        out=out,
+        spec=ModelSpec(corruption=corruption.value, coupled_columns=coupled_columns, width=width, blocks=blocks),
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        precision=precision.value,
+        console=_output(as_json),
+    )
+    _show(
+        document,
+        as_json,
+        lambda console: console.print(
+            f"{document['parameters']:,} parameters from {document['training']['patients']:,} public patients, loss"
+            f" {document['loss']:.3f} nats, {document['steps_per_second']:.1f} steps per second:"
+            f" {escape(document['out'])}",
             soft_wrap=True,
         ),
     )

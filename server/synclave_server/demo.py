@@ -7,6 +7,7 @@ the synthetic patients, the report and the audit are made by the same functions 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,7 +21,7 @@ from synclave_server.evaluate_view import draw_headline, draw_sites, headline
 from synclave_server.examples import find_example
 from synclave_server.plan_view import budget_of, cost_document
 from synclave_server.planning import PlanFile, PrivacyTarget, resolve_privacy
-from synclave_server.preparation import Draft, coordinator_key, prepare_run, read_draft, require_valid
+from synclave_server.preparation import coordinator_key, prepare_run, read_draft, require_valid
 from synclave_server.progress_view import Steps, training_view
 from synclave_server.sites import set_up_sites, socket_folder
 from synclave_shared.canonical import decimal_text
@@ -97,11 +98,7 @@ def run_demo(
             cost = cost_document(privacy, target.federation)
             # The plan now states its noise: it is not calibrated a second time.
             settled = PrivacyTarget.model_validate(privacy.model_dump(exclude={"unit", "adjacency"}))
-            draft = Draft(
-                plan_file=target.model_copy(update={"privacy": settled}),
-                schema_path=draft.schema_path,
-                schema=draft.schema,
-            )
+            draft = replace(draft, plan_file=target.model_copy(update={"privacy": settled}))
             budget = budget_of(target.privacy.epsilon, cost["epsilon"])
             steps.note(
                 f"epsilon {cost['epsilon']:.4f} at delta {cost['delta']} per {cost['unit']}, noise multiplier"

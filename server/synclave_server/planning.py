@@ -66,6 +66,16 @@ class SiteTarget(FrozenModel):
     weight: PositiveDecimal | None = None
 
 
+class WarmStart(FrozenModel):
+    """The ``[warm_start]`` table.
+
+    Attributes:
+        model: folder of the model to begin with, relative to the plan file.
+    """
+
+    model: Annotated[str, Field(min_length=1)]
+
+
 class PlanFile(FrozenModel):
     """What a person writes; see docs/plan.md for every key."""
 
@@ -75,6 +85,7 @@ class PlanFile(FrozenModel):
     optimiser: Optimiser = Optimiser()
     privacy: PrivacyTarget
     federation: Federation
+    warm_start: WarmStart | None = None
     site_defaults: SiteTarget | None = None
     sites: dict[Name, SiteTarget] = Field(default_factory=dict)
 
@@ -156,7 +167,12 @@ def resolve_privacy(plan_file: PlanFile) -> Privacy:
 
 
 def compile_plan(
-    plan_file: PlanFile, *, schema: Schema, coordinator_key: str, site_keys: Mapping[str, str]
+    plan_file: PlanFile,
+    *,
+    schema: Schema,
+    coordinator_key: str,
+    site_keys: Mapping[str, str],
+    warm_start: str | None = None,
 ) -> TrainPlan:
     """Resolve a plan file into the agreement that is signed.
 
@@ -165,6 +181,7 @@ def compile_plan(
         schema: the schema that the file names.
         coordinator_key: the coordinator's public key (Ed25519, base64).
         site_keys: public key of every site that shall take part, by name.
+        warm_start: digest of the parameters to begin with, if the file names a model.
 
     Raises:
         PlanError: if a site has no nominal size, a planned site has no key, or the whole is incoherent.
@@ -188,6 +205,7 @@ def compile_plan(
             optimiser=plan_file.optimiser,
             privacy=resolve_privacy(plan_file),
             federation=plan_file.federation,
+            warm_start=warm_start,
             sites=tuple(
                 SiteEntry(
                     name=name,

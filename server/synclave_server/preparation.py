@@ -8,6 +8,8 @@ from pathlib import Path
 
 from synclave_server.planning import PlanFile, compile_plan, parse_plan_file
 from synclave_server.run_folder import RunFolder
+from synclave_server.warm_start import read_start
+from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import ConfigurationError, LedgerError
 from synclave_shared.ledger.keys import SigningKey
@@ -19,29 +21,42 @@ __all__ = ["Draft", "coordinator_key", "prepare_run", "read_draft", "require_val
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A plan file and the schema that it names, both read and checked.
+    """A plan file and what it names, all of it read and checked.
 
     Attributes:
         plan_file: content of the plan file.
         schema_path: the schema's file.
         schema: the schema.
+        start: parameters to begin with, as :func:`~synclave_server.warm_start.read_start` gives them; None: the
+            untrained network's.
     """
 
     plan_file: PlanFile
     schema_path: Path
     schema: Schema
+    start: bytes | None = None
 
 
 def read_draft(path: Path) -> Draft:
-    """Read a plan file and its schema.
+    """Read a plan file, its schema, and the model that it begins with.
 
     Raises:
-        PlanError: if the plan file cannot be used.
+        PlanError: if the plan file cannot be used, or the model does not belong to it.
         SchemaError: if the schema cannot be used.
+        SnapshotError: if the model is missing or damaged.
     """
     plan_file = parse_plan_file(read_plan_toml(path))
     schema_path = (path.parent / plan_file.schema_file).resolve()
-    return Draft(plan_file=plan_file, schema_path=schema_path, schema=Schema.load(schema_path))
+    schema = Schema.load(schema_path)
+    start = None
+    if plan_file.warm_start is not None:
+        start = read_start(
+            path.parent / plan_file.warm_start.model,
+            schema=schema,
+            spec=plan_file.model,
+            anchored=plan_file.privacy.marginals is not None,
+        )
+    return Draft(plan_file=plan_file, schema_path=schema_path, schema=schema, start=start)
 
 
 def coordinator_key(home: Path, *, create: bool = False) -> Path:
@@ -74,7 +89,7 @@ def prepare_run(
     """Compile, sign and store the plan.
 
     Args:
-        draft: plan file and schema.
+        draft: plan file, schema and start.
         key_file: the coordinator's key.
         site_keys: public key of every site by name.
         out: folder of the run; if it holds the very same plan, that run is resumed.
@@ -84,10 +99,16 @@ def prepare_run(
         FederationError: if ``out`` holds the run of another plan.
     """
     key = SigningKey.load(key_file)
-    plan = compile_plan(draft.plan_file, schema=draft.schema, coordinator_key=key.public_text, site_keys=site_keys)
+    plan = compile_plan(
+        draft.plan_file,
+        schema=draft.schema,
+        coordinator_key=key.public_text,
+        site_keys=site_keys,
+        warm_start=None if draft.start is None else sha256_hex(draft.start),
+    )
     content = plan.to_bytes()
     return plan, RunFolder.prepare(
-        out, content, key.sign_text(signed_plan_bytes(content)), draft.schema.to_json_bytes()
+        out, content, key.sign_text(signed_plan_bytes(content)), draft.schema.to_json_bytes(), draft.start
     )
 
 

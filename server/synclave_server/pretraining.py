@@ -102,11 +102,11 @@ def pretrain(
         progress: told the number of steps that are done and the mean loss in nats since it was told last.
 
     Raises:
-        ConfigurationError: if the loss does not stay finite.
+        ConfigurationError: if the model has no parameters, or the loss does not stay finite.
         DataError: if there are no patients, or they have not the schema's columns and labels.
     """
     layout = CodeLayout.of(schema)
-    _check(dataset, layout)
+    _check(dataset, spec, layout)
     anchor = _anchor(schema, dataset)
     prior = prior_logits(torch.from_numpy(anchor.logits), layout).to(device)
     network = build_code_denoiser(layout, spec).to(device)
@@ -222,7 +222,13 @@ def _finite(loss: float, step: int) -> float:
     )
 
 
-def _check(dataset: PatientDataset, layout: CodeLayout) -> None:
+def _check(dataset: PatientDataset, spec: ModelSpec, layout: CodeLayout) -> None:
+    if not spec.width and not spec.coupled_columns:
+        raise ConfigurationError(
+            expected="a model with couplings or a tower",
+            found="width = 0 and coupled_columns = 0",
+            remedy="Set one of them.",
+        )
     if not len(dataset) or dataset.features.shape[1] != layout.width:
         raise DataError(
             expected=f"at least one patient, with {layout.width} columns",

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from synclave_server.aggregate import ServerState, initial_state, server_step, weighted_mean
+from synclave_server.aggregate import ServerState, averaged_model, initial_state, server_step, weighted_mean
 from synclave_server.cohort import Cohort, Transport
 from synclave_server.notary import Notary
 from synclave_server.replies import FINDINGS, Finding, SiteReply, released_update
@@ -66,9 +66,10 @@ class InitialModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _State:
-    """The model after some round."""
+    """The model after some round, and the average of the models so far, which is what is sampled from."""
 
     model: NDArray[np.float32]
+    average: NDArray[np.float32]
     anchor: NDArray[np.float32] | None
     label_shares: NDArray[np.float32] | None
     server: ServerState
@@ -131,6 +132,7 @@ class _Training:
             parameters = self._initial.parameters
             return _State(
                 model=parameters,
+                average=parameters,
                 anchor=None,
                 label_shares=None,
                 server=initial_state(self._plan.federation, parameters.size),
@@ -138,7 +140,7 @@ class _Training:
             )
         folder = self._run.round_folder(complete[-1])
         snapshot = read_snapshot(folder)
-        if snapshot.plan != self._plan or snapshot.model.shape != self._initial.parameters.shape:
+        if snapshot.plan != self._plan or snapshot.raw_model.shape != self._initial.parameters.shape:
             raise FederationError(
                 expected=f"the state of this plan in {folder}",
                 found="that of another plan or model",
@@ -148,7 +150,8 @@ class _Training:
             self._record(snapshot.record)
         copy_snapshot(folder, self._run.snapshot)
         return _State(
-            model=snapshot.model,
+            model=snapshot.raw_model,
+            average=snapshot.model,
             anchor=snapshot.anchor,
             label_shares=snapshot.label_shares,
             server=snapshot.server_state,
@@ -193,6 +196,7 @@ class _Training:
                 )
             state = _State(
                 model=model,
+                average=averaged_model(self._plan.federation, state.average, model, number),
                 anchor=state.anchor,
                 label_shares=state.label_shares,
                 server=server,
@@ -251,6 +255,7 @@ class _Training:
         logits, shares = self._initial.anchor(total, noise_std)
         anchored = _State(
             model=state.model,
+            average=state.average,
             anchor=logits,
             label_shares=shares,
             server=state.server,
@@ -266,7 +271,8 @@ class _Training:
             plan=self._plan,
             schema=self._schema,
             round_number=number,
-            model=state.model,
+            model=state.average,
+            raw_model=state.model if self._plan.federation.ema else None,
             anchor=state.anchor,
             label_shares=state.label_shares,
             server_state=state.server,

@@ -3,6 +3,7 @@
 ::
 
     plan.json  plan.sig  schema.json     what was agreed; never changes
+    start.f32                            with a warm start: the parameters to begin with, whose SHA-256 the plan names
     ledger/                              the tamper-evident record
     rounds/<k>/                          the state after round k, complete or absent; the newest two are kept
     snapshot/                            the newest state again: what `synclave sample` takes
@@ -21,12 +22,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from synclave_shared.errors import FederationError, PlanError
+from synclave_shared.errors import FederationError, PlanError, SnapshotError
 from synclave_shared.plan import TrainPlan
 
 __all__ = ["ProgressTail", "RoundProgress", "RunFolder", "Stage", "write_atomically"]
 
 Stage = Literal["joining", "proposing", "marginals", "training", "closing", "complete", "failed"]
+
+START_FILE: Final = "start.f32"
 
 KEPT_ROUNDS: Final = 2
 """Newest round folders that are kept: the last one to resume from, and the one before it."""
@@ -102,7 +105,7 @@ class RunFolder:
         self.logs = path / "logs"
 
     @classmethod
-    def prepare(cls, path: Path, plan: bytes, signature: str, schema: bytes) -> Self:
+    def prepare(cls, path: Path, plan: bytes, signature: str, schema: bytes, start: bytes | None = None) -> Self:
         """Make the folder of a run, or find the one that is there and belongs to the very same plan.
 
         Args:
@@ -110,6 +113,7 @@ class RunFolder:
             plan: canonical JSON of the plan.
             signature: the coordinator's signature over it, base64.
             schema: canonical JSON of the resolved schema.
+            start: parameters to begin with, float32 little-endian; None: the untrained network's.
 
         Raises:
             FederationError: if the folder belongs to another plan; nothing is changed then.
@@ -126,6 +130,8 @@ class RunFolder:
         run.rounds.mkdir(exist_ok=True)
         run.logs.mkdir(exist_ok=True)
         write_atomically(path / "schema.json", schema)
+        if start is not None:
+            write_atomically(path / START_FILE, start)
         write_atomically(path / "plan.sig", signature.encode("ascii") + b"\n")
         write_atomically(existing, plan)
         return run
@@ -152,6 +158,21 @@ class RunFolder:
     def schema(self) -> bytes:
         """Canonical JSON of the resolved schema."""
         return (self.path / "schema.json").read_bytes()
+
+    def start(self) -> bytes:
+        """The parameters that a plan with a warm start begins with.
+
+        Raises:
+            SnapshotError: if they are not there.
+        """
+        try:
+            return (self.path / START_FILE).read_bytes()
+        except OSError as error:
+            raise SnapshotError(
+                expected=f"{START_FILE} in {self.path}, with which the training begins",
+                found=error.strerror or "nothing",
+                remedy="Lay the run down again with `synclave plan --out` and the same plan file.",
+            ) from None
 
     def round_folder(self, number: int) -> Path:
         """Where the state after round ``number`` lies."""

@@ -2,13 +2,13 @@
 
 ::
 
-    model.safetensors   model [P]; anchor [L, D] and label_shares [L] if the plan has marginals; the server optimiser's
-                        moments if it has any
+    model.safetensors   model [P]; anchor [L, D] and label_shares [L] if the plan has marginals; raw_model [P] if the
+                        plan averages models; the server optimiser's moments if it has any
     snapshot.json       which plan and round, the digests, and where the ledger names it
     plan.json           canonical JSON of the plan
     schema.json         canonical JSON of the schema
 
-``model.safetensors`` is named by its SHA-256 in the ledger's ``snapshot`` entry. Nothing is unpickled.
+``model.safetensors`` is named by its SHA-256 in the ledger's ``snapshot`` entry.
 """
 
 from __future__ import annotations
@@ -17,25 +17,20 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
 from synclave_server.aggregate import ServerState
+from synclave_server.model_tensors import MODEL_FILE, damaged, read_model_tensors, tensor_bytes
 from synclave_server.run_folder import write_atomically
 from synclave_shared.canonical import FrozenModel, canonical_bytes, sha256_hex
-from synclave_shared.errors import PlanError, SnapshotError
+from synclave_shared.errors import PlanError
 from synclave_shared.plan import Digest, Name, TrainPlan, explain_validation
 
 __all__ = ["Snapshot", "SnapshotRecord", "copy_snapshot", "read_snapshot", "write_snapshot"]
-
-MAX_TENSOR_BYTES: Final = 8 * 2**30
-"""Far above the largest model of the project (130 M parameters and two moments); a larger file is not one of ours."""
 
 
 class SnapshotRecord(FrozenModel):
@@ -68,7 +63,8 @@ class Snapshot:
         record: what it is and belongs to.
         plan: the plan.
         schema: canonical JSON of the schema.
-        model: parameters, float32 [P].
+        model: parameters to sample from, float32 [P].
+        raw_model: parameters with which the next round begins, float32 [P]: the same unless the plan averages models.
         anchor: logits, float32 [L, D], or None.
         label_shares: float32 [L], or None.
         server_state: the server optimiser's state.
@@ -78,6 +74,7 @@ class Snapshot:
     plan: TrainPlan
     schema: bytes
     model: NDArray[np.float32]
+    raw_model: NDArray[np.float32]
     anchor: NDArray[np.float32] | None
     label_shares: NDArray[np.float32] | None
     server_state: ServerState
@@ -96,20 +93,23 @@ def write_snapshot(
     sites: tuple[str, ...],
     aggregate_digest: str,
     ledger_index: int,
+    raw_model: NDArray[np.float32] | None = None,
 ) -> SnapshotRecord:
     """Store a model; ``folder`` is there complete afterwards, or, after a crash, as it was before or absent.
 
-    The arguments are the fields of :class:`Snapshot` and :class:`SnapshotRecord`.
+    The arguments are the fields of :class:`Snapshot` and :class:`SnapshotRecord`; ``raw_model`` None: it is ``model``.
     """
     tensors: dict[str, NDArray[Any]] = {"model": model}
     if anchor is not None:
         tensors["anchor"] = anchor
     if label_shares is not None:
         tensors["label_shares"] = label_shares
+    if raw_model is not None:
+        tensors["raw_model"] = raw_model
     if server_state.first.size:
         tensors["server_first_moment"] = server_state.first
         tensors["server_second_moment"] = server_state.second
-    content = save_tensors({name: np.ascontiguousarray(values) for name, values in tensors.items()})
+    content = tensor_bytes(tensors)
     record = SnapshotRecord(
         plan_digest=plan.digest,
         schema_digest=sha256_hex(schema),
@@ -122,7 +122,7 @@ def write_snapshot(
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    write_atomically(part / "model.safetensors", content)
+    write_atomically(part / MODEL_FILE, content)
     write_atomically(part / "plan.json", plan.to_bytes())
     write_atomically(part / "schema.json", schema)
     write_atomically(part / "snapshot.json", canonical_bytes(record))
@@ -152,14 +152,6 @@ def _replace_folder(part: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _damaged(folder: Path, found: str) -> SnapshotError:
-    return SnapshotError(
-        expected=f"a complete snapshot at {folder}",
-        found=found,
-        remedy="Use another snapshot, or run the training again: it resumes after the last complete round.",
-    )
-
-
 def read_snapshot(folder: Path) -> Snapshot:
     """Read a snapshot back and check every digest.
 
@@ -170,36 +162,28 @@ def read_snapshot(folder: Path) -> Snapshot:
         record = SnapshotRecord.model_validate_json((folder / "snapshot.json").read_bytes())
         plan = TrainPlan.from_bytes((folder / "plan.json").read_bytes())
         schema = (folder / "schema.json").read_bytes()
-        if (folder / "model.safetensors").stat().st_size > MAX_TENSOR_BYTES:
-            raise _damaged(folder, "a model file larger than any of ours")
-        content = (folder / "model.safetensors").read_bytes()
     except OSError as error:
-        raise _damaged(folder, f"{Path(error.filename or folder).name}: {error.strerror}") from None
+        raise damaged(folder, f"{Path(error.filename or folder).name}: {error.strerror}") from None
     except ValidationError as error:
-        raise _damaged(folder, f"snapshot.json: {explain_validation(error)}") from None
+        raise damaged(folder, f"snapshot.json: {explain_validation(error)}") from None
     except PlanError as error:
-        raise _damaged(folder, f"plan.json: {error.found}") from None
+        raise damaged(folder, f"plan.json: {error.found}") from None
     for name, found, expected in (
-        ("model.safetensors", sha256_hex(content), record.tensors_digest),
         ("plan.json", plan.digest, record.plan_digest),
         ("schema.json", sha256_hex(schema), record.schema_digest),
         ("the plan's schema", plan.schema_digest, record.schema_digest),
     ):
         if found != expected:
-            raise _damaged(folder, f"{name} with SHA-256 {found[:16]}... in place of {expected[:16]}...")
-    try:
-        tensors = load_tensors(content)
-    except (SafetensorError, ValueError) as error:
-        raise _damaged(folder, f"model.safetensors: {error}") from None
-    model = tensors.get("model")
-    if model is None or model.dtype != np.float32 or model.ndim != 1 or not np.all(np.isfinite(model)):
-        raise _damaged(folder, "no vector of finite parameters")
+            raise damaged(folder, f"{name} with SHA-256 {found[:16]}... in place of {expected[:16]}...")
+    tensors = read_model_tensors(folder, record.tensors_digest)
+    model = tensors["model"]
     empty = np.zeros(0)
     return Snapshot(
         record=record,
         plan=plan,
         schema=schema,
         model=model,
+        raw_model=tensors.get("raw_model", model),
         anchor=tensors.get("anchor"),
         label_shares=tensors.get("label_shares"),
         server_state=ServerState(tensors.get("server_first_moment", empty), tensors.get("server_second_moment", empty)),

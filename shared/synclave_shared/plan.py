@@ -147,6 +147,8 @@ class Federation(FrozenModel):
         aggregator: ``fedavg``, or an adaptive server optimiser on the averaged update (Reddi et al. 2021).
         server_learning_rate: factor (fedavg) or step size (adaptive) applied to the averaged update.
         update_norm: L2 bound to which a site scales its update down before release, so that no site can dominate.
+        ema: share that the average of all rounds' models keeps in a round; that average is sampled from. 0: the last
+            model is.
     """
 
     rounds: Annotated[int, Field(ge=1, le=10_000)]
@@ -156,6 +158,7 @@ class Federation(FrozenModel):
     aggregator: Literal["fedavg", "fedadam", "fedyogi", "fedadagrad"] = "fedavg"
     server_learning_rate: PositiveDecimal = Decimal(1)
     update_norm: PositiveDecimal = Decimal(100)
+    ema: Annotated[ExactDecimal, Field(ge=0, lt=1)] = Decimal(0)
 
 
 class SiteEntry(FrozenModel):
@@ -176,7 +179,12 @@ class SiteEntry(FrozenModel):
 
 
 class TrainPlan(FrozenModel):
-    """The whole agreement. Its digest names the run everywhere: ledger, journal, snapshots."""
+    """The whole agreement. Its digest names the run everywhere: ledger, journal, snapshots.
+
+    Attributes:
+        warm_start: SHA-256 of the parameters that the first round begins with, as little-endian float32; None: those
+            of the untrained network.
+    """
 
     version: Literal[1] = 1
     name: Name
@@ -189,6 +197,7 @@ class TrainPlan(FrozenModel):
     optimiser: Optimiser = Optimiser()
     privacy: Privacy
     federation: Federation
+    warm_start: Digest | None = None
     sites: Annotated[tuple[SiteEntry, ...], Field(min_length=1, max_length=MAX_SITES)]
 
     @model_validator(mode="after")

@@ -34,11 +34,12 @@ class World:
     Args:
         folder: where everything lies.
         plan: of the run.
+        start: parameters that it begins with.
     """
 
-    def __init__(self, folder: Path, plan: TrainPlan) -> None:
+    def __init__(self, folder: Path, plan: TrainPlan, start: bytes | None = None) -> None:
         self.folder = folder
-        self.run: RunFolder = prepare(folder / "run", plan)
+        self.run: RunFolder = prepare(folder / "run", plan, start)
         self.sites = {name: Site(name, folder / name, ToyWorkload(name)) for name in NAMES}
         self.grid = InProcessGrid({100 + number: Node(number) for number in range(len(NAMES))})
 
@@ -70,10 +71,10 @@ def new_world(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
     """Makes worlds; the environment leads the real apps to the newest one."""
     worlds: list[World] = []
 
-    def make(**federation: Any) -> World:
+    def make(start: bytes | None = None, **federation: Any) -> World:
         folder = short_folder / str(len(worlds))
         folder.mkdir()
-        world = World(folder, make_plan(**federation))
+        world = World(folder, make_plan(start, **federation), start)
         key = folder / "coordinator.key"
         key.touch(mode=0o600)
         key.write_text(base64.b64encode(b"c" * 32).decode() + "\n")

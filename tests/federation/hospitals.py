@@ -40,7 +40,7 @@ Handler = Callable[[Envelope], Envelope]
 Fault = Callable[["Site", Handler, Envelope], Envelope]
 
 
-def make_plan(**federation: Any) -> TrainPlan:
+def make_plan(start: bytes | None = None, **federation: Any) -> TrainPlan:
     """Three rounds after marginals, three sites of which two suffice; ``federation`` replaces fields of that part."""
     return TrainPlan(
         name="toy",
@@ -56,6 +56,7 @@ def make_plan(**federation: Any) -> TrainPlan:
         federation=Federation(
             **{"rounds": 3, "steps_per_round": 5, "minimum_sites": 2, "round_timeout_s": 20, **federation}
         ),
+        warm_start=None if start is None else sha256_hex(start),
         sites=tuple(
             SiteEntry(name=name, public_key=SITE_KEYS[name].public_text, nominal_patients=100 * (number + 1))
             for number, name in enumerate(NAMES)
@@ -167,11 +168,11 @@ def with_header(answer: Envelope, **changes: Any) -> Envelope:
     return Envelope.of(Reply.model_validate_json(json.dumps(header)), answer.payload)
 
 
-def prepare(folder: Path, plan: TrainPlan) -> RunFolder:
-    """A run's folder for ``plan``."""
+def prepare(folder: Path, plan: TrainPlan, start: bytes | None = None) -> RunFolder:
+    """A run's folder for ``plan``, which begins with ``start``."""
     content = plan.to_bytes()
     return RunFolder.prepare(
-        folder, content, COORDINATOR_KEY.sign_text(signed_plan_bytes(content)), SCHEMA.to_json_bytes()
+        folder, content, COORDINATOR_KEY.sign_text(signed_plan_bytes(content)), SCHEMA.to_json_bytes(), start
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from synclave_server.aggregate import ADAPTIVITY, initial_state, server_step, weighted_mean
+from synclave_server.aggregate import ADAPTIVITY, averaged_model, initial_state, server_step, weighted_mean
 from synclave_shared.plan import Federation
 
 
@@ -84,3 +84,21 @@ def test_a_missing_site_leaves_its_share_to_the_others() -> None:
     weights = {"a": 0.5, "b": 0.3, "c": 0.2}
     mean = weighted_mean({"b": np.array([1.0]), "c": np.array([2.0])}, weights)
     assert mean == pytest.approx(1.4)
+
+
+@given(
+    ema=st.sampled_from(["0.1", "0.5", "0.9", "0.999"]),
+    values=st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=12),
+)
+def test_the_average_is_the_sum_of_all_models_with_weights_that_fade(ema: str, values: list[float]) -> None:
+    settings = Federation(rounds=1, steps_per_round=1, ema=Decimal(ema))
+    average = np.array([1e6], np.float32)  # the model before the first round, which has no part in it
+    for number, value in enumerate(values, start=1):
+        average = averaged_model(settings, average, np.array([value], np.float32), number)
+    weights = [float(ema) ** age for age in reversed(range(len(values)))]
+    assert average[0] == pytest.approx(np.average(values, weights=weights), rel=1e-5, abs=1e-4)
+
+
+def test_without_an_average_the_model_is_left_to_the_bit() -> None:
+    model = np.random.default_rng(0).standard_normal(5).astype(np.float32)
+    assert averaged_model(federation("fedavg"), np.zeros(5, np.float32), model, 3).tobytes() == model.tobytes()

@@ -21,7 +21,7 @@ from synclave_shared.ledger.verify import verify_ledger
 from synclave_shared.models.anchor import marginals_size
 from synclave_shared.models.codes import parameter_count
 from synclave_shared.plan import ModelSpec
-from synclave_shared.protocol import Envelope, decode_update, encode_update, failed, parse_request
+from synclave_shared.protocol import Envelope, decode_update, encode_model, encode_update, failed, parse_request
 from tests.federation.conftest import World
 from tests.federation.hospitals import (
     COORDINATOR_KEY,
@@ -386,6 +386,62 @@ def test_killed_and_resumed_it_ends_as_if_nothing_had_happened(
     assert [site.workload.trained for site in broken.sites.values()] == [[0, 1, 2]] * 3
     kinds = [(entry.kind, getattr(entry.body, "round", None)) for entry in entries(broken.run)]
     assert len([kind for kind in kinds if kind[0] == "aggregate"]) == 3
+
+
+def test_the_average_is_sampled_from_and_rounds_go_on_from_the_last_model_also_after_a_crash(
+    new_world: NewWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"rounds": 2, "ema": Decimal("0.8")}
+    whole = new_world(**settings)
+    with whole.up():
+        whole.train()
+    first, second = (read_snapshot(whole.run.round_folder(number)) for number in (1, 2))
+    assert np.array_equal(first.model, first.raw_model)
+    assert np.allclose(second.raw_model - first.raw_model, mean_of_last_updates(whole, NAMES), atol=1e-6)
+    assert np.allclose(second.model, (0.8 * first.raw_model + second.raw_model) / 1.8, atol=1e-6)
+    assert not np.array_equal(second.model, second.raw_model)
+    sampled = read_snapshot(whole.run.snapshot)
+    assert sampled.model.tobytes() == second.model.tobytes()
+    assert sampled.record.tensors_digest == digests(whole)[2]
+    broken = new_world(**settings)
+    with broken.up():
+        with monkeypatch.context() as patch:
+            kill_at(patch, "write_snapshot", 3)
+            with pytest.raises(Killed):
+                broken.train()
+        broken.train()
+    assert digests(broken) == digests(whole)
+
+
+START = np.linspace(-1, 1, parameter_count(SCHEMA, ModelSpec()), dtype=np.float32)
+
+
+def test_a_warm_start_begins_with_what_the_plan_names(new_world: NewWorld) -> None:
+    world = new_world(encode_model(START), rounds=1)
+    with world.up():
+        world.train()
+    before, after = (read_snapshot(world.run.round_folder(number)) for number in (0, 1))
+    assert np.array_equal(before.model, START)
+    assert np.allclose(after.model - START, mean_of_last_updates(world, NAMES), atol=1e-6)
+    assert after.plan.warm_start == sha256_hex(START.astype("<f4").tobytes())
+    assert verify_ledger(world.run.ledger).valid
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_a_run_begins_with_no_other_parameters_than_the_plan_names(new_world: NewWorld, damage: str) -> None:
+    world = new_world(encode_model(START), rounds=1)
+    file = world.run.path / "start.f32"
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(encode_model(START + 1))
+    with world.up():
+        world.train()
+    failure = events(world.run)[-1]
+    assert failure.stage == "failed"
+    assert "synclave plan --out" in failure.remedy
+    assert world.grid.sent == 0
+    assert not world.run.complete_rounds()
 
 
 def test_a_finished_run_is_left_as_it_is(new_world: NewWorld) -> None:

@@ -1,0 +1,153 @@
+"""``synclave pretrain``: public patients in, a public model out, and what a person sees meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from synclave_shared import __version__
+from synclave_shared.canonical import sha256_hex
+from synclave_shared.data.new_folder import new_folder
+from synclave_shared.data.schema import Schema
+from synclave_shared.plan import ModelSpec
+from synclave_shared.protocol import encode_model
+
+if TYPE_CHECKING:
+    from synclave_server.pretraining import Precision
+
+__all__ = ["run_pretrain"]
+
+LINES: Final = 20
+"""Where no bar can move, so many lines tell of the training."""
+
+
+def run_pretrain(
+    schema_path: Path,
+    data: Path,
+    *,
+    out: Path,
+    spec: ModelSpec,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    device: str,
+    precision: Precision,
+    console: Console,
+) -> dict[str, Any]:
+    """Train a model on public patients and store it.
+
+    Args:
+        schema_path: schema file.
+        data: the patients: a folder of tables or one file.
+        out: new folder for the model.
+        spec: network and corruption.
+        steps: of the training.
+        batch_size: patients of a step.
+        seed: of all randomness.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: of the network.
+        console: where to show progress.
+
+    Returns:
+        The model's folder, record, digest, last loss and pace.
+
+    Raises:
+        ConfigurationError: if ``out`` is there already, or the device or the settings cannot be used.
+        DataError: if the data do not fit the schema.
+        SchemaError: if the schema cannot be used.
+    """
+    import numpy as np
+    import torch
+
+    from synclave_server.pretraining import pretrain
+    from synclave_server.public_model import PublicTraining, write_public_model
+    from synclave_server.sampling.workers import device_kind
+    from synclave_shared.data.tables import load_patients
+
+    schema = Schema.load(schema_path)
+    kind = device_kind([device])
+    with new_folder(out) as unfinished:
+        dataset = load_patients(schema, data)
+        with _pace(console, steps) as pace:
+            model = pretrain(
+                schema,
+                dataset,
+                spec,
+                steps=steps,
+                batch_size=batch_size,
+                seed=seed,
+                device=device,
+                precision=precision,
+                progress=pace.report,
+            )
+        files = sorted(path.name for path in data.iterdir() if path.is_file()) if data.is_dir() else [data.name]
+        training = PublicTraining(
+            patients=len(dataset),
+            files=tuple(files),
+            steps=steps,
+            batch_size=batch_size,
+            seed=seed,
+            precision=precision,
+            device=kind,
+            versions={"synclave": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        )
+        record = write_public_model(unfinished, schema, spec, model, training)
+    return {
+        "out": str(out.resolve()),
+        "parameters": model.parameters.size,
+        "parameters_digest": sha256_hex(encode_model(model.parameters)),
+        "loss": round(pace.loss, 4),
+        "steps_per_second": round(pace.steps_per_second, 2),
+        **record.model_dump(mode="json"),
+    }
+
+
+@dataclass
+class _Pace:
+    """How far a training is, how well it does and how fast it goes.
+
+    Attributes:
+        steps: in all.
+        show: called with the steps done and a line of text.
+        loss: the last that was told, in nats per patient.
+    """
+
+    steps: int
+    show: Callable[[int, str], None]
+    loss: float = float("nan")
+    steps_per_second: float = 0.0
+    _started: float = field(default_factory=time.monotonic)
+
+    def report(self, done: int, loss: float) -> None:
+        """See :func:`synclave_server.pretraining.pretrain`."""
+        self.loss, self.steps_per_second = loss, done / (time.monotonic() - self._started)
+        left = timedelta(seconds=round((self.steps - done) / self.steps_per_second))
+        self.show(done, f"loss {loss:.3f} nats, {self.steps_per_second:.1f} steps per second, {left} left")
+
+
+@contextmanager
+def _pace(console: Console, steps: int) -> Iterator[_Pace]:
+    """A bar that moves on a terminal, a few lines elsewhere."""
+    if not console.is_terminal:
+        due = 0
+
+        def line(done: int, text: str) -> None:
+            nonlocal due
+            if done >= due or done == steps:
+                console.print(f"step {done} of {steps}: {text}", soft_wrap=True, highlight=False)
+                due = done + steps // LINES
+
+        yield _Pace(steps, line)
+        return
+    columns = (TextColumn("steps"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=steps)
+        yield _Pace(steps, lambda done, text: bar.update(task, completed=done, description=text))

@@ -1,0 +1,112 @@
+"""What a training begins with in place of the untrained network: a public model, or the end of an earlier run.
+
+The plan names the parameters by their digest, so that the signed agreement says what the training began with. An
+earlier run's model is post-processing of that run's releases and costs nothing again; a model that saw a site's own
+patients without privacy would void the guarantee, and nothing in the model could tell.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synclave_server.public_model import RECORD_FILE, read_public_model
+from synclave_server.snapshots import read_snapshot
+from synclave_shared.canonical import sha256_hex
+from synclave_shared.errors import PlanError, ProtocolError, SnapshotError
+from synclave_shared.plan import ModelSpec, TrainPlan
+from synclave_shared.protocol import decode_model, encode_model
+
+if TYPE_CHECKING:
+    from synclave_shared.data.schema import Schema
+
+__all__ = ["load_start", "read_start"]
+
+NETWORK: Final = ("corruption", "coupled_columns", "width", "blocks")
+"""What must agree for parameters to mean the same; noise levels may differ, further training sees to them."""
+
+
+def read_start(folder: Path, *, schema: Schema, spec: ModelSpec, anchored: bool) -> bytes:
+    """The parameters of a stored model, for a plan.
+
+    Args:
+        folder: what ``synclave pretrain`` wrote, or a run's ``snapshot``.
+        schema: the plan's schema.
+        spec: the plan's model.
+        anchored: whether the plan has a marginals release.
+
+    Returns:
+        P little-endian float32 values; their SHA-256 is the plan's ``warm_start``.
+
+    Raises:
+        PlanError: if the model belongs to another schema or network, or cannot stand on the plan's anchor.
+        SnapshotError: if it is missing or damaged.
+    """
+    from synclave_shared.models.codes import parameter_count  # loads torch, which a plan without warm start spares
+
+    if (folder / RECORD_FILE).exists():
+        public = read_public_model(folder)
+        digest, found, has_anchor = public.record.schema_digest, public.record.model, True
+        parameters = public.model
+    else:
+        snapshot = read_snapshot(folder)
+        digest, found, has_anchor = snapshot.record.schema_digest, snapshot.plan.model, snapshot.anchor is not None
+        parameters = snapshot.model
+    if digest != schema.digest:
+        raise _unsuitable(f"a model of the schema {schema.name}, {schema.digest[:16]}...", f"one of {digest[:16]}...")
+    for name in NETWORK:
+        wanted, given = getattr(spec, name), getattr(found, name)
+        if wanted != given:
+            raise _unsuitable(f"a model with {name} = {wanted}, as under [model] in the plan", f"{name} = {given}")
+    if 0 < spec.coupled_columns < schema.width:
+        # Which columns are coupled is decided by each training's own anchor: parameters would change their columns.
+        raise _unsuitable(
+            f"couplings of all {schema.width} columns or of none", f"coupled_columns = {spec.coupled_columns}"
+        )
+    if has_anchor != anchored:
+        raise _unsuitable(
+            "a plan with [privacy.marginals]" if has_anchor else "a plan without [privacy.marginals]",
+            f"a model that was trained {'with' if has_anchor else 'without'} prevalences, which it corrects",
+        )
+    size = parameter_count(schema, spec)
+    if parameters.shape != (size,):
+        raise _unsuitable(f"{size} parameters", f"{parameters.size}")
+    return encode_model(parameters)
+
+
+def load_start(content: bytes, plan: TrainPlan, size: int) -> NDArray[np.float32]:
+    """The parameters that a plan names.
+
+    Args:
+        content: what :func:`read_start` returned when the plan was made.
+        plan: a plan with a warm start.
+        size: number of parameters P.
+
+    Raises:
+        SnapshotError: if they are others.
+    """
+    if sha256_hex(content) != plan.warm_start:
+        raise SnapshotError(
+            expected=f"parameters with SHA-256 {str(plan.warm_start)[:16]}..., as the plan says",
+            found=f"{sha256_hex(content)[:16]}...",
+            remedy="Lay the run down again with `synclave plan --out` and the same plan file.",
+        )
+    try:
+        return decode_model(content, size)
+    except ProtocolError as error:
+        raise SnapshotError(
+            expected=error.expected,
+            found=error.found,
+            remedy="Use the version of Synclave that made the plan.",
+        ) from None
+
+
+def _unsuitable(expected: str, found: str) -> PlanError:
+    return PlanError(
+        expected=f"for the warm start {expected}",
+        found=found,
+        remedy="Make the model with `synclave pretrain` and the numbers of the plan, or leave [warm_start] out.",
+    )
