@@ -184,8 +184,11 @@ CONTENDERS: dict[str, Contender] = {
     "diffusion": Contender(title="diffusion, 10 calls (ours)", fit=fit_federated, private=True),
     "diffusion-pooled": Contender(
         title="diffusion, 10 calls, noise once for all sites (ours)",
-        fit=partial(fit_federated, trust="pooled"),
+        fit=partial(fit_federated, sites=1),
         private=True,
+    ),
+    "diffusion-50": Contender(
+        title="diffusion, 10 calls, 50 equal sites (ours)", fit=partial(fit_federated, sites=50), private=True
     ),
     "diffusion-masked": Contender(
         title="masked diffusion, 10 calls (ours)", fit=partial(fit_without_noise, corruption="masked"), private=False

@@ -101,18 +101,20 @@ def fit_federated(
     delta: float,
     seed: int,
     share: str = "0.6",
-    trust: str = "local",
+    sites: int | None = None,
 ) -> Callable[[int, int], PatientDataset]:
     """The embedded example's plan at these sites: marginals, then couplings by DP-SGD, noise at every site.
 
-    With ``trust`` ``pooled`` all patients are at one site: noise once, which takes somebody who may see all records.
+    With ``sites`` the patients are dealt out anew by a hash of their identifier; with one site the noise is added once,
+    which takes somebody who may see all records.
 
     The noise is drawn from ``seed`` here, and here only: a benchmark can be repeated, a hospital's noise cannot.
     """
     if epsilon is None:
         return fit_without_noise(train, site_of_patient, schema, epsilon=epsilon, delta=delta, seed=seed)
-    if trust == "pooled":
-        site_of_patient = np.zeros_like(site_of_patient)
+    if sites is not None:
+        dealt = [hashlib.sha256(patient.encode()).digest() for patient in train.patient_ids]
+        site_of_patient = np.array([int.from_bytes(one[:4], "big") % sites for one in dealt])
     names = site_names(site_of_patient)
     rows = {name: np.flatnonzero(site_of_patient == number) for number, name in enumerate(names)}
     data = {name: part_of(train, rows[name]) for name in names}
