@@ -264,6 +264,10 @@ def sample(
         ),
     ] = None,
     more_labels: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(help="Column that every patient has, or with =0 has not; repeat.", metavar="COLUMN[=0]"),
+    ] = None,
     sampler: Annotated[
         str | None, typer.Option(help="Name of the sampler (default: unipc, or masked).", metavar="NAME")
     ] = None,
@@ -303,6 +307,7 @@ def sample(
         patients,
         out=out,
         labels=[*(label or []), *(more_labels or [])],
+        given=given or [],
         sampler=sampler,
         steps=steps,
         guidance=_number(guidance, "--guidance"),

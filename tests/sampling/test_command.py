@@ -60,6 +60,7 @@ def test_a_person_sees_pace_and_time_left_and_after_an_interruption_where_to_go_
     options: dict[str, Any] = {
         "out": tmp_path / "out.parquet",
         "labels": (),
+        "given": (),
         "sampler": "ddim",
         "steps": 2,
         "guidance": 0,

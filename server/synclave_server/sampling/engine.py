@@ -14,12 +14,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow
 import torch
+from numpy.typing import NDArray
 
 from synclave_server.sampling.cohort_formats import FORMATS, CohortFormat, CohortWriter
 from synclave_server.sampling.cohort_writer import ROW_GROUP_PATIENTS, PartStore, RowGroups, UnfinishedCohort, digest_of
 from synclave_server.sampling.generator import PatientGenerator
+from synclave_server.sampling.given import label_shares_given, read_given
 from synclave_server.sampling.labels import LabelAssignment
 from synclave_server.sampling.request import Precision, SampleRequest, resolve_request
 from synclave_server.sampling.workers import device_kind, draw, plan_jobs
@@ -27,6 +30,7 @@ from synclave_server.snapshots import Snapshot, read_snapshot
 from synclave_shared.canonical import FrozenModel, canonical_bytes
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import ConfigurationError, SnapshotError
+from synclave_shared.models.anchor import Anchor
 from synclave_shared.models.layout import CodeLayout
 
 __all__ = ["PatientGenerator", "Provenance", "sample"]
@@ -68,6 +72,7 @@ def sample(
     *,
     out: Path,
     label_counts: Mapping[str, int] | None = None,
+    given: Sequence[str] = (),
     sampler: str | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -90,6 +95,7 @@ def sample(
         patients: how many.
         out: the Parquet file; it is there complete afterwards, or as it was.
         label_counts: exact counts by label value; None: by the privately measured shares.
+        given: columns that every patient has, or with ``=0`` has not; see :func:`read_given`.
         sampler: one of :func:`synclave_server.sampling.request.samplers_of`; None: the recommended one.
         steps: noise levels visited; None: :data:`synclave_server.sampling.request.DEFAULT_STEPS`.
         seed: fixes all randomness.
@@ -113,11 +119,24 @@ def sample(
     """
     snapshot = read_snapshot(snapshot_dir)
     schema = Schema.from_json_bytes(snapshot.schema)
+    layout = CodeLayout.of(schema)
+    if snapshot.anchor is not None and snapshot.anchor.shape != (layout.label_values, layout.width):
+        raise SnapshotError(
+            expected=f"an anchor of shape {(layout.label_values, layout.width)}",
+            found=str(snapshot.anchor.shape),
+            remedy="Use the snapshot with the schema it was trained with.",
+        )
+    fixed = read_given(given, schema)
+    shares: NDArray[np.floating] | None = snapshot.label_shares
+    if fixed and shares is not None and snapshot.anchor is not None:
+        anchor = Anchor(logits=snapshot.anchor, label_shares=shares.astype(np.float64))
+        shares = label_shares_given(anchor, layout, schema.columns, fixed)
     request = resolve_request(
         patients=patients,
         label_counts=label_counts,
         label_values=schema.label.values,
-        label_shares=snapshot.label_shares,
+        label_shares=shares,
+        given=fixed,
         corruption=snapshot.plan.model.corruption,
         sampler=sampler,
         steps=steps,
@@ -131,13 +150,6 @@ def sample(
     if batch_size < 1:
         raise ConfigurationError(
             expected="a batch of at least one patient", found=str(batch_size), remedy="Correct the request."
-        )
-    layout = CodeLayout.of(schema)
-    if snapshot.anchor is not None and snapshot.anchor.shape != (layout.label_values, layout.width):
-        raise SnapshotError(
-            expected=f"an anchor of shape {(layout.label_values, layout.width)}",
-            found=str(snapshot.anchor.shape),
-            remedy="Use the snapshot with the schema it was trained with.",
         )
     provenance = _provenance(snapshot, request, device_kind(devices))
     groups = RowGroups(patients=patients, size=ROW_GROUP_PATIENTS)

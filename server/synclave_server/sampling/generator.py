@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -21,7 +22,7 @@ from synclave_server.sampling.request import Precision, SampleRequest
 from synclave_shared.diffusion.calibration import calibration_offsets
 from synclave_shared.diffusion.discrete import REVEALERS, Units
 from synclave_shared.diffusion.guidance import classifier_shift, guided_logits
-from synclave_shared.diffusion.preconditioning import corrected_logits, posterior_mean, prior_logits
+from synclave_shared.diffusion.preconditioning import LOGIT_BOUND, corrected_logits, posterior_mean, prior_logits
 from synclave_shared.diffusion.samplers import SAMPLERS
 from synclave_shared.diffusion.schedules import karras_sigmas
 from synclave_shared.models.codes import build_code_denoiser
@@ -86,6 +87,7 @@ class PatientGenerator:
         anchor: logits, float32 [L, D], or None.
         device: where to compute. On CUDA the first tile compiles the model, if that works.
         precision: of the network.
+        columns: names of the columns, for requests that fix some of them.
     """
 
     def __init__(
@@ -96,7 +98,9 @@ class PatientGenerator:
         anchor: NDArray[np.float32] | None,
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
+        columns: Sequence[str] = (),
     ) -> None:
+        self._number_of = {column: number for number, column in enumerate(columns)}
         self._spec, self._layout, self._device = spec, layout, torch.device(device)
         self._reduced = precision == "bfloat16"
         self.tile = tile_patients(self._device.type, layout.width)
@@ -153,9 +157,21 @@ class PatientGenerator:
         patients = torch.from_numpy(numbers).to(self._device)
         given = torch.from_numpy(labels).to(self._device)
         if request.sampler in REVEALERS:
-            return self._revealed(request, randomness, patients, given)
-        logits = self._last_logits(request, randomness, patients, given) + offsets[given]
-        return self._draw(randomness, patients, posterior_mean(logits, self._layout))
+            rows = self._revealed(request, randomness, patients, given)
+        else:
+            logits = self._last_logits(request, randomness, patients, given) + offsets[given]
+            rows = self._draw(randomness, patients, posterior_mean(logits, self._layout))
+        fixed, values = self._fixed(request)
+        return rows if fixed is None else torch.where(fixed, values.to(torch.uint8), rows)
+
+    def _fixed(self, request: SampleRequest) -> tuple[Tensor | None, Tensor]:
+        """Which columns the request fixes, bool [D] or None, and to what, float32 [D]."""
+        values = torch.zeros(self._layout.width, device=self._device)
+        if not request.given:
+            return None, values
+        numbers = torch.tensor([self._number_of[name] for name in request.given], device=self._device)
+        values[numbers] = torch.tensor([float(value) for value in request.given.values()], device=self._device)
+        return torch.zeros_like(values, dtype=torch.bool).index_fill(0, numbers, True), values
 
     def _last_logits(
         self,
@@ -167,6 +183,7 @@ class PatientGenerator:
     ) -> Tensor:
         """Posterior logits [n, D] at the last noise level, from given or from the patients' own noise at the first."""
         weights = float(request.guidance), float(request.classifier_guidance)
+        fixed, values = self._fixed(request)
 
         def normal(purpose: int) -> Tensor:
             return self._normal(randomness, patients, torch.tensor(purpose, device=self._device))
@@ -175,7 +192,13 @@ class PatientGenerator:
             # A sampler asks for rows of one level, x [n, D], or of K levels at once, x [n, K, D] and sigma [K, 1].
             levels = torch.as_tensor(sigma, dtype=torch.float32, device=self._device).reshape(1, -1)
             rows = x if x.ndim == 3 else x[:, None]
-            return self._posterior(rows, levels.expand(rows.shape[:2]), labels, weights, None).reshape(x.shape)
+            known = None
+            if fixed is not None:
+                rows, known = torch.where(fixed, values, rows), fixed.expand(rows.shape)
+            found = self._posterior(rows, levels.expand(rows.shape[:2]), labels, weights, known)
+            if fixed is not None:
+                found = torch.where(fixed, (2.0 * values - 1.0) * LOGIT_BOUND, found)
+            return found.reshape(x.shape)
 
         def probabilities(x: Tensor, sigma: float | Tensor) -> Tensor:
             return posterior_mean(logits(x, sigma), self._layout)
@@ -192,7 +215,11 @@ class PatientGenerator:
         nothing = torch.full((len(patients), 1), torch.inf, device=self._device)
         weights = float(request.guidance), float(request.classifier_guidance)
 
+        fixed, given = self._fixed(request)
+
         def predict(values: Tensor, known: Tensor) -> Tensor:
+            if fixed is not None:
+                values, known = torch.where(fixed, given, values), known | fixed
             seen = self._posterior(values[:, None], nothing, labels, weights, known[:, None])
             return posterior_mean(seen[:, 0], self._layout)
 

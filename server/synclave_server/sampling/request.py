@@ -52,6 +52,7 @@ class SampleRequest(FrozenModel):
 
     Attributes:
         label_counts: patients for each label value, in the schema's order.
+        given: columns that are fixed in every patient, by name: 0 or 1.
         sampler: name of the sampler.
         steps: noise levels visited, the last one where the clean row is drawn; for masked samplers, calls.
         seed: fixes all randomness.
@@ -59,10 +60,11 @@ class SampleRequest(FrozenModel):
         classifier_guidance: strength of guidance by the anchor's noise-aware classifier; 0 is none.
         precision: what the network computes in.
         calibrated: whether prevalences are brought back to the anchor's by offsets on the last logits; not with
-            guidance.
+            guidance, and not with given columns, which have prevalences of their own.
     """
 
     label_counts: dict[str, Annotated[int, Field(ge=0)]]
+    given: dict[str, Annotated[int, Field(ge=0, le=1)]] = Field(default_factory=dict)
     sampler: Annotated[str, AfterValidator(_known_sampler)]
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     seed: Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
@@ -109,6 +111,7 @@ def resolve_request(
     steps: int | None,
     seed: int,
     guidance: Decimal,
+    given: Mapping[str, int] | None = None,
     classifier_guidance: Decimal = Decimal(0),
     precision: str = "float32",
     calibrated: bool = True,
@@ -125,6 +128,7 @@ def resolve_request(
         steps: noise levels visited; None: :data:`DEFAULT_STEPS`.
         seed: 0 <= seed < 2**64.
         guidance: weight of classifier-free guidance.
+        given: columns that are fixed in every patient, by name: 0 or 1.
         classifier_guidance: strength of guidance by the anchor's classifier.
         precision: what the network computes in.
         calibrated: whether prevalences are calibrated.
@@ -170,8 +174,9 @@ def resolve_request(
                 "guidance": guidance,
                 "classifier_guidance": classifier_guidance,
                 "precision": precision,
+                "given": dict(given or {}),
                 # Guidance means to make a label's codes commoner than they are.
-                "calibrated": calibrated and not guidance and not classifier_guidance,
+                "calibrated": calibrated and not (guidance or classifier_guidance or given),
             }
         )
     except ValidationError as error:

@@ -197,10 +197,16 @@ def draw(jobs: Sequence[Job], snapshot: Snapshot, groups: Sequence[int]) -> Gene
 
 def _draw_here(job: Job, snapshot: Snapshot, groups: Iterable[int]) -> Generator[Drawn]:
     labels = LabelAssignment(list(job.request.label_counts.values()), int(job.request.seed))
-    layout = CodeLayout.of(Schema.from_json_bytes(snapshot.schema))
+    schema = Schema.from_json_bytes(snapshot.schema)
     with _faults_explained(job.device), _one_torch_thread(), ThreadPoolExecutor(job.threads, "sampling") as pool:
         generator = PatientGenerator(
-            snapshot.plan.model, layout, snapshot.model, snapshot.anchor, job.device, job.request.precision
+            snapshot.plan.model,
+            CodeLayout.of(schema),
+            snapshot.model,
+            snapshot.anchor,
+            job.device,
+            job.request.precision,
+            schema.columns,
         )
         batch = -(-job.batch_size // generator.tile) * generator.tile
         in_hand: deque[tuple[int, list[Future[NDArray[np.uint8]]]]] = deque()
