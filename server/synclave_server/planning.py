@@ -17,6 +17,7 @@ from synclave_shared.canonical import ExactDecimal, FrozenModel
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import PlanError
 from synclave_shared.plan import (
+    MOST_PARAMETERS,
     Federation,
     Marginals,
     ModelSpec,
@@ -193,6 +194,13 @@ def compile_plan(
             expected="a key and a [sites.NAME] table (or [site_defaults]) for every site",
             found=f"no key for {without_key or 'none'}, no size for {without_size or 'none'}",
             remedy="Give the same site names to the plan file and on the command line.",
+        )
+    parameters = plan_file.model.parameter_count(schema.width, len(schema.label.values))
+    if not 1 <= parameters <= MOST_PARAMETERS:
+        raise PlanError(
+            expected=f"a model of 1 to {MOST_PARAMETERS} parameters for the {schema.width} columns of {schema.name}",
+            found=f"{parameters}",
+            remedy="Change coupled_columns, width or blocks under [model].",
         )
     targets = {name: plan_file.sites.get(name, plan_file.site_defaults) for name in sorted(site_keys)}
     try:

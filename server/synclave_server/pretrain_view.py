@@ -17,6 +17,7 @@ from synclave_shared import __version__
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.new_folder import new_folder
 from synclave_shared.data.schema import Schema
+from synclave_shared.errors import ConfigurationError
 from synclave_shared.plan import ModelSpec
 from synclave_shared.protocol import encode_model
 
@@ -74,6 +75,13 @@ def run_pretrain(
 
     schema = Schema.load(schema_path)
     kind = device_kind([device])
+    if 0 < spec.coupled_columns < schema.width:
+        raise ConfigurationError(
+            expected=f"couplings of all {schema.width} columns or of none: of fewer, each plan's own prevalences choose"
+            " which",
+            found=f"coupled_columns = {spec.coupled_columns}",
+            remedy="Use --coupled-columns 0 with --width, or couple all columns.",
+        )
     with new_folder(out) as unfinished:
         dataset = load_patients(schema, data)
         with _pace(console, steps) as pace:

@@ -21,6 +21,7 @@ from synclave_shared.privacy.mechanism import Delta, GaussianSum, PoissonGaussia
 
 __all__ = [
     "MARGINALS_ROUND",
+    "MOST_PARAMETERS",
     "Federation",
     "Marginals",
     "ModelSpec",
@@ -57,6 +58,15 @@ LARGEST_LEARNING_RATE = 16.0
 PARAMETER_NOISE = 0.08
 """Couplings between columns are correlations, and those worth having are larger than this."""
 
+TOWER_NOISE = 0.005
+"""A tower's weights are small: more noise than this in each undoes what a pre-trained one knows."""
+
+MOST_PARAMETERS: Final = 2**27
+"""A round's reply holds eight bytes for each, and one message at most 2 GiB."""
+
+LEVEL_KNOTS: Final = 24
+"""Hat functions by which a tower is told the noise level; between neighbours it interpolates."""
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 """Name of a plan, a site or a data set: safe as the name of a file, a Flower node and a ledger's witness."""
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -84,11 +94,21 @@ class ModelSpec(FrozenModel):
     width: Annotated[int, Field(ge=0, le=4096)] = 0
     blocks: Annotated[int, Field(ge=1, le=16)] = 2
     noise_levels: Annotated[int, Field(ge=1, le=64)] = 4
-    label_dropout: Annotated[ExactDecimal, Field(ge=0, lt=1)] = Decimal("0.1")
-    sigma_min: PositiveDecimal = Decimal("0.4")
+    label_dropout: Annotated[ExactDecimal, Field(ge=0, le=Decimal("0.9999"))] = Decimal("0.1")
+    sigma_min: Annotated[PositiveDecimal, Field(ge=Decimal("0.001"))] = Decimal("0.4")
     sigma_max: PositiveDecimal = Decimal("5")
     log_sigma_mean: ExactDecimal = Decimal("-0.2")
     log_sigma_std: PositiveDecimal = Decimal("0.8")
+
+    def parameter_count(self, columns: int, label_values: int) -> int:
+        """Number of parameters P of the network for a schema of so many columns and label values.
+
+        Written out, because whoever signs a plan need not have torch.
+        """
+        coupled, width = min(columns, self.coupled_columns), self.width
+        tower = width * (2 * columns + LEVEL_KNOTS + label_values + width + 6) + columns
+        blocks = self.blocks * width * (6 * width + 7)
+        return coupled * (coupled + 1) // 2 + (tower + blocks if width else 0)
 
 
 class Optimiser(FrozenModel):
@@ -158,7 +178,7 @@ class Federation(FrozenModel):
     aggregator: Literal["fedavg", "fedadam", "fedyogi", "fedadagrad"] = "fedavg"
     server_learning_rate: PositiveDecimal = Decimal(1)
     update_norm: PositiveDecimal = Decimal(100)
-    ema: Annotated[ExactDecimal, Field(ge=0, lt=1)] = Decimal(0)
+    ema: Annotated[ExactDecimal, Field(ge=0, le=Decimal("0.9999"))] = Decimal(0)
 
 
 class SiteEntry(FrozenModel):
@@ -282,9 +302,9 @@ class TrainPlan(FrozenModel):
         """The step size of the sites' optimisers, from public numbers alone.
 
         If the plan gives none: for ``adam`` :data:`ADAM_LEARNING_RATE`; for ``sgd`` the largest with which the noise of
-        all steps together moves a parameter of the average by about :data:`PARAMETER_NOISE`, and at most
-        :data:`LARGEST_LEARNING_RATE` / clip_norm. So a plan of small sites or small epsilon takes small steps and stays
-        near the marginals, instead of drawing patients from noise.
+        all steps together moves a parameter of the average by about :data:`PARAMETER_NOISE` (with a tower
+        :data:`TOWER_NOISE`), and at most :data:`LARGEST_LEARNING_RATE` / clip_norm. So a plan of small sites or small
+        epsilon takes small steps and stays near the marginals, instead of drawing patients from noise.
         """
         if self.optimiser.learning_rate is not None:
             return float(self.optimiser.learning_rate)
@@ -294,7 +314,8 @@ class TrainPlan(FrozenModel):
         inverse_batch = math.hypot(*(share / self.expected_batch_size(name) for name, share in shares.items()))
         steps = self.federation.rounds * self.federation.steps_per_round
         drift = float(self.privacy.noise_multiplier) * inverse_batch * math.sqrt(steps)
-        return min(LARGEST_LEARNING_RATE, PARAMETER_NOISE / drift) / float(self.privacy.clip_norm)
+        bearable = TOWER_NOISE if self.model.width else PARAMETER_NOISE
+        return min(LARGEST_LEARNING_RATE, bearable / drift) / float(self.privacy.clip_norm)
 
     def first_round(self) -> int:
         """The first round's number: the marginals round if there is one, else 1."""

@@ -134,3 +134,11 @@ def test_a_plan_file_that_is_not_there_or_not_toml_is_explained(tmp_path: Path) 
 def test_numbers_of_a_plan_file_never_become_binary_floats(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text("x = 0.00001", encoding="utf-8")
     assert read_plan_toml(tmp_path / "plan.toml")["x"] == Decimal("0.00001")
+
+
+def test_a_model_whose_release_could_not_travel_is_refused_before_anything_is_signed(schema: Schema) -> None:
+    """Residual blocks alone have 1.6 thousand million parameters here."""
+    raw = raw_plan() | {"model": {"width": 4096, "blocks": 16, "coupled_columns": 0}}
+    with pytest.raises(PlanError, match="parameters") as refused:
+        compiled(raw, schema)
+    assert "width" in refused.value.remedy

@@ -11,7 +11,8 @@ import pytest
 
 from synclave_server.aggregate import ServerState
 from synclave_server.preparation import prepare_run, read_draft
-from synclave_server.public_model import read_public_model
+from synclave_server.pretraining import PretrainedModel
+from synclave_server.public_model import PublicTraining, read_public_model, write_public_model
 from synclave_server.snapshots import write_snapshot
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import PlanError, SnapshotError
@@ -173,7 +174,19 @@ def test_a_model_that_does_not_belong_to_the_plan_is_refused(
 def test_couplings_of_some_columns_are_refused_because_each_anchor_chooses_others(tmp_path: Path) -> None:
     out = tmp_path / "model"
     arguments = ("--schema", HEART / "schema.toml", "--data", DATA, "--out", out, "--steps", 1, "--coupled-columns", 3)
-    assert call("pretrain", *arguments, "--width", 8) == 0
+    assert call("pretrain", *arguments, "--width", 8) == 1
+    assert not out.exists(), "it is said before the training, not after"
+    spec = ModelSpec(width=8, coupled_columns=3)
+    out.mkdir()
+    model = PretrainedModel(
+        parameters=np.zeros(parameter_count(SCHEMA, spec), np.float32),
+        anchor=np.zeros((2, SCHEMA.width), np.float32),
+        label_shares=np.full(2, 0.5, np.float32),
+    )
+    training = PublicTraining(
+        patients=1, files=("x",), steps=1, batch_size=1, seed=0, precision="float32", device="cpu", versions={}
+    )
+    write_public_model(out, SCHEMA, spec, model, training)
     with pytest.raises(PlanError, match="or of none"):
         read_draft(plan_file(tmp_path, coupled=3))
 

@@ -34,17 +34,15 @@ def test_a_rare_column_follows_its_like_and_not_its_own_few_carriers() -> None:
     logits = torch.where(carriers, 6.0, -20.0)
     wanted = torch.full((400,), 0.0005)
     found = posterior_mean(logits + calibration_offsets(logits, wanted, layout), layout).mean(0)
-    # Posteriors are all but decided, so that offsets move little; none may be driven far by one carrier more or less.
-    assert calibration_offsets(logits, wanted, layout).abs().max() <= 3.0
+    # Posteriors are all but decided: no offset can help, and none may do harm.
     soft = torch.where(carriers, 0.0, -9.0)
     offsets = calibration_offsets(soft, wanted, layout)
     before, after = (posterior_mean(values, layout).mean() for values in (soft, soft + offsets))
     assert abs(float(after) / 0.0005 - 1) < 0.15 < abs(float(before) / 0.0005 - 1)
-    assert found.isfinite().all()
+    assert abs(float(found.mean()) - float(posterior_mean(logits, layout).mean())) < 1e-4
 
 
 @pytest.mark.parametrize("wanted", [0.0, 1.0])
 def test_impossible_prevalences_give_finite_offsets(wanted: float) -> None:
     offsets = calibration_offsets(trial(256, LAYOUT), torch.full((12,), wanted), LAYOUT)
     assert offsets.isfinite().all()
-    assert offsets.abs().max() <= 3.0

@@ -2,6 +2,7 @@ import torch
 
 from synclave_shared.diffusion.guidance import classifier_log_odds, classifier_shift
 from synclave_shared.diffusion.preconditioning import independent_logits, posterior_mean
+from synclave_shared.models.layout import CodeLayout
 from tests.models.small import LAYOUT
 
 
@@ -24,23 +25,19 @@ def test_the_classifier_is_bayes_rule_for_independent_columns() -> None:
     assert torch.allclose(found, expected / expected.sum(-1, keepdim=True), atol=1e-9)
 
 
-def test_the_shift_is_the_gradient_of_the_classifier() -> None:
-    """sigma^2 grad log p(y | x) is the change of the independent posterior mean to first order in the strength.
-
-    So the derivative of the shifted mean by the strength is that of the logits times p (1 - p), for codes.
-    """
-    prior = priors(2).double()
-    x = torch.randn(3, 1, 12, generator=torch.Generator().manual_seed(3)).double().requires_grad_()
-    sigma = torch.full((3, 1), 40.0).double()
-    labels = torch.tensor([0, 1, 2])
-    odds = classifier_log_odds(x, sigma, prior, LAYOUT).log_softmax(-1)
-    (gradient,) = torch.autograd.grad(odds[torch.arange(3), 0, labels].sum(), x)
-    shift = classifier_shift(x.detach(), sigma, labels, prior, LAYOUT)
-    # At high noise all posteriors are the priors', and the gradient is the difference of prior means.
-    likely = odds.exp().detach()
-    p = posterior_mean(prior, LAYOUT)
-    assert torch.allclose(40.0**2 * gradient[:, 0], p[labels] - (likely @ p)[:, 0], atol=2e-3)
-    assert torch.equal(torch.sign(shift[..., :9]), torch.sign(prior[labels][:, None, :9] - likely @ prior[:, :9]))
+def test_the_shift_is_the_gradient_of_the_clean_rows_classifier() -> None:
+    """For codes: log p(clean row | y) is linear in the row, with the prior logits as slopes."""
+    prior = priors(2).double()[:, :9]
+    layout = CodeLayout(width=9, categories=(), label_values=3)
+    clean = (torch.rand(4, 9, generator=torch.Generator().manual_seed(3)) > 0.5).double()
+    labels = torch.tensor([0, 1, 2, 0])
+    known = torch.ones(4, 1, 9, dtype=torch.bool)
+    nothing = torch.full((4, 1), torch.inf).double()
+    shift = classifier_shift(clean[:, None], nothing, labels, prior, layout, known)[:, 0]
+    exact = clean.requires_grad_()
+    likelihood = exact @ prior.T - torch.nn.functional.softplus(prior).sum(-1)
+    (gradient,) = torch.autograd.grad(likelihood.log_softmax(-1)[torch.arange(4), labels].sum(), exact)
+    assert torch.allclose(shift, gradient, atol=1e-9)
 
 
 def test_a_row_that_is_known_to_be_of_its_label_is_left_alone() -> None:

@@ -1,10 +1,13 @@
+from typing import Any
+
+import pytest
 import torch
 
 from synclave_shared.diffusion.preconditioning import posterior_logits, prior_logits
 from synclave_shared.models.codes import build_code_denoiser, most_prevalent
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.models.parameters import parameter_vector
-from synclave_shared.models.tower import LevelFeatures, ResidualTower
+from synclave_shared.models.tower import LevelFeatures, ResidualTower, smooth_gate
 from synclave_shared.plan import ModelSpec
 from tests.models.small import LAYOUT
 
@@ -42,6 +45,30 @@ def test_a_row_is_its_patients_own() -> None:
     assert torch.allclose(tower(evidence[2:4], visible[2:4], labels[2:4]), whole[2:4], atol=1e-5)
     assert not torch.allclose(tower(evidence, visible, labels.roll(1)), whole, atol=1e-2), "labels matter"
     assert not torch.allclose(tower(evidence, visible / 2, labels), whole, atol=1e-2), "levels matter"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"width": 16},
+        {"width": 7, "blocks": 3, "coupled_columns": 0},
+        {"width": 5, "blocks": 1, "coupled_columns": 4},
+    ],
+)
+def test_the_number_of_parameters_is_known_without_torch(spec: dict[str, Any]) -> None:
+    found = ModelSpec.model_validate(spec)
+    assert found.parameter_count(12, 2) == parameter_vector(build_code_denoiser(LAYOUT, found)).size
+
+
+def test_far_below_zero_the_gate_has_no_slope_and_no_nan() -> None:
+    values = torch.tensor([-300.0, -100.0, -88.0, -1.0, 0.0, 50.0]).requires_grad_()
+    smooth_gate(values).sum().backward()
+    other = values.detach().clone().requires_grad_()
+    torch.nn.functional.silu(other).sum().backward()
+    assert values.grad is not None
+    assert other.grad is not None
+    assert torch.allclose(values.grad, other.grad, atol=1e-6)
 
 
 def test_only_the_most_prevalent_columns_are_coupled_where_there_are_more() -> None:

@@ -17,9 +17,9 @@ from synclave_client.training.rehearsal import rehearse
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import load_patients
-from synclave_shared.errors import ConfigurationError, ProtocolError
-from synclave_shared.models.codes import model_payload_size, split_payload
-from synclave_shared.plan import MARGINALS_ROUND, ModelSpec, TrainPlan
+from synclave_shared.errors import ClippingError, ConfigurationError, ProtocolError
+from synclave_shared.models.codes import model_payload_size, parameter_count, split_payload
+from synclave_shared.plan import MARGINALS_ROUND, MOST_PARAMETERS, ModelSpec, TrainPlan
 from synclave_shared.protocol import decode_model
 
 __all__ = ["PatientWorkload", "check_device"]
@@ -90,8 +90,15 @@ class PatientWorkload:
         """Refuse a plan whose model cannot be clipped here, before it is accepted. Touches no data.
 
         Raises:
-            ClippingError: naming the layer.
+            ClippingError: naming the layer, or the size of a model whose release could not travel.
         """
+        parameters = parameter_count(self._schema, plan.model)
+        if not 1 <= parameters <= MOST_PARAMETERS:
+            raise ClippingError(
+                expected=f"a model of 1 to {MOST_PARAMETERS} parameters",
+                found=f"{parameters}",
+                remedy="Ask the coordinator for a smaller model.",
+            )
         rehearse(self._schema, plan.model, self._performance, self._device)
 
     def check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:

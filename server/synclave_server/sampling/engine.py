@@ -35,6 +35,9 @@ from synclave_shared.models.layout import CodeLayout
 
 __all__ = ["PatientGenerator", "Provenance", "sample"]
 
+ALGORITHM: Final = 2
+"""Counts the ways in which rows have been made of a request: parts of another way are not gone on with."""
+
 JOINED_PER_STEP: Final = 2
 """Finished parts joined for each newly drawn one: workers do not wait until all those of an earlier run are joined."""
 
@@ -138,6 +141,7 @@ def sample(
         label_shares=shares,
         given=fixed,
         corruption=snapshot.plan.model.corruption,
+        anchored=snapshot.anchor is not None,
         sampler=sampler,
         steps=steps,
         seed=seed,
@@ -238,6 +242,7 @@ def _identity(provenance: Provenance, cohort_format: str, groups: RowGroups) -> 
         **provenance.model_dump(mode="json"),
         "format": cohort_format,
         "row_group_patients": groups.size,
+        "algorithm": ALGORITHM,
         "torch": torch.__version__,
         "pyarrow": pyarrow.__version__,
     }

@@ -245,14 +245,15 @@ class PatientGenerator:
 
     def _trial_offsets(self, request: SampleRequest, randomness: PatientRandomness, label: int) -> Tensor:
         assert self._targets is not None  # noqa: S101 - the caller looked
-        trial = torch.arange(-(-TRIAL_PATIENTS // self.tile) * self.tile, device=self._device)
-        labels = torch.full_like(trial, label)
+        trial = torch.arange(TRIAL_PATIENTS, device=self._device)
         noise = _stratified_normal(randomness.uniform(trial, self._layout.width, START))
+        # The same trial whatever the tile: what is missing in the last one is filled with the first patients.
+        padded = torch.arange(-(-TRIAL_PATIENTS // self.tile) * self.tile, device=self._device) % TRIAL_PATIENTS
+        labels = torch.full((self.tile,), label, device=self._device)
         logits = [
-            self._last_logits(request, randomness, trial[part], labels[part], noise[part])
-            for part in (slice(first, first + self.tile) for first in range(0, len(trial), self.tile))
+            self._last_logits(request, randomness, part, labels, noise[part]) for part in torch.split(padded, self.tile)
         ]
-        return calibration_offsets(torch.cat(logits), self._targets[label], self._layout)
+        return calibration_offsets(torch.cat(logits)[:TRIAL_PATIENTS], self._targets[label], self._layout)
 
     def _guided(
         self, x: Tensor, levels: Tensor, labels: Tensor, weights: tuple[float, float], known: Tensor | None

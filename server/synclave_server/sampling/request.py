@@ -59,8 +59,8 @@ class SampleRequest(FrozenModel):
         guidance: weight of classifier-free guidance; 0 is plain conditional sampling.
         classifier_guidance: strength of guidance by the anchor's noise-aware classifier; 0 is none.
         precision: what the network computes in.
-        calibrated: whether prevalences are brought back to the anchor's by offsets on the last logits; not with
-            guidance, and not with given columns, which have prevalences of their own.
+        calibrated: whether prevalences are brought back to the anchor's by offsets on the last logits. Not with
+            guidance, not with given columns, which have prevalences of their own, and not in masked models.
     """
 
     label_counts: dict[str, Annotated[int, Field(ge=0)]]
@@ -107,6 +107,7 @@ def resolve_request(
     label_values: tuple[str, ...],
     label_shares: NDArray[np.floating] | None,
     corruption: str,
+    anchored: bool = True,
     sampler: str | None,
     steps: int | None,
     seed: int,
@@ -124,6 +125,7 @@ def resolve_request(
         label_values: the schema's label values.
         label_shares: [L], or None.
         corruption: what the model was trained to undo, ``gaussian`` or ``masked``.
+        anchored: whether the model has an anchor.
         sampler: name of the sampler; None: the recommended one.
         steps: noise levels visited; None: :data:`DEFAULT_STEPS`.
         seed: 0 <= seed < 2**64.
@@ -149,6 +151,12 @@ def resolve_request(
             f"a sampler of {', '.join(names)}: the model was trained with {corruption} corruption",
             sampler,
             "Choose one of them, or leave the sampler away.",
+        )
+    if classifier_guidance and not anchored:
+        raise _refused(
+            "a model with an anchor, which is the classifier",
+            "one that was trained without a marginals release",
+            "Leave --classifier-guidance away; --guidance needs no anchor.",
         )
     if label_counts is None:
         shares = np.ones(len(label_values)) if label_shares is None else label_shares
@@ -176,7 +184,10 @@ def resolve_request(
                 "precision": precision,
                 "given": dict(given or {}),
                 # Guidance means to make a label's codes commoner than they are.
-                "calibrated": calibrated and not (guidance or classifier_guidance or given),
+                "calibrated": calibrated
+                and anchored
+                and corruption == "gaussian"
+                and not (guidance or classifier_guidance or given),
             }
         )
     except ValidationError as error:

@@ -23,7 +23,10 @@ PSEUDO_CARRIERS: Final = 4.0
 """Of a column that the trial hardly saw, so many carriers are held to be as far off as columns alike."""
 
 ALIKE: Final = 0.5
-"""Columns are alike if their prevalences differ by less than this factor's power of e, on a log scale (a kernel)."""
+"""Columns are alike if the logarithms of their prevalences differ by less than about this: a kernel's width."""
+
+GRID: Final = 256
+"""Points of the logarithm of prevalence at which columns alike are averaged."""
 
 LARGEST_OFFSET: Final = 3.0
 """In logits: a larger one would not mend a model but replace it."""
@@ -45,9 +48,7 @@ def calibration_offsets(logits: Tensor, wanted: Tensor, layout: CodeLayout) -> T
     patients = len(logits)
     seen = posterior_mean(logits, layout).mean(dim=0).double().clamp(1e-9, 1 - 1e-9)
     aim = wanted.double().clamp(1e-9, 1 - 1e-9)
-    place = aim.log()[:, None]
-    alike = torch.exp(-0.5 * ((place - place.T) / ALIKE).square())
-    common = (alike @ aim) / (alike @ seen)
+    common = _common_ratio(aim, seen)
     ratio = (patients * aim + PSEUDO_CARRIERS * common) / (patients * seen + PSEUDO_CARRIERS)
     target = (seen * ratio).clamp(1e-9, 1 - 1e-9)
     for start, stop in layout.categories:
@@ -60,3 +61,19 @@ def calibration_offsets(logits: Tensor, wanted: Tensor, layout: CodeLayout) -> T
         slope = (probability * (1 - probability)).mean(dim=0).clamp_min(1e-9)
         offsets = (offsets + ((target - mean) / slope).clamp(-1.0, 1.0)).clamp(-LARGEST_OFFSET, LARGEST_OFFSET)
     return offsets.to(logits.dtype)
+
+
+def _common_ratio(aim: Tensor, seen: Tensor) -> Tensor:
+    """For each column [D], wanted over seen prevalence of all columns about as common: a kernel mean on a grid."""
+    place = aim.log()
+    low, high = float(place.min()), float(place.max())
+    if high - low < 1e-6:
+        return (aim.sum() / seen.sum()).expand_as(aim)
+    spacing = (high - low) / (GRID - 1)
+    cell = ((place - low) / spacing).round().long()
+    wanted, found = (torch.zeros(GRID, dtype=aim.dtype, device=aim.device) for _ in range(2))
+    wanted.index_add_(0, cell, aim)
+    found.index_add_(0, cell, seen)
+    points = torch.arange(GRID, dtype=aim.dtype, device=aim.device) * spacing
+    alike = torch.exp(-0.5 * ((points[:, None] - points) / ALIKE).square())
+    return ((alike @ wanted) / (alike @ found))[cell]

@@ -1,11 +1,11 @@
 """Guidance towards a label: without a classifier, and with one that knows the noise.
 
-The classifier costs neither a call of the network nor privacy budget. The anchor, measured privately at all sites, says
-how common each column is under each label value; that is a classifier of rows at every noise level, by Bayes' rule for
-independent columns. Its gradient has a closed form: the guided posterior mean of Dhariwal and Nichol (2021),
-``D(x) + s sigma^2 grad log p(y | x)``, moves a column's posterior logit by ``s`` times the difference of its prior
-logit under y and the mean of those under all values, weighted by how likely the classifier holds them. So it pushes a
-row as long as the row does not look like its label, and lets go then.
+The classifier costs neither a call of the network nor privacy budget. The anchor, measured privately at all sites,
+says how common each column is under each label value; that is a classifier of rows at every noise level, by Bayes'
+rule for independent columns. Dhariwal and Nichol (2021) add its gradient by the noisy row to the posterior mean, which
+may then leave [0, 1]. Here the gradient by the *clean* row is added to the posterior logits: the difference of a
+column's prior logit under y and the mean of those under all values, weighted by how likely the classifier holds them.
+So it pushes a row as long as the row does not look like its label, and lets go then.
 
 Shapes: ``B`` patients, ``K`` noise levels, ``D`` columns, ``L`` label values.
 """

@@ -81,19 +81,18 @@ class CodeDenoiser(nn.Module):
         Returns:
             [B, K, D], zero before any training.
         """
-        variance = column_variance(prior, self._layout)
         correction: Tensor | None = None
         if self.coupling is not None:
-            correction = self._coupled(surprise, variance, prior)
+            correction = self._coupled(surprise, prior)
         if self.tower is not None:
-            scale = torch.rsqrt(variance + TOWER_VARIANCE_FLOOR)
+            scale = torch.rsqrt(column_variance(prior, self._layout) + TOWER_VARIANCE_FLOOR)
             added = self.tower(scale * surprise, visible, labels)
             correction = added if correction is None else correction + added
         return torch.zeros_like(surprise) if correction is None else correction
 
-    def _coupled(self, surprise: Tensor, variance: Tensor, prior: Tensor) -> Tensor:
+    def _coupled(self, surprise: Tensor, prior: Tensor) -> Tensor:
         assert self.coupling is not None  # noqa: S101 - forward looked
-        scale = variance.sqrt() / (variance + VARIANCE_FLOOR)
+        scale = column_scale(prior, self._layout)
         if self.coupling.width == self._layout.width:
             coupled: Tensor = scale * self.coupling(scale * surprise)
             return coupled
@@ -137,9 +136,7 @@ def build_code_denoiser(layout: CodeLayout, spec: ModelSpec) -> CodeDenoiser:
 
 def parameter_count(schema: Schema, spec: ModelSpec) -> int:
     """Number of parameters P."""
-    with torch.device("meta"):
-        network = CodeDenoiser(CodeLayout.of(schema), spec)
-    return sum(parameter.numel() for parameter in network.parameters())
+    return spec.parameter_count(schema.width, len(schema.label.values))
 
 
 def anchor_size(schema: Schema) -> int:

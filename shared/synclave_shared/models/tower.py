@@ -12,22 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from synclave_shared.diffusion.preconditioning import sigmoid
+from synclave_shared.plan import LEVEL_KNOTS
 
 __all__ = ["ResidualTower"]
 
-LEVEL_KNOTS: Final = 24
-"""Hat functions over the noise level; between neighbours the network interpolates."""
-
 LEVEL_RANGE: Final = 8.0
 """Visibility is told as log-odds, kept within +-8: a share of 0.03 % of the signal is none, for a patient's columns."""
+
+LARGEST_ARGUMENT: Final = 80.0
+"""exp(80) is still a float32, and sigmoid(-80) is nothing."""
 
 WIDENING: Final = 2
 """Width inside a block over the tower's width."""
 
 
 def smooth_gate(values: Tensor) -> Tensor:
-    """``x * sigmoid(x)``: SiLU (Elfwing et al. 2018)."""
-    return values * sigmoid(values)
+    """``x * sigmoid(x)``: SiLU (Elfwing et al. 2018). Far below 0 its slope is 0, not infinity times 0."""
+    return values * sigmoid(values.clamp_min(-LARGEST_ARGUMENT))
 
 
 class LevelFeatures(nn.Module):

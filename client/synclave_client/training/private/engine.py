@@ -23,9 +23,10 @@ scales and bare parameters are formed, and their norms are those of the very num
 rounding is measured (tests/training/clipping/test_sensitivity.py: a millionth of the sum; hostile and aligned patients
 together moved it by less than C), not proved. On a GPU, TF32 is refused: its 11 bits would use the margin up.
 
-*Symmetric couplings*, the only layer of the code denoiser, are proved throughout: adding or removing one patient moves
-the *returned floating-point numbers* by at most C, whatever finite model, anchor and clip norm the coordinator chose,
-for up to 2^18 patients in a step and 2^15 columns. They are computed in float64, u = 2^-53, from float32 numbers:
+*Symmetric couplings*, the only layer of the code denoiser without a tower, are proved throughout: adding or removing
+one patient moves the *returned floating-point numbers* by at most C, whatever finite model, anchor and clip norm the
+coordinator chose, for up to 2^18 patients in a step and 2^15 columns. They are computed in float64, u = 2^-53, from
+float32 numbers:
 
 1. *The norm.* ``n^2`` is the sum of three terms (:mod:`.coupling`), each at most S^2 in size and made of
    products of float32 numbers, exact in float64. Inner products of D terms and sums over K^2 pairs of levels err by at
