@@ -100,7 +100,11 @@ def draw_plot(lines: list[tuple[str, int, list[dict[str, Any]]]], ceiling: dict[
             )
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1, label=name)
         axes.axhline(ceiling[key], color="black", linewidth=0.8, linestyle="--", label="other real patients")
+        most = max(calls for _, calls, _ in lines)
+        ticks = [calls for calls in (5, 10, 20, 50, 100, 200, 500, 1000) if calls <= 1.5 * most]
         axes.set(xscale="log", xlabel="network calls", ylabel=SHOWN[key])
+        axes.set_xticks(ticks, labels=[str(calls) for calls in ticks])
+        axes.minorticks_off()
     figure.axes[1].legend(fontsize=6)
     figure.savefig(PLOT, dpi=150)
 
