@@ -20,8 +20,8 @@ from bench.codes.edm import fit_edm
 from synclave_client.training.marginals import clipped_marginals
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
-from synclave_shared.models.anchor import Anchor, anchor_from_marginals
-from synclave_shared.models.copula import expected_norm, fit_copula, prevalences, sample_copula, second_moments
+from synclave_shared.models.anchor import Anchor, anchor_from_marginals, prevalences
+from synclave_shared.models.copula import expected_norm, fit_copula, sample_copula, second_moments
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.privacy.calibrate import noise_multiplier_for
 from synclave_shared.privacy.mechanism import GaussianSum

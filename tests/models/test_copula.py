@@ -5,14 +5,13 @@ import pytest
 from numpy.typing import NDArray
 
 from synclave_shared.errors import ProtocolError
-from synclave_shared.models.anchor import Anchor, anchor_from_marginals
+from synclave_shared.models.anchor import Anchor, anchor_from_marginals, prevalences
 from synclave_shared.models.copula import (
     _denoised,
     _tetrachoric,
     expected_norm,
     fit_copula,
     moments_size,
-    prevalences,
     residual_scale,
     sample_copula,
     second_moments,

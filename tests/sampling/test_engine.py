@@ -15,12 +15,13 @@ from synclave_server.sampling import engine
 from synclave_server.sampling import generator as generators
 from synclave_server.sampling import request as requests
 from synclave_server.sampling.engine import sample
-from synclave_server.sampling.generator import PatientGenerator, draw_rows, tile_patients
+from synclave_server.sampling.generator import PatientGenerator, tile_patients
 from synclave_server.sampling.given import read_given
 from synclave_server.sampling.request import allot, resolve_request
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.patient_table import read_patient_table
 from synclave_shared.diffusion.discrete import REVEALERS
+from synclave_shared.diffusion.drawing import draw_rows
 from synclave_shared.diffusion.guidance import classifier_log_odds
 from synclave_shared.diffusion.preconditioning import posterior_mean
 from synclave_shared.diffusion.samplers import SAMPLERS

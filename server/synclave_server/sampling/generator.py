@@ -21,6 +21,7 @@ from synclave_server.sampling.philox import PatientRandomness
 from synclave_server.sampling.request import Precision, SampleRequest
 from synclave_shared.diffusion.calibration import calibration_offsets
 from synclave_shared.diffusion.discrete import REVEALERS, Units
+from synclave_shared.diffusion.drawing import draw_rows
 from synclave_shared.diffusion.guidance import classifier_shift, guided_logits
 from synclave_shared.diffusion.preconditioning import LOGIT_BOUND, corrected_logits, posterior_mean, prior_logits
 from synclave_shared.diffusion.samplers import SAMPLERS
@@ -31,7 +32,7 @@ from synclave_shared.models.layout import CodeLayout
 from synclave_shared.models.parameters import load_parameter_vector
 from synclave_shared.plan import ModelSpec
 
-__all__ = ["PatientGenerator", "draw_rows", "tile_patients"]
+__all__ = ["PatientGenerator", "tile_patients"]
 
 CPU_TILE: Final = 256
 """Patients per call of the network on a CPU: a tile's tensors stay in the cache of one core."""
@@ -305,24 +306,3 @@ def _stratified_normal(uniform: Tensor) -> Tensor:
     ranks = uniform.argsort(dim=0).argsort(dim=0)
     normal: Tensor = torch.special.ndtri((ranks + 0.5) / len(uniform))
     return normal.float()
-
-
-def draw_rows(probabilities: Tensor, uniform: Tensor, layout: CodeLayout) -> Tensor:
-    """Draw clean rows from posteriors: a coin per code, one value per one-hot group.
-
-    Args:
-        probabilities: [n, D].
-        uniform: float64 [n, D], numbers inside (0, 1); a one-hot group uses its first.
-        layout: columns.
-
-    Returns:
-        uint8 [n, D].
-    """
-    rows = (uniform < probabilities).to(torch.uint8)
-    for start, stop in layout.categories:
-        cumulative = probabilities[:, start:stop].double().cumsum(dim=1)
-        threshold = uniform[:, start : start + 1] * cumulative[:, -1:]
-        # A value of no probability is never drawn: its sum equals that of the value before it.
-        chosen = (cumulative <= threshold).sum(dim=1, keepdim=True).clamp_(max=stop - start - 1)
-        rows[:, start:stop] = torch.zeros_like(rows[:, start:stop]).scatter_(1, chosen, 1)
-    return rows

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import ConfigurationError
-from synclave_shared.models.anchor import Anchor
-from synclave_shared.models.copula import prevalences
+from synclave_shared.models.anchor import Anchor, prevalences
 from synclave_shared.models.layout import CodeLayout
 
 __all__ = ["label_shares_given", "read_given"]

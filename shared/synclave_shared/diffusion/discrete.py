@@ -17,6 +17,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from synclave_shared.diffusion.drawing import draw_rows
 from synclave_shared.models.layout import CodeLayout
 
 __all__ = ["REVEALERS", "Order", "Predict", "Revealer", "Schedule", "Uniform", "Units", "reveal", "revealed_counts"]
@@ -77,13 +78,7 @@ class Units:
             probabilities: [B, D].
             uniform: [B, D], inside (0, 1).
         """
-        rows = (uniform < probabilities).to(probabilities.dtype)
-        for start, stop in self.layout.categories:
-            cumulative = probabilities[:, start:stop].cumsum(-1)
-            threshold = uniform[:, start : start + 1] * cumulative[:, -1:]
-            chosen = (cumulative <= threshold).sum(-1, keepdim=True).clamp_max(stop - start - 1)
-            rows[:, start:stop] = torch.zeros_like(cumulative).scatter_(-1, chosen, 1.0)
-        return rows
+        return draw_rows(probabilities, uniform, self.layout).to(probabilities.dtype)
 
     def entropy(self, probabilities: Tensor) -> Tensor:
         """Entropy [B, U] in nats of every unit's distribution."""

@@ -14,7 +14,7 @@ from synclave_shared.models.layout import CodeLayout
 if TYPE_CHECKING:
     from synclave_shared.data.schema import Schema
 
-__all__ = ["Anchor", "anchor_from_marginals", "marginals_size"]
+__all__ = ["Anchor", "anchor_from_marginals", "marginals_size", "prevalences"]
 
 LARGEST_FLOOR = 0.01
 """However noisy the marginals, a code is never held to be more common than 1 % only because of the noise."""
@@ -89,6 +89,16 @@ def anchor_from_marginals(total_sums: NDArray[np.float64], schema: Schema, noise
         group = prevalence[:, start:stop]
         logits[:, start:stop] = np.log(group / group.sum(axis=1, keepdims=True))
     return Anchor(logits=logits.astype(np.float32), label_shares=counts / patients)
+
+
+def prevalences(anchor: Anchor, layout: CodeLayout) -> NDArray[np.float64]:
+    """What the anchor's logits mean: float64 [L, D]."""
+    logits = anchor.logits.astype(np.float64)
+    found: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-logits))
+    for start, stop in layout.categories:
+        group = np.exp(logits[:, start:stop])
+        found[:, start:stop] = group / group.sum(axis=1, keepdims=True)
+    return found
 
 
 def _denoised(observed: NDArray[np.float64], std: float) -> NDArray[np.float64]:

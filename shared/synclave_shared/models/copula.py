@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synclave_shared.errors import ProtocolError
-from synclave_shared.models.anchor import Anchor
+from synclave_shared.models.anchor import Anchor, prevalences
 from synclave_shared.models.layout import CodeLayout
 
 __all__ = ["Copula", "expected_norm", "fit_copula", "moments_size", "residual_scale", "sample_copula", "second_moments"]
@@ -84,16 +84,6 @@ class Copula:
 def moments_size(layout: CodeLayout) -> int:
     """Length M of a release of second moments."""
     return layout.width * (layout.width + 1) // 2
-
-
-def prevalences(anchor: Anchor, layout: CodeLayout) -> NDArray[np.float64]:
-    """What the anchor's logits mean: float64 [L, D]."""
-    logits = anchor.logits.astype(np.float64)
-    found: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-logits))
-    for start, stop in layout.categories:
-        group = np.exp(logits[:, start:stop])
-        found[:, start:stop] = group / group.sum(axis=1, keepdims=True)
-    return found
 
 
 def residual_scale(anchor: Anchor, layout: CodeLayout) -> NDArray[np.float64]:
