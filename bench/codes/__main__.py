@@ -53,9 +53,7 @@ def measured(table: BenchTable, name: str, epsilon: float | None, seed: int, lim
             return {"failure": str(failure), "final": failure.final, "limit_s": limit_s}
     else:
         begun = time.perf_counter()
-        sampler = CONTENDERS[name].fit(
-            table.train, table.site_of_patient, table.schema, epsilon=epsilon, delta=DELTA, seed=seed
-        )
+        sampler = CONTENDERS[name].fit(table.task(epsilon=epsilon, delta=DELTA, seed=seed))
         fitted = time.perf_counter()
         synthetic = sampler(judge.patients, seed)
         report = {"fit_s": fitted - begun, "sample_s": time.perf_counter() - fitted}

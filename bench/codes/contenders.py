@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.codes.denoiser import fit_federated, fit_without_noise
 from bench.codes.edm import fit_edm
+from bench.codes.task import Fit, Sampler, Task
 from synclave_client.training.marginals import clipped_marginals
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
@@ -26,25 +26,7 @@ from synclave_shared.models.layout import CodeLayout
 from synclave_shared.privacy.calibrate import noise_multiplier_for
 from synclave_shared.privacy.mechanism import GaussianSum
 
-__all__ = ["CONTENDERS", "Contender", "Fit", "Sampler", "patients_of"]
-
-Sampler = Callable[[int, int], PatientDataset]
-"""(number of patients, seed) -> synthetic patients."""
-
-
-class Fit(Protocol):
-    """Fit on patients of several sites; ``epsilon`` None means without noise."""
-
-    def __call__(
-        self,
-        train: PatientDataset,
-        site_of_patient: NDArray[np.int64],
-        schema: Schema,
-        *,
-        epsilon: float | None,
-        delta: float,
-        seed: int,
-    ) -> Sampler: ...
+__all__ = ["CONTENDERS", "Contender", "patients_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,21 +99,12 @@ def noisy_anchor(
     return anchor_from_marginals(sums, schema, std)
 
 
-def fit_independent(
-    train: PatientDataset,
-    site_of_patient: NDArray[np.int64],
-    schema: Schema,
-    *,
-    epsilon: float | None,
-    delta: float,
-    seed: int,
-    trust: str = "local",
-) -> Sampler:
+def fit_independent(task: Task, *, trust: str = "local") -> Sampler:
     """Noisy marginals per label and nothing else."""
-    rng = np.random.default_rng([seed, 1])
-    layout = CodeLayout.of(schema)
-    (multiplier,) = noise_multipliers(epsilon, delta, [1.0])
-    anchor = noisy_anchor(train, site_of_patient, schema, multiplier, rng, trust)
+    rng = np.random.default_rng([task.seed, 1])
+    layout = CodeLayout.of(task.schema)
+    (multiplier,) = noise_multipliers(task.epsilon, task.delta, [1.0])
+    anchor = noisy_anchor(task.train, task.site_of_patient, task.schema, multiplier, rng, trust)
     found = prevalences(anchor, layout)
 
     def sample(patients: int, seed: int) -> PatientDataset:
@@ -147,29 +120,19 @@ def fit_independent(
     return sample
 
 
-def fit_second_moments(
-    train: PatientDataset,
-    site_of_patient: NDArray[np.int64],
-    schema: Schema,
-    *,
-    epsilon: float | None,
-    delta: float,
-    seed: int,
-    trust: str = "local",
-    marginals_part: float = 0.4,
-) -> Sampler:
+def fit_second_moments(task: Task, *, trust: str = "local", marginals_part: float = 0.4) -> Sampler:
     """The one-shot copula: noisy marginals, then noisy second moments about them."""
-    rng = np.random.default_rng([seed, 1])
-    layout = CodeLayout.of(schema)
-    of_marginals, of_moments = noise_multipliers(epsilon, delta, [marginals_part, 1.0 - marginals_part])
-    anchor = noisy_anchor(train, site_of_patient, schema, of_marginals, rng, trust)
+    rng = np.random.default_rng([task.seed, 1])
+    layout = CodeLayout.of(task.schema)
+    of_marginals, of_moments = noise_multipliers(task.epsilon, task.delta, [marginals_part, 1.0 - marginals_part])
+    anchor = noisy_anchor(task.train, task.site_of_patient, task.schema, of_marginals, rng, trust)
     # Without noise nobody has to be clipped.
-    clip_norm = (0.35 if epsilon is not None else 1e6) * expected_norm(anchor, layout)
+    clip_norm = (0.35 if task.epsilon is not None else 1e6) * expected_norm(anchor, layout)
 
     def of_site(rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        return second_moments(train.features[rows], train.labels[rows], anchor, layout, clip_norm)
+        return second_moments(task.train.features[rows], task.train.labels[rows], anchor, layout, clip_norm)
 
-    moments, std = noisy_sum(site_of_patient, of_site, of_moments * clip_norm, rng, trust)
+    moments, std = noisy_sum(task.site_of_patient, of_site, of_moments * clip_norm, rng, trust)
     copula = fit_copula(moments, std, anchor, layout)
 
     def sample(patients: int, seed: int) -> PatientDataset:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.codes.environments import ENVIRONMENTS
+from bench.codes.task import Sampler, Task
 from synclave_client.training.loop import train_round
 from synclave_client.training.marginals import release_marginals
 from synclave_client.training.noise import SecretRandomness
@@ -92,17 +93,7 @@ def plan_of(schema: Schema, epsilon: float, delta: float, sites: dict[str, int],
 SECRET = "A" * 39 + "{:03d}E="
 
 
-def fit_federated(
-    train: PatientDataset,
-    site_of_patient: NDArray[np.int64],
-    schema: Schema,
-    *,
-    epsilon: float | None,
-    delta: float,
-    seed: int,
-    share: str = "0.6",
-    sites: int | None = None,
-) -> Callable[[int, int], PatientDataset]:
+def fit_federated(task: Task, *, share: str = "0.6", sites: int | None = None) -> Sampler:
     """The embedded example's plan at these sites: marginals, then couplings by DP-SGD, noise at every site.
 
     With ``sites`` the patients are dealt out anew by a hash of their identifier; with one site the noise is added once,
@@ -110,55 +101,47 @@ def fit_federated(
 
     The noise is drawn from ``seed`` here, and here only: a benchmark can be repeated, a hospital's noise cannot.
     """
-    if epsilon is None:
-        return fit_without_noise(train, site_of_patient, schema, epsilon=epsilon, delta=delta, seed=seed)
+    if task.epsilon is None:
+        return fit_without_noise(task)
+    site_of_patient = task.site_of_patient
     if sites is not None:
-        dealt = [hashlib.sha256(patient.encode()).digest() for patient in train.patient_ids]
+        dealt = [hashlib.sha256(patient.encode()).digest() for patient in task.train.patient_ids]
         site_of_patient = np.array([int.from_bytes(one[:4], "big") % sites for one in dealt])
     names = site_names(site_of_patient)
     rows = {name: np.flatnonzero(site_of_patient == number) for number, name in enumerate(names)}
-    data = {name: part_of(train, rows[name]) for name in names}
-    plan = plan_of(schema, epsilon, delta, {name: len(rows[name]) for name in names}, share)
-    layout = CodeLayout.of(schema)
+    data = {name: part_of(task.train, rows[name]) for name in names}
+    plan = plan_of(task.schema, task.epsilon, task.delta, {name: len(rows[name]) for name in names}, share)
+    layout = CodeLayout.of(task.schema)
 
     def noise(site: str, number: int) -> SecretRandomness:
-        return SecretRandomness(hashlib.sha256(f"{seed} {site} {number}".encode()).digest())
+        return SecretRandomness(hashlib.sha256(f"{task.seed} {site} {number}".encode()).digest())
 
     marginals = plan.privacy.marginals
     assert marginals is not None
     sums = sum(
-        (from_fixed(release_marginals(plan, schema, data[name], noise(name, 0))) for name in names),
+        (from_fixed(release_marginals(plan, task.schema, data[name], noise(name, 0))) for name in names),
         start=np.float64(0.0),
     )
     std = float(marginals.noise_multiplier * marginals.clip_norm) * len(names) ** 0.5
-    anchor = anchor_from_marginals(np.asarray(sums), schema, std)
+    anchor = anchor_from_marginals(np.asarray(sums), task.schema, std)
     model = parameter_vector(build_code_denoiser(layout, plan.model))
     state = initial_state(plan.federation, model.size)
     for number in range(1, ROUNDS + 1):
         updates = {
             name: from_fixed(
-                train_round(plan, name, schema, data[name], model, anchor.logits, "cpu", noise(name, number))
+                train_round(plan, name, task.schema, data[name], model, anchor.logits, "cpu", noise(name, number))
             )
             for name in names
         }
         model, state = server_step(plan.federation, model, weighted_mean(updates, plan.weights()), state)
-    return drawer(plan.model, schema, model, anchor)
+    return drawer(plan.model, task.schema, model, anchor)
 
 
-def fit_without_noise(
-    train: PatientDataset,
-    site_of_patient: NDArray[np.int64],
-    schema: Schema,
-    *,
-    epsilon: float | None,
-    delta: float,
-    seed: int,
-    corruption: str = "gaussian",
-) -> Callable[[int, int], PatientDataset]:
+def fit_without_noise(task: Task, *, corruption: str = "gaussian") -> Sampler:
     """A tower beside the couplings, by plain training on all patients together: how far the model itself reaches."""
     spec = TOWER.model_copy(update={"corruption": corruption})
-    model, anchor = trained_tower(train, schema, spec, seed)
-    return drawer(spec, schema, model, anchor)
+    model, anchor = trained_tower(task.train, task.schema, spec, task.seed)
+    return drawer(spec, task.schema, model, anchor)
 
 
 def trained_tower(

@@ -11,16 +11,14 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bench.codes.task import Sampler, Task
 from synclave_shared.data.patients import PatientDataset
-from synclave_shared.data.schema import Schema
 
 __all__ = ["fit_edm"]
 
@@ -63,23 +61,14 @@ def denoise(network: nn.Module, noisy: Tensor, sigma: Tensor) -> Tensor:
     return SIGMA_DATA**2 / total * noisy + sigma[:, None] * SIGMA_DATA / total.sqrt() * output
 
 
-def fit_edm(
-    train: PatientDataset,
-    site_of_patient: NDArray[np.int64],
-    schema: Schema,
-    *,
-    epsilon: float | None,
-    delta: float,
-    seed: int,
-    steps: int = STEPS,
-) -> Callable[[int, int], PatientDataset]:
+def fit_edm(task: Task, *, steps: int = STEPS) -> Sampler:
     """Train on all sites' patients together."""
-    if epsilon is not None:
+    if task.epsilon is not None:
         raise ValueError("the published reference knows no privacy")
-    random = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)
-    values = len(schema.label.values)
-    rows = torch.from_numpy(np.hstack([train.features, np.eye(values, dtype=np.uint8)[train.labels]])).float()
+    random = torch.Generator().manual_seed(task.seed)
+    torch.manual_seed(task.seed)
+    values = len(task.schema.label.values)
+    rows = torch.from_numpy(np.hstack([task.train.features, np.eye(values, dtype=np.uint8)[task.train.labels]])).float()
     network = Network(rows.shape[1])
     average = copy.deepcopy(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)

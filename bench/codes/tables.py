@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.codes.task import Task
 from synclave_shared.data.patients import PatientDataset, together
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import load_patients
@@ -67,6 +68,17 @@ class BenchTable:
     train: PatientDataset
     site_of_patient: NDArray[np.int64]
     test: PatientDataset
+
+    def task(self, *, epsilon: float | None, delta: float, seed: int) -> Task:
+        """What a contender is given of it: all but the held-out patients."""
+        return Task(
+            train=self.train,
+            site_of_patient=self.site_of_patient,
+            schema=self.schema,
+            epsilon=epsilon,
+            delta=delta,
+            seed=seed,
+        )
 
 
 def load_table(name: str, folder: Path | None = None) -> BenchTable:

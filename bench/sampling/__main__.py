@@ -132,7 +132,7 @@ def main() -> None:
     for seed, judge in judges.items():
         path = KEPT / f"edm-{seed}.json"
         if not path.exists() and not arguments.only and time.perf_counter() - begun < arguments.budget_s:
-            draw = fit_edm(table.train, table.site_of_patient, table.schema, epsilon=None, delta=1e-5, seed=seed)
+            draw = fit_edm(table.task(epsilon=None, delta=1e-5, seed=seed))
             started = time.perf_counter()
             synthetic = draw(judge.patients, seed)
             pace = judge.patients / (time.perf_counter() - started)

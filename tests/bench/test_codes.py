@@ -102,7 +102,7 @@ def test_the_noise_of_two_sums_together_costs_epsilon() -> None:
 @pytest.mark.parametrize("name", ["independent", "copula", "copula-pooled"])
 def test_a_sampler_repeats_itself_and_keeps_one_hot_groups(name: str, table: BenchTable) -> None:
     fit = CONTENDERS[name].fit
-    sampler = fit(table.train, table.site_of_patient, table.schema, epsilon=3.0, delta=1e-5, seed=0)
+    sampler = fit(table.task(epsilon=3.0, delta=1e-5, seed=0))
     one, same, other = sampler(500, 0), sampler(500, 0), sampler(500, 1)
     assert np.array_equal(one.features, same.features)
     assert not np.array_equal(one.features, other.features)
@@ -114,7 +114,7 @@ def test_the_published_reference_learns_that_codes_occur_together(
 ) -> None:
     monkeypatch.setattr(edm, "HIDDEN", (64, 64))
     monkeypatch.setattr(edm, "BATCH", 256)
-    sampler = edm.fit_edm(table.train, table.site_of_patient, table.schema, epsilon=None, delta=1e-5, seed=0, steps=400)
+    sampler = edm.fit_edm(table.task(epsilon=None, delta=1e-5, seed=0), steps=400)
     drawn = sampler(1_000, 0)
     assert drawn.features.max() <= 1
     assert np.corrcoef(drawn.features[:, :2].T)[0, 1] > 0.2
