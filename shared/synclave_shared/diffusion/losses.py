@@ -11,7 +11,7 @@ from torch.nn import functional
 from synclave_shared.diffusion.preconditioning import sigmoid, split_columns
 from synclave_shared.models.layout import CodeLayout
 
-__all__ = ["cross_entropy"]
+__all__ = ["bernoulli_nats", "cross_entropy"]
 
 
 class _BernoulliNats(torch.autograd.Function):
@@ -26,6 +26,12 @@ class _BernoulliNats(torch.autograd.Function):
     def backward(ctx: Any, *pulls: Tensor) -> tuple[Tensor, None]:
         logits, truth = ctx.saved_tensors
         return (sigmoid(logits) - truth) * pulls[0], None
+
+
+def bernoulli_nats(logits: Tensor, truth: Tensor) -> Tensor:
+    """Negative log-probability of 0/1 numbers, one by one, in nats; of the shape of both."""
+    nats: Tensor = _BernoulliNats.apply(logits, truth)  # type: ignore[no-untyped-call]
+    return nats
 
 
 def cross_entropy(logits: Tensor, clean: Tensor, layout: CodeLayout, weight: Tensor | None = None) -> Tensor:
@@ -44,6 +50,6 @@ def cross_entropy(logits: Tensor, clean: Tensor, layout: CodeLayout, weight: Ten
     weights = None if weight is None else [piece for piece, _ in split_columns(weight, layout)]
     pairs = zip(split_columns(logits, layout), split_columns(clean, layout), strict=True)
     for number, ((piece, one_hot), (truth, _)) in enumerate(pairs):
-        nats = -piece.log_softmax(-1) * truth if one_hot else _BernoulliNats.apply(piece, truth)  # type: ignore[no-untyped-call]
+        nats = -piece.log_softmax(-1) * truth if one_hot else bernoulli_nats(piece, truth)
         total = total + (nats if weights is None else weights[number] * nats).sum(-1)
     return total

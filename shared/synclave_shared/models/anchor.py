@@ -14,7 +14,7 @@ from synclave_shared.models.layout import CodeLayout
 if TYPE_CHECKING:
     from synclave_shared.data.schema import Schema
 
-__all__ = ["Anchor", "anchor_from_marginals", "marginals_size", "prevalences"]
+__all__ = ["Anchor", "anchor_from_marginals", "estimate_anchor", "marginals_size", "prevalences"]
 
 LARGEST_FLOOR = 0.01
 """However noisy the marginals, a code is never held to be more common than 1 % only because of the noise."""
@@ -44,6 +44,11 @@ def marginals_size(schema: Schema) -> int:
 
 
 def anchor_from_marginals(total_sums: NDArray[np.float64], schema: Schema, noise_std: float) -> Anchor:
+    """:func:`estimate_anchor` for a schema's columns."""
+    return estimate_anchor(total_sums, CodeLayout.of(schema), noise_std)
+
+
+def estimate_anchor(total_sums: NDArray[np.float64], layout: CodeLayout, noise_std: float) -> Anchor:
     """Estimate each column's prevalence under each label value, allowing for the noise.
 
     The pooled prevalence is a posterior mean (:func:`_denoised`). The difference that a label value makes is shrunk by
@@ -52,14 +57,13 @@ def anchor_from_marginals(total_sums: NDArray[np.float64], schema: Schema, noise
 
     Args:
         total_sums: [L*D + L], sum over sites of the marginals releases.
-        schema: columns and label values.
+        layout: columns and label values.
         noise_std: standard deviation of the noise in each coordinate of ``total_sums``
             (noise_multiplier * clip_norm * sqrt(number of sites)).
 
     Raises:
         ProtocolError: if the length is not :func:`marginals_size` or a value is not finite.
     """
-    layout = CodeLayout.of(schema)
     values, width = layout.label_values, layout.width
     if total_sums.shape != (values * (width + 1),) or not np.all(np.isfinite(total_sums)):
         raise ProtocolError(

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from synclave_shared.data.schema import Schema
+    from collections.abc import Iterable
 
-__all__ = ["CodeLayout"]
+    from synclave_shared.data.schema import Group, Schema
+
+__all__ = ["CodeLayout", "one_hot_ranges"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,11 @@ class CodeLayout:
         """The layout of a schema."""
         return cls(
             width=schema.width,
-            categories=tuple((group.start, group.stop) for group in schema.groups if group.kind == "categorical"),
+            categories=one_hot_ranges(schema.groups),
             label_values=len(schema.label.values),
         )
+
+
+def one_hot_ranges(groups: Iterable[Group]) -> tuple[tuple[int, int], ...]:
+    """Column ranges of the groups of which exactly one column is 1."""
+    return tuple((group.start, group.stop) for group in groups if group.kind == "categorical")

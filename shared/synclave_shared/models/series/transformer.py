@@ -1,0 +1,116 @@
+"""Steps that attend to each other: the deep part of the series denoiser.
+
+Layers and nonlinearities are those whose gradients can be clipped per patient, and which give the same number for the
+same argument wherever it stands in a tensor (see ``diffusion.preconditioning.sigmoid``).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from synclave_shared.models.tower import LevelFeatures, smooth_gate
+from synclave_shared.plan import LEVEL_KNOTS
+
+__all__ = ["HEAD_WIDTH", "SeriesTransformer", "transformer_parameters"]
+
+HEAD_WIDTH: Final = 32
+"""Width of an attention head."""
+
+WIDENING: Final = 2
+"""Width inside a block over the transformer's width."""
+
+
+class AttentionBlock(nn.Module):
+    """Attention over the steps, then a residual layer per step; both are scaled and shifted by the context."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = width // HEAD_WIDTH
+        self.norm_steps = nn.LayerNorm(width)
+        self.norm_step = nn.LayerNorm(width)
+        self.condition = nn.Linear(width, 4 * width)
+        self.queries = nn.Linear(width, 3 * width)
+        self.mix = nn.Linear(width, width)
+        self.widen = nn.Linear(width, WIDENING * width)
+        self.narrow = nn.Linear(WIDENING * width, width)
+        for layer in (self.condition, self.mix, self.narrow):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, hidden: Tensor, context: Tensor, inside: Tensor) -> Tensor:
+        """Map [R, T, W] to [R, T, W]; ``context`` [R, W], ``inside`` bool [R, T]."""
+        scale, shift, scale_step, shift_step = self.condition(context)[:, None].chunk(4, dim=-1)
+        hidden = hidden + self.mix(self._attended(self.norm_steps(hidden) * (1.0 + scale) + shift, inside))
+        inner = self.norm_step(hidden) * (1.0 + scale_step) + shift_step
+        added: Tensor = self.narrow(smooth_gate(self.widen(inner)))
+        return hidden + added
+
+    def _attended(self, inner: Tensor, inside: Tensor) -> Tensor:
+        rows, steps, width = inner.shape
+        parts = self.queries(inner).reshape(rows, steps, 3, self.heads, HEAD_WIDTH).permute(2, 0, 3, 1, 4)
+        query, key, value = parts.unbind(0)
+        # Nobody looks at a step after the end of the stay; step 0 is in every stay.
+        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=inside[:, None, None, :])
+        return found.transpose(1, 2).reshape(rows, steps, width)
+
+
+class SeriesTransformer(nn.Module):
+    """Evidence of all channels and steps -> correction; 0 before any training.
+
+    Args:
+        steps: T.
+        evidence: numbers per step that are read.
+        corrections: numbers per step that are written.
+        context: S.
+        label_values: L; the label number L is the hidden label.
+        width: W, a multiple of :data:`HEAD_WIDTH`.
+        blocks: number of blocks.
+    """
+
+    places: Tensor
+
+    def __init__(
+        self, steps: int, evidence: int, corrections: int, context: int, label_values: int, width: int, blocks: int
+    ) -> None:
+        super().__init__()
+        self.level = LevelFeatures()
+        self.read = nn.Linear(evidence, width)
+        self.place = nn.Embedding(steps, width)
+        self.level_in = nn.Linear(LEVEL_KNOTS, width)
+        self.label_in = nn.Embedding(label_values + 1, width)
+        self.context_in = nn.Linear(context, width)
+        self.mix = nn.Linear(width, width)
+        self.blocks = nn.ModuleList(AttentionBlock(width) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width)
+        self.write = nn.Linear(width, corrections)
+        self.register_buffer("places", torch.arange(steps), persistent=False)
+        nn.init.normal_(self.place.weight, std=0.1)
+        nn.init.zeros_(self.write.weight)
+        nn.init.zeros_(self.write.bias)
+
+    def forward(self, evidence: Tensor, visible: Tensor, labels: Tensor, context: Tensor, inside: Tensor) -> Tensor:
+        """Correction [B, K, T, O] from evidence [B, K, T, E], visibility [B, K], labels [B], context [B, S] and
+        ``inside`` [B, T]."""
+        patients, levels, steps, _ = evidence.shape
+        who = (self.label_in(labels) + self.context_in(context))[:, None]
+        told = smooth_gate(self.mix(smooth_gate(self.level_in(self.level(visible)) + who)))
+        place = self.place(self.places.expand(patients, steps))[:, None]
+        hidden = (self.read(evidence) + place + who[:, :, None]).flatten(0, 1)
+        told, within = told.flatten(0, 1), inside[:, None].expand(patients, levels, steps).flatten(0, 1)
+        for block in self.blocks:
+            hidden = block(hidden, told, within)
+        correction: Tensor = self.write(self.norm(hidden))
+        return correction.reshape(patients, levels, steps, -1)
+
+
+def transformer_parameters(
+    steps: int, evidence: int, corrections: int, context: int, label_values: int, width: int, blocks: int
+) -> int:
+    """Number of parameters, written out for those who have no torch."""
+    ends = width * (evidence + 1 + steps + LEVEL_KNOTS + 1 + label_values + 1 + context + 1 + width + 1 + 2)
+    block = width * (4 + 4 * width + 4 + 3 * width + 3 + width + 1 + 2 * WIDENING * width + WIDENING + 1)
+    return ends + corrections * (width + 1) + blocks * block
