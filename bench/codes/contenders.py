@@ -18,10 +18,12 @@ from bench.codes.denoiser import fit_federated, fit_without_noise
 from bench.codes.edm import fit_edm
 from bench.codes.task import Fit, Sampler, Task
 from synclave_client.training.marginals import clipped_marginals
+from synclave_server.planning import COPULA_CLIP_NORM
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
 from synclave_shared.models.anchor import Anchor, anchor_from_marginals, prevalences
-from synclave_shared.models.copula import expected_norm, fit_copula, sample_copula, second_moments
+from synclave_shared.models.copula import fit_copula, second_moments
+from synclave_shared.models.copula_drawing import sample_copula
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.privacy.calibrate import noise_multiplier_for
 from synclave_shared.privacy.mechanism import GaussianSum
@@ -127,7 +129,7 @@ def fit_second_moments(task: Task, *, trust: str = "local", marginals_part: floa
     of_marginals, of_moments = noise_multipliers(task.epsilon, task.delta, [marginals_part, 1.0 - marginals_part])
     anchor = noisy_anchor(task.train, task.site_of_patient, task.schema, of_marginals, rng, trust)
     # Without noise nobody has to be clipped.
-    clip_norm = (0.35 if task.epsilon is not None else 1e6) * expected_norm(anchor, layout)
+    clip_norm = float(COPULA_CLIP_NORM) if task.epsilon is not None else 1e6
 
     def of_site(rows: NDArray[np.intp]) -> NDArray[np.float64]:
         return second_moments(task.train.features[rows], task.train.labels[rows], anchor, layout, clip_norm)

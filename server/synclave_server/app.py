@@ -17,16 +17,20 @@ from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
 from synclave_server.cohort import Transport
+from synclave_server.exchanges import Exchange, MarginalsExchange, MomentsExchange, Procedure, TrainingExchange
 from synclave_server.federation.transport import GridTransport
-from synclave_server.rounds import InitialModel, run_training
+from synclave_server.rounds import run_training
 from synclave_server.run_folder import RoundProgress, RunFolder
 from synclave_server.warm_start import load_start
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import SynclaveError
 from synclave_shared.ledger.keys import SigningKey
-from synclave_shared.plan import TrainPlan
+from synclave_shared.models.anchor import Anchor
+from synclave_shared.models.copula import copula_vector, independent_copula
+from synclave_shared.models.layout import CodeLayout
+from synclave_shared.plan import CopulaSpec, RoundKind, TrainPlan
 
-__all__ = ["COORDINATOR_KEY_VARIABLE", "RUN_VARIABLE", "app", "conduct", "initial_model"]
+__all__ = ["COORDINATOR_KEY_VARIABLE", "RUN_VARIABLE", "app", "conduct", "procedure_of"]
 
 RUN_VARIABLE: Final = "SYNCLAVE_RUN"
 """Environment variable with the run's folder."""
@@ -58,7 +62,7 @@ def conduct(run: RunFolder, transport: Transport, coordinator_key: Path) -> None
         plan = run.plan()
         key = SigningKey.load(coordinator_key)
         start = None if plan.warm_start is None else run.start()
-        run_training(run, transport, key, initial_model(plan, Schema.from_json_bytes(run.schema()), start))
+        run_training(run, transport, key, procedure_of(plan, Schema.from_json_bytes(run.schema()), start))
     except SynclaveError as error:
         _log.error("%s", error)
         _report_failure(run, expected=error.expected, found=error.found, remedy=error.remedy)
@@ -78,8 +82,8 @@ def _report_failure(run: RunFolder, *, expected: str, found: str, remedy: str) -
     )
 
 
-def initial_model(plan: TrainPlan, schema: Schema, start: bytes | None) -> InitialModel:
-    """The model that a plan begins with: the untrained one, public and the same at every start, or its warm start.
+def procedure_of(plan: TrainPlan, schema: Schema, start: bytes | None) -> Procedure:
+    """How a plan is run; a trained model begins as the untrained one, public and the same at every start, or warm.
 
     Args:
         plan: the plan.
@@ -89,20 +93,28 @@ def initial_model(plan: TrainPlan, schema: Schema, start: bytes | None) -> Initi
     Raises:
         SnapshotError: if ``start`` is not what the plan names.
     """
-    # torch takes seconds to load; whoever imports this module for its names alone need not wait.
-    from synclave_shared.models.anchor import anchor_from_marginals, marginals_size
+    layout = CodeLayout.of(schema)
+    if isinstance(plan.model, CopulaSpec):
+
+        def independent(anchor: Anchor) -> NDArray[np.float32]:
+            return copula_vector(independent_copula(anchor, layout))
+
+        moments: dict[RoundKind, Exchange] = {
+            "marginals": MarginalsExchange(plan=plan, schema=schema, model=independent),
+            "moments": MomentsExchange(plan=plan, layout=layout),
+        }
+        return Procedure(start=np.zeros(0, np.float32), fixed_size=False, exchanges=moments)
+    # torch takes seconds to load; whoever imports this module for its names alone, or fits a copula, need not wait.
     from synclave_shared.models.codes import anchor_size, build_code_denoiser
-    from synclave_shared.models.layout import CodeLayout
     from synclave_shared.models.parameters import parameter_vector
 
-    def anchor(sums: NDArray[np.float64], noise_std: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        estimate = anchor_from_marginals(sums, schema, noise_std)
-        return estimate.logits, estimate.label_shares.astype(np.float32)
-
-    parameters = parameter_vector(build_code_denoiser(CodeLayout.of(schema), plan.model))
-    return InitialModel(
-        parameters=parameters if start is None else load_start(start, plan, parameters.size),
-        anchor_size=anchor_size(schema),
-        marginals_size=marginals_size(schema),
-        anchor=anchor,
+    parameters = parameter_vector(build_code_denoiser(layout, plan.model))
+    training: dict[RoundKind, Exchange] = {
+        "marginals": MarginalsExchange(plan=plan, schema=schema),
+        "training": TrainingExchange(plan=plan, size=parameters.size, anchor_size=anchor_size(schema)),
+    }
+    return Procedure(
+        start=parameters if start is None else load_start(start, plan, parameters.size),
+        fixed_size=True,
+        exchanges=training,
     )

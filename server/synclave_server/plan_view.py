@@ -11,9 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from synclave_shared.canonical import decimal_text
-from synclave_shared.plan import Federation, Privacy, all_mechanisms
+from synclave_shared.plan import MARGINALS_ROUND, Federation, Privacy, all_mechanisms, round_mechanism
 from synclave_shared.privacy.accountant import epsilon, epsilon_prv, epsilon_rdp
-from synclave_shared.privacy.mechanism import GaussianSum
 
 __all__ = ["budget_of", "cost_document", "draw_cost"]
 
@@ -27,19 +26,23 @@ def budget_of(target: Decimal | None, cost: float) -> Decimal:
 
 
 def cost_document(privacy: Privacy, federation: Federation) -> dict[str, Any]:
-    """Epsilon of everything that the settings lead to, at each site, by two accountants."""
+    """Epsilon of everything that the settings lead to, at each site, by two accountants.
+
+    ``selection_rate``, ``rounds`` and ``steps`` are None where nothing is trained.
+    """
     mechanisms = all_mechanisms(privacy, federation)
     delta = float(privacy.delta)
-    marginals = [mechanism for mechanism in mechanisms if isinstance(mechanism, GaussianSum)]
+    marginals = [round_mechanism(privacy, federation, MARGINALS_ROUND)] if privacy.marginals else []
+    rounds, steps = federation.rounds, federation.steps_per_round
     return {
         "noise_multiplier": decimal_text(privacy.noise_multiplier),
-        "selection_rate": decimal_text(privacy.selection_rate),
+        "selection_rate": None if privacy.selection_rate is None else decimal_text(privacy.selection_rate),
         "clip_norm": decimal_text(privacy.clip_norm),
         "delta": decimal_text(privacy.delta),
         "unit": privacy.unit,
         "adjacency": privacy.adjacency,
-        "rounds": federation.rounds,
-        "steps": federation.rounds * federation.steps_per_round,
+        "rounds": rounds,
+        "steps": None if rounds is None or steps is None else rounds * steps,
         "epsilon": epsilon(mechanisms, delta),
         "epsilon_rdp": epsilon_rdp(mechanisms, delta),
         "epsilon_prv": epsilon_prv(mechanisms, delta),
@@ -56,6 +59,10 @@ def _or_dash(value: float | None) -> str:
 def draw_cost(document: dict[str, Any], console: Console) -> None:
     """The same for a person."""
     table = Table(title="What this plan spends at each site", title_justify="left", show_header=False)
+    trained = (
+        ("selection rate", document["selection_rate"]),
+        ("steps", f"{document['steps']} in {document['rounds']} rounds"),
+    )
     rows = (
         ("epsilon (PLD)", f"{document['epsilon']:.4f}"),
         ("epsilon (RDP, an upper bound, for comparison)", f"{document['epsilon_rdp']:.4f}"),
@@ -64,8 +71,7 @@ def draw_cost(document: dict[str, Any], console: Console) -> None:
         ("delta", document["delta"]),
         ("unit and adjacency", f"{document['unit']}, {document['adjacency']}"),
         ("noise multiplier", document["noise_multiplier"]),
-        ("selection rate", document["selection_rate"]),
-        ("steps", f"{document['steps']} in {document['rounds']} rounds"),
+        *(trained if document["steps"] is not None else ()),
         *(
             (f"epsilon of a patient treated at {sites} sites", f"{value:.4f}")
             for sites, value in document["epsilon_patient_at_sites"].items()

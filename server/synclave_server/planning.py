@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError
 
 from synclave_shared.canonical import ExactDecimal, FrozenModel
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import PlanError
+from synclave_shared.model_spec import AnyModel, CopulaSpec, ModelSpec
 from synclave_shared.plan import (
     MOST_PARAMETERS,
     Federation,
     Marginals,
-    ModelSpec,
     Name,
     Optimiser,
     Privacy,
@@ -28,18 +28,27 @@ from synclave_shared.plan import (
     TrainPlan,
     all_mechanisms,
     explain_validation,
+    misfits,
 )
 from synclave_shared.privacy.calibrate import noise_multiplier_for
 from synclave_shared.privacy.mechanism import Delta, GaussianSum, PositiveDecimal, Probability
 
-__all__ = ["PlanFile", "compile_plan", "parse_plan_file", "resolve_privacy"]
+__all__ = ["COPULA_CLIP_NORM", "PlanFile", "compile_plan", "parse_plan_file", "resolve_privacy"]
+
+COPULA_CLIP_NORM: Final = Decimal("0.35")
+"""In units of what the anchor expects of a patient. Most are shortened: all moments become smaller alike, which their
+diagonal tells and the fit makes up for, and the noise becomes a third."""
+
+COPULA_MARGINALS_SHARE: Final = Decimal("0.6")
+"""Of epsilon: the two sums then share 1 / noise_multiplier^2 as about 2 to 3."""
 
 
 class MarginalsTarget(FrozenModel):
     """The ``[privacy.marginals]`` table: as :class:`synclave_shared.plan.Marginals`, or a share of the plan's epsilon.
 
     Attributes:
-        epsilon_share: the part of ``privacy.epsilon`` that the marginals alone may cost.
+        epsilon_share: the part of ``privacy.epsilon`` that the marginals alone may cost; the default of a copula is
+            :data:`COPULA_MARGINALS_SHARE`.
         noise_multiplier: the noise instead.
         clip_norm: L2 bound of one patient's row.
     """
@@ -50,13 +59,16 @@ class MarginalsTarget(FrozenModel):
 
 
 class PrivacyTarget(FrozenModel):
-    """The ``[privacy]`` table: :class:`synclave_shared.plan.Privacy`, or ``epsilon`` in place of the noise."""
+    """The ``[privacy]`` table: :class:`synclave_shared.plan.Privacy`, or ``epsilon`` in place of the noise.
+
+    ``clip_norm`` None: 1 for gradients, :data:`COPULA_CLIP_NORM` for second moments.
+    """
 
     epsilon: PositiveDecimal | None = None
     noise_multiplier: PositiveDecimal | None = None
     delta: Delta = Decimal("0.00001")
-    clip_norm: PositiveDecimal = Decimal(1)
-    selection_rate: Probability
+    clip_norm: PositiveDecimal | None = None
+    selection_rate: Probability | None = None
     marginals: MarginalsTarget | None = None
 
 
@@ -82,17 +94,17 @@ class PlanFile(FrozenModel):
 
     name: Name
     schema_file: Annotated[str, Field(alias="schema", min_length=1)]
-    model: ModelSpec = ModelSpec()
+    model: AnyModel = ModelSpec()
     optimiser: Optimiser = Optimiser()
     privacy: PrivacyTarget
-    federation: Federation
+    federation: Federation = Federation()
     warm_start: WarmStart | None = None
     site_defaults: SiteTarget | None = None
     sites: dict[Name, SiteTarget] = Field(default_factory=dict)
 
 
 def parse_plan_file(raw: Mapping[str, Any]) -> PlanFile:
-    """Validate the content of a plan file.
+    """Validate the content of a plan file, and fill in what depends on the kind of model.
 
     Raises:
         PlanError: naming every faulty key.
@@ -111,7 +123,22 @@ def parse_plan_file(raw: Mapping[str, Any]) -> PlanFile:
             found="both" if plan_file.privacy.epsilon is not None else "neither",
             remedy="Write one of them: epsilon lets Synclave find the noise, noise_multiplier fixes it.",
         )
+    plan_file = _completed(plan_file)
     marginals = plan_file.privacy.marginals
+    faults = misfits(
+        plan_file.model,
+        plan_file.optimiser,
+        plan_file.federation,
+        selection_rate=plan_file.privacy.selection_rate,
+        anchored=marginals is not None,
+        warm=plan_file.warm_start is not None,
+    )
+    if faults:
+        raise PlanError(
+            expected=f"what a plan of a {plan_file.model.kind} model needs, and nothing else",
+            found="; ".join(faults),
+            remedy="Correct the keys named; docs/plan.md lists those of each kind of model.",
+        )
     if marginals is not None:
         given = [name for name in ("epsilon_share", "noise_multiplier") if getattr(marginals, name) is not None]
         if len(given) != 1 or (given == ["epsilon_share"] and plan_file.privacy.epsilon is None):
@@ -121,6 +148,21 @@ def parse_plan_file(raw: Mapping[str, Any]) -> PlanFile:
                 remedy="Write one of them.",
             )
     return plan_file
+
+
+def _completed(plan_file: PlanFile) -> PlanFile:
+    """The plan file with the defaults of its kind of model."""
+    privacy = plan_file.privacy
+    copula = isinstance(plan_file.model, CopulaSpec)
+    clip_norm = privacy.clip_norm or (COPULA_CLIP_NORM if copula else Decimal(1))
+    marginals = privacy.marginals
+    if copula and privacy.epsilon is not None:
+        marginals = marginals or MarginalsTarget()
+        if marginals.epsilon_share is None and marginals.noise_multiplier is None:
+            marginals = marginals.model_copy(update={"epsilon_share": COPULA_MARGINALS_SHARE})
+    return plan_file.model_copy(
+        update={"privacy": privacy.model_copy(update={"clip_norm": clip_norm, "marginals": marginals})}
+    )
 
 
 def _resolve_marginals(target: PrivacyTarget) -> Marginals | None:
@@ -141,17 +183,22 @@ def _resolve_marginals(target: PrivacyTarget) -> Marginals | None:
 def resolve_privacy(plan_file: PlanFile) -> Privacy:
     """The plan's privacy settings, the noise calibrated if the file gives an epsilon.
 
-    An ``epsilon_share`` fixes the noise of the marginals first. The calibration then composes them with all training
-    steps and takes the smallest noise multiplier on a grid of 0.001 whose PLD epsilon does not exceed the target.
+    An ``epsilon_share`` fixes the noise of the marginals first. The calibration then composes them with all that
+    follows and takes the smallest noise multiplier on a grid of 0.001 whose PLD epsilon does not exceed the target.
+
+    Args:
+        plan_file: as :func:`parse_plan_file` returns it.
     """
     target = plan_file.privacy
     marginals = _resolve_marginals(target)
+    clip_norm = target.clip_norm
+    assert clip_norm is not None  # noqa: S101 - parse_plan_file filled it in
 
     def settings(noise_multiplier: Decimal) -> Privacy:
         return Privacy(
             delta=target.delta,
             noise_multiplier=noise_multiplier,
-            clip_norm=target.clip_norm,
+            clip_norm=clip_norm,
             selection_rate=target.selection_rate,
             marginals=marginals,
         )
@@ -200,7 +247,9 @@ def compile_plan(
         raise PlanError(
             expected=f"a model of 1 to {MOST_PARAMETERS} parameters for the {schema.width} columns of {schema.name}",
             found=f"{parameters}",
-            remedy="Change coupled_columns, width or blocks under [model].",
+            remedy="Take a schema of fewer columns."
+            if isinstance(plan_file.model, CopulaSpec)
+            else "Change coupled_columns, width or blocks under [model].",
         )
     targets = {name: plan_file.sites.get(name, plan_file.site_defaults) for name in sorted(site_keys)}
     try:

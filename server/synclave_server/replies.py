@@ -24,7 +24,8 @@ from synclave_shared.ledger.entry import (
     UpdateReleased,
     parse_entry,
 )
-from synclave_shared.plan import MARGINALS_ROUND, TrainPlan
+from synclave_shared.plan import TrainPlan
+from synclave_shared.privacy.mechanism import GaussianSum
 from synclave_shared.protocol import Envelope, Reply, decode_update, parse_reply
 
 __all__ = [
@@ -182,7 +183,7 @@ def released_update(answer: SiteReply, plan: TrainPlan, round_number: int, size:
 def norm_bound(plan: TrainPlan, site: str, round_number: int, size: int) -> float:
     """The largest L2 norm that a site's release may have, by public numbers alone.
 
-    In a training round it is the plan's bound on updates. In the marginals round it is what a hospital of
+    In a training round it is the plan's bound on updates. In a round that sums over patients it is what a hospital of
     :data:`NOMINAL_EXCESS` times the site's nominal size can sum up to, each of its patients clipped, and the noise.
 
     Args:
@@ -192,15 +193,13 @@ def norm_bound(plan: TrainPlan, site: str, round_number: int, size: int) -> floa
         size: number of coordinates of the release.
 
     Raises:
-        AssertionError: if the round is that of marginals and the plan has none.
+        PlanError: if the plan has no such round.
     """
-    if round_number != MARGINALS_ROUND:
+    mechanism = plan.mechanism(round_number)
+    if not isinstance(mechanism, GaussianSum):
         return float(plan.federation.update_norm) * (1 + NORM_TOLERANCE)
-    marginals = plan.privacy.marginals
-    if marginals is None:
-        raise AssertionError("a plan without marginals has no round for them")
-    clip_norm = float(marginals.clip_norm)
-    noise_std = float(marginals.noise_multiplier) * clip_norm
+    clip_norm = float(mechanism.clip_norm)
+    noise_std = float(mechanism.noise_multiplier) * clip_norm
     patients = plan.site(site).nominal_patients * NOMINAL_EXCESS
     return (clip_norm * patients + noise_std * (math.sqrt(size) + NOISE_TAIL_STD)) * (1 + NORM_TOLERANCE)
 

@@ -1,23 +1,24 @@
 """The round loop: bounded waits, a minimum of valid replies, a stored state after each round, resumption after a crash.
 
-Knows no Flower and no torch. Everything a round decides is in the ledger or in the round's folder before the next one
-begins, so that kill -9 at any instant costs at most the round that was under way: its releases are stored at the sites
-and come back byte for byte when the round is asked for again.
+Knows no Flower and no torch, and not what a round is about (:mod:`synclave_server.exchanges`). Everything a round
+decides is in the ledger or in the round's folder before the next one begins, so that kill -9 at any instant costs at
+most the round that was under way: its releases are stored at the sites and come back byte for byte when the round is
+asked for again.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from synclave_server.aggregate import ServerState, averaged_model, initial_state, server_step, weighted_mean
+from synclave_server.aggregate import initial_state
 from synclave_server.cohort import Cohort, Transport
+from synclave_server.exchanges import Exchange, Procedure, State
 from synclave_server.notary import Notary
 from synclave_server.replies import FINDINGS, Finding, SiteReply, released_update
 from synclave_server.run_folder import RoundProgress, RunFolder, Stage
@@ -26,10 +27,8 @@ from synclave_shared.canonical import sha256_hex
 from synclave_shared.errors import REFUSAL_CODES, FederationError
 from synclave_shared.ledger.entry import Aggregate, RunClosed, SnapshotWritten
 from synclave_shared.ledger.keys import SigningKey
-from synclave_shared.plan import MARGINALS_ROUND
 from synclave_shared.privacy.accountant import epsilon
 from synclave_shared.protocol import (
-    EMPTY_DIGEST,
     CheckpointPresentation,
     CloseRequest,
     Envelope,
@@ -38,7 +37,7 @@ from synclave_shared.protocol import (
     encode_model,
 )
 
-__all__ = ["InitialModel", "run_training"]
+__all__ = ["run_training"]
 
 JOIN_TIMEOUT_S: Final = 120.0
 """How long the whole roster is waited for; afterwards the minimum suffices."""
@@ -47,43 +46,14 @@ ANSWER_TIMEOUT_S: Final = 60.0
 """For proposals and the end: a site composes its whole history then, which takes it seconds."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InitialModel:
-    """What a run begins with, and what turns marginals into an anchor.
-
-    Attributes:
-        parameters: float32 [P].
-        anchor_size: number of anchor logits L * D that follow the parameters in a round's payload.
-        marginals_size: number of coordinates of a marginals release.
-        anchor: (summed marginals float64, std of the noise in each) -> (logits float32 [L, D], shares float32 [L]).
-    """
-
-    parameters: NDArray[np.float32]
-    anchor_size: int
-    marginals_size: int
-    anchor: Callable[[NDArray[np.float64], float], tuple[NDArray[np.float32], NDArray[np.float32]]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _State:
-    """The model after some round, and the average of the models so far, which is what is sampled from."""
-
-    model: NDArray[np.float32]
-    average: NDArray[np.float32]
-    anchor: NDArray[np.float32] | None
-    label_shares: NDArray[np.float32] | None
-    server: ServerState
-    next_round: int
-
-
-def run_training(run: RunFolder, transport: Transport, key: SigningKey, initial: InitialModel) -> None:
+def run_training(run: RunFolder, transport: Transport, key: SigningKey, procedure: Procedure) -> None:
     """Run the plan of ``run`` from where it stopped to its end.
 
     Args:
         run: a prepared folder; state, ledger, metrics and progress go there.
         transport: how to reach the sites.
         key: the coordinator's key.
-        initial: the model before the first round.
+        procedure: the model before the first round, and what each kind of round does.
 
     Raises:
         FederationError: if too few sites join, accept, or give valid replies in a round. What was done stays; the same
@@ -91,15 +61,16 @@ def run_training(run: RunFolder, transport: Transport, key: SigningKey, initial:
         LedgerError: if the run's ledger cannot be used.
         SnapshotError: if the state to resume from is damaged.
     """
-    _Training(run, transport, key, initial).run()
+    _Training(run, transport, key, procedure).run()
 
 
 class _Training:
-    def __init__(self, run: RunFolder, transport: Transport, key: SigningKey, initial: InitialModel) -> None:
+    def __init__(self, run: RunFolder, transport: Transport, key: SigningKey, procedure: Procedure) -> None:
         self._run = run
         self._plan = run.plan()
         self._schema = run.schema()
-        self._initial = initial
+        self._last_round = self._plan.last_round()
+        self._procedure = procedure
         self._notary = Notary(run.ledger, self._plan, run.signature(), key)
         self._cohort = Cohort(self._plan, transport, self._notary)
         self._epsilon_of: dict[tuple[Any, ...], float] = {}
@@ -118,29 +89,30 @@ class _Training:
             accepted, unwilling = self._propose()
             absent |= unwilling
         self._say_who_is_absent(absent, metrics)
-        for number in range(state.next_round, self._plan.federation.rounds + 1):
+        for number in range(state.next_round, self._last_round + 1):
             state = self._round(number, state, accepted, metrics)
         self._close(accepted)
-        self._tell("complete", "the run is complete", round=self._plan.federation.rounds, sites_ok=len(accepted))
+        self._tell("complete", "the run is complete", round=self._last_round, sites_ok=len(accepted))
 
     # --- beginning ---------------------------------------------------------------------------------------------
 
-    def _resume(self) -> _State:
+    def _resume(self) -> State:
         """The state after the last complete round, whose ledger entries are made up for if a crash prevented them."""
         complete = self._run.complete_rounds()
         if not complete:
-            parameters = self._initial.parameters
-            return _State(
-                model=parameters,
-                average=parameters,
+            model = self._procedure.start
+            return State(
+                model=model,
+                average=model,
                 anchor=None,
                 label_shares=None,
-                server=initial_state(self._plan.federation, parameters.size),
+                server=initial_state(self._plan.federation, model.size),
                 next_round=self._plan.first_round(),
             )
         folder = self._run.round_folder(complete[-1])
         snapshot = read_snapshot(folder)
-        if snapshot.plan != self._plan or snapshot.raw_model.shape != self._initial.parameters.shape:
+        other_model = self._procedure.fixed_size and snapshot.raw_model.shape != self._procedure.start.shape
+        if snapshot.plan != self._plan or other_model:
             raise FederationError(
                 expected=f"the state of this plan in {folder}",
                 found="that of another plan or model",
@@ -149,7 +121,7 @@ class _Training:
         if not self._notary.has_snapshot(snapshot.record.round):
             self._record(snapshot.record)
         copy_snapshot(folder, self._run.snapshot)
-        return _State(
+        return State(
             model=snapshot.raw_model,
             average=snapshot.model,
             anchor=snapshot.anchor,
@@ -172,36 +144,20 @@ class _Training:
 
     # --- a round -----------------------------------------------------------------------------------------------
 
-    def _round(self, number: int, state: _State, sites: tuple[str, ...], metrics: dict[str, Any]) -> _State:
+    def _round(self, number: int, state: State, sites: tuple[str, ...], metrics: dict[str, Any]) -> State:
         started = time.monotonic()
-        stage: Stage = "marginals" if number == MARGINALS_ROUND else "training"
-        what = "marginals" if number == MARGINALS_ROUND else f"round {number} of {self._plan.federation.rounds}"
-        # A display shows the number of a training round beside the text; the marginals' round has none to show.
-        prefix = "marginals: " if number == MARGINALS_ROUND else ""
+        stage = self._plan.round_kind(number)
+        exchange = self._procedure.exchanges[stage]
+        # A display shows the number of a training round beside the text; others have a name to show.
+        what = exchange.title or f"round {number} of {self._last_round}"
+        prefix = f"{exchange.title}: " if exchange.title else ""
         roster = len(self._plan.sites)
         self._tell(stage, f"{prefix}waiting for {len(sites)} sites", round=number, sites_expected=roster)
-        updates, findings = self._collect(number, state, sites)
+        updates, findings = self._collect(number, exchange, state, sites)
         self._require(updates, findings, f"to give a valid reply in {what}")
 
-        if number == MARGINALS_ROUND:
-            state, aggregate = self._anchored(state, updates)
-        else:
-            aggregate = weighted_mean(updates, self._plan.weights())
-            model, server = server_step(self._plan.federation, state.model, aggregate, state.server)
-            if not np.all(np.isfinite(model)):
-                raise FederationError(
-                    expected=f"a finite model after {what}",
-                    found="an overflow",
-                    remedy="Lower server_learning_rate in a new plan.",
-                )
-            state = _State(
-                model=model,
-                average=averaged_model(self._plan.federation, state.average, model, number),
-                anchor=state.anchor,
-                label_shares=state.label_shares,
-                server=server,
-                next_round=number + 1,
-            )
+        state, aggregate = exchange.combine(state, updates, number)
+        state = replace(state, next_round=number + 1)
         self._store(number, state, tuple(sorted(updates)), aggregate)
 
         spent = {site: self._epsilon(site) for site in sites}
@@ -219,15 +175,11 @@ class _Training:
         return state
 
     def _collect(
-        self, number: int, state: _State, sites: tuple[str, ...]
+        self, number: int, exchange: Exchange, state: State, sites: tuple[str, ...]
     ) -> tuple[dict[str, NDArray[np.float64]], dict[str, Finding]]:
         """Ask for the round; the valid updates, and why the others are not there."""
-        if number == MARGINALS_ROUND:
-            payload, digest, size = b"", EMPTY_DIGEST, self._initial.marginals_size
-        else:
-            anchor = np.zeros(self._initial.anchor_size, np.float32) if state.anchor is None else state.anchor.ravel()
-            payload = encode_model(np.concatenate([state.model, anchor]))
-            digest, size = sha256_hex(payload), state.model.size
+        payload = encode_model(exchange.payload(state))
+        digest, size = sha256_hex(payload), exchange.size
 
         def request(checkpoint: CheckpointPresentation) -> Envelope:
             header = RoundRequest(
@@ -243,27 +195,7 @@ class _Training:
         _replies, findings = self._cohort.ask(sites, request, float(self._plan.federation.round_timeout_s), judge)
         return updates, findings
 
-    def _anchored(
-        self, state: _State, updates: Mapping[str, NDArray[np.float64]]
-    ) -> tuple[_State, NDArray[np.float64]]:
-        """The state with the anchor that the summed marginals give, and the sum."""
-        marginals = self._plan.privacy.marginals
-        if marginals is None:
-            raise AssertionError("a plan without marginals has no round for them")
-        total = np.sum([updates[site] for site in sorted(updates)], axis=0)
-        noise_std = float(marginals.noise_multiplier * marginals.clip_norm) * math.sqrt(len(updates))
-        logits, shares = self._initial.anchor(total, noise_std)
-        anchored = _State(
-            model=state.model,
-            average=state.average,
-            anchor=logits,
-            label_shares=shares,
-            server=state.server,
-            next_round=MARGINALS_ROUND + 1,
-        )
-        return anchored, total
-
-    def _store(self, number: int, state: _State, sites: tuple[str, ...], aggregate: NDArray[np.float64]) -> None:
+    def _store(self, number: int, state: State, sites: tuple[str, ...], aggregate: NDArray[np.float64]) -> None:
         """First the state, then the ledger, then the copy to sample from: a crash in between is made up for."""
         folder = self._run.round_folder(number)
         record = write_snapshot(
@@ -306,11 +238,9 @@ class _Training:
 
     def _close(self, sites: tuple[str, ...]) -> None:
         """Show the sites the finished ledger. A site that misses it loses nothing: it can verify the ledger itself."""
-        self._tell("closing", "showing the sites the finished ledger", round=self._plan.federation.rounds)
+        self._tell("closing", "showing the sites the finished ledger", round=self._last_round)
         if not self._notary.closed:
-            self._notary.record(
-                ("run-closed", RunClosed(plan_digest=self._plan.digest, rounds=self._plan.federation.rounds))
-            )
+            self._notary.record(("run-closed", RunClosed(plan_digest=self._plan.digest, rounds=self._last_round)))
         self._cohort.ask(
             sites,
             lambda checkpoint: Envelope.of(CloseRequest(plan_digest=self._plan.digest, checkpoint=checkpoint)),
@@ -374,7 +304,7 @@ class _Training:
         self._run.write_metrics(metrics)
 
     def _tell(self, stage: Stage, text: str, **details: Any) -> None:
-        self._run.report(RoundProgress(stage=stage, text=text, rounds=self._plan.federation.rounds, **details))
+        self._run.report(RoundProgress(stage=stage, text=text, rounds=self._last_round, **details))
 
 
 def _reasons(findings: Mapping[str, Finding]) -> str:

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from synclave_shared.errors import FederationError, PlanError, SnapshotError
-from synclave_shared.plan import TrainPlan
+from synclave_shared.plan import RoundKind, TrainPlan
 
 __all__ = ["ProgressTail", "RoundProgress", "RunFolder", "Stage", "write_atomically"]
 
-Stage = Literal["joining", "proposing", "marginals", "training", "closing", "complete", "failed"]
+Stage = Literal["joining", "proposing", RoundKind, "closing", "complete", "failed"]
 
 START_FILE: Final = "start.f32"
 

@@ -53,6 +53,8 @@ def read_start(folder: Path, *, schema: Schema, spec: ModelSpec, anchored: bool)
         parameters = public.model
     else:
         snapshot = read_snapshot(folder)
+        if not isinstance(snapshot.plan.model, ModelSpec):
+            raise _unsuitable("the snapshot of a training", f"one of a {snapshot.plan.model.kind}")
         digest, found, has_anchor = snapshot.record.schema_digest, snapshot.plan.model, snapshot.anchor is not None
         parameters = snapshot.model
     if digest != schema.digest:

@@ -1,23 +1,88 @@
-"""placeholder until the plan's kinds of models are merged"""
+"""What a plan can ask for: the numbers of each kind of model, without any of its code.
+
+Whoever signs a plan need not have torch, so the sizes that a signature depends on are written out here.
+"""
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from synclave_shared.canonical import ExactDecimal, FrozenModel
 from synclave_shared.privacy.mechanism import PositiveDecimal
+
+__all__ = ["LEVEL_KNOTS", "AnyModel", "CopulaSpec", "ModelSpec", "SeriesSpec"]
+
+MOST_COUPLED: Final = 4096
+"""Couplings are the square of the columns: 8.4 M parameters, of which a patient's gradient is one outer product."""
+
+LEVEL_KNOTS: Final = 24
+"""Hat functions by which a tower is told the noise level; between neighbours it interpolates."""
+
+
+class ModelSpec(FrozenModel):
+    """The code denoiser: predicts Bernoulli and categorical posteriors of a row of which little is seen.
+
+    Attributes:
+        kind: what the model is.
+        corruption: what training hides: ``gaussian``, noise on all columns of a row; ``masked``, some columns wholly.
+        coupled_columns: pairs of so many columns at most are coupled, of the most prevalent ones; 0: none.
+        width: width of the residual tower; 0: none, which is best where noise is heavy.
+        blocks: residual blocks of the tower.
+        noise_levels: noise levels per patient and step, averaged *before* clipping.
+        label_dropout: share of patients whose label is hidden in a step (classifier-free guidance).
+        sigma_min, sigma_max: range of noise levels, in units of the data. At sigma_min the clean row is drawn from its
+            posterior: there a column is all but decided by its own value, and going lower only loses rare codes.
+        log_sigma_mean, log_sigma_std: training draws ln(sigma) from this normal law, moved into the range.
+    """
+
+    kind: Literal["diffusion"] = "diffusion"
+    corruption: Literal["gaussian", "masked"] = "gaussian"
+    coupled_columns: Annotated[int, Field(ge=0, le=MOST_COUPLED)] = 2048
+    width: Annotated[int, Field(ge=0, le=4096)] = 0
+    blocks: Annotated[int, Field(ge=1, le=16)] = 2
+    noise_levels: Annotated[int, Field(ge=1, le=64)] = 4
+    label_dropout: Annotated[ExactDecimal, Field(ge=0, le=Decimal("0.9999"))] = Decimal("0.1")
+    sigma_min: Annotated[PositiveDecimal, Field(ge=Decimal("0.001"))] = Decimal("0.4")
+    sigma_max: PositiveDecimal = Decimal("5")
+    log_sigma_mean: ExactDecimal = Decimal("-0.2")
+    log_sigma_std: PositiveDecimal = Decimal("0.8")
+
+    def parameter_count(self, columns: int, label_values: int) -> int:
+        """Number of parameters P of the network for a schema of so many columns and label values.
+
+        Written out, because whoever signs a plan need not have torch.
+        """
+        coupled, width = min(columns, self.coupled_columns), self.width
+        tower = width * (2 * columns + LEVEL_KNOTS + label_values + width + 6) + columns
+        blocks = self.blocks * width * (6 * width + 7)
+        return coupled * (coupled + 1) // 2 + (tower + blocks if width else 0)
+
+
+class CopulaSpec(FrozenModel):
+    """The Gaussian copula: fitted to one noisy sum of second moments, nothing is trained.
+
+    Attributes:
+        kind: what the model is.
+    """
+
+    kind: Literal["copula"] = "copula"
+
+    def parameter_count(self, columns: int, label_values: int) -> int:
+        """Number of second moments M that a site releases: a variance or covariance per pair of columns."""
+        return columns * (columns + 1) // 2
 
 
 class SeriesSpec(FrozenModel):
     """The series denoiser: predicts values and gaps of channels over time of which little is seen.
 
     Attributes:
+        kind: what the model is.
         couplings: whether channels are coupled in pairs, within a step and over the stay.
         width: width of the transformer over the steps, a multiple of 32; 0: none, which is best where noise is heavy.
-        blocks: its blocks.
+        blocks: blocks of the transformer.
         noise_levels: noise levels per patient and step, averaged *before* clipping.
         label_dropout: share of patients whose label is hidden in a step (classifier-free guidance).
         sigma_min, sigma_max: range of noise levels, in standard deviations of a channel.
@@ -34,3 +99,16 @@ class SeriesSpec(FrozenModel):
     sigma_max: PositiveDecimal = Decimal("20")
     log_sigma_mean: ExactDecimal = Decimal("-0.4")
     log_sigma_std: PositiveDecimal = Decimal("1.4")
+
+
+def _kind_of(model: Any) -> Any:
+    return model.get("kind", "diffusion") if isinstance(model, dict) else getattr(model, "kind", None)
+
+
+AnyModel = Annotated[
+    Annotated[ModelSpec, Tag("diffusion")]
+    | Annotated[CopulaSpec, Tag("copula")]
+    | Annotated[SeriesSpec, Tag("series")],
+    Discriminator(_kind_of),
+]
+"""Every model that a plan can ask for; without ``kind`` the diffusion model is meant."""

@@ -17,20 +17,25 @@ from pydantic import Field, ValidationError, model_validator
 
 from synclave_shared.canonical import ExactDecimal, FrozenModel, canonical_bytes, sha256_hex
 from synclave_shared.errors import PlanError
+from synclave_shared.model_spec import AnyModel, CopulaSpec, ModelSpec
 from synclave_shared.privacy.mechanism import Delta, GaussianSum, PoissonGaussian, PositiveDecimal, Probability
 
 __all__ = [
     "MARGINALS_ROUND",
     "MOST_PARAMETERS",
+    "AnyModel",
+    "CopulaSpec",
     "Federation",
     "Marginals",
     "ModelSpec",
     "Optimiser",
     "Privacy",
+    "RoundKind",
     "SiteEntry",
     "TrainPlan",
     "all_mechanisms",
     "explain_validation",
+    "misfits",
     "read_plan_toml",
     "round_mechanism",
     "signed_plan_bytes",
@@ -46,10 +51,10 @@ MAX_EXPECTED_BATCH = 2**17
 """Half of the selected patients in a step for which the clipping's rounding bound is proved (training/private)."""
 
 MARGINALS_ROUND = 0
-"""Round 0 is the one-shot release of noisy marginals; rounds 1 to ``federation.rounds`` train."""
+"""Round 0 is the one-shot release of noisy marginals; the model's own rounds are numbered from 1."""
 
-MOST_COUPLED: Final = 4096
-"""Couplings are the square of the columns: 8.4 M parameters, of which a patient's gradient is one outer product."""
+RoundKind = Literal["marginals", "moments", "training"]
+"""What a site does in a round: a noisy sum of its patients' rows, one of their second moments, or DP-SGD."""
 
 ADAM_LEARNING_RATE = 0.002
 LARGEST_LEARNING_RATE = 16.0
@@ -64,51 +69,14 @@ TOWER_NOISE = 0.005
 MOST_PARAMETERS: Final = 2**27
 """A round's reply holds eight bytes for each, and one message at most 2 GiB."""
 
-LEVEL_KNOTS: Final = 24
-"""Hat functions by which a tower is told the noise level; between neighbours it interpolates."""
+OF_UPDATES: Final = ("aggregator", "server_learning_rate", "update_norm", "ema")
+"""What in :class:`Federation` is about a model's updates."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 """Name of a plan, a site or a data set: safe as the name of a file, a Flower node and a ledger's witness."""
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PublicKeyText = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
 """A raw Ed25519 public key, base64."""
-
-
-class ModelSpec(FrozenModel):
-    """The code denoiser: predicts Bernoulli and categorical posteriors of a row of which little is seen.
-
-    Attributes:
-        corruption: what training hides: ``gaussian``, noise on all columns of a row; ``masked``, some columns wholly.
-        coupled_columns: pairs of so many columns at most are coupled, of the most prevalent ones; 0: none.
-        width: width of the residual tower; 0: none, which is best where noise is heavy.
-        blocks: residual blocks of the tower.
-        noise_levels: noise levels per patient and step, averaged *before* clipping.
-        label_dropout: share of patients whose label is hidden in a step (classifier-free guidance).
-        sigma_min, sigma_max: range of noise levels, in units of the data. At sigma_min the clean row is drawn from its
-            posterior: there a column is all but decided by its own value, and going lower only loses rare codes.
-        log_sigma_mean, log_sigma_std: training draws ln(sigma) from this normal law, moved into the range.
-    """
-
-    corruption: Literal["gaussian", "masked"] = "gaussian"
-    coupled_columns: Annotated[int, Field(ge=0, le=MOST_COUPLED)] = 2048
-    width: Annotated[int, Field(ge=0, le=4096)] = 0
-    blocks: Annotated[int, Field(ge=1, le=16)] = 2
-    noise_levels: Annotated[int, Field(ge=1, le=64)] = 4
-    label_dropout: Annotated[ExactDecimal, Field(ge=0, le=Decimal("0.9999"))] = Decimal("0.1")
-    sigma_min: Annotated[PositiveDecimal, Field(ge=Decimal("0.001"))] = Decimal("0.4")
-    sigma_max: PositiveDecimal = Decimal("5")
-    log_sigma_mean: ExactDecimal = Decimal("-0.2")
-    log_sigma_std: PositiveDecimal = Decimal("0.8")
-
-    def parameter_count(self, columns: int, label_values: int) -> int:
-        """Number of parameters P of the network for a schema of so many columns and label values.
-
-        Written out, because whoever signs a plan need not have torch.
-        """
-        coupled, width = min(columns, self.coupled_columns), self.width
-        tower = width * (2 * columns + LEVEL_KNOTS + label_values + width + 6) + columns
-        blocks = self.blocks * width * (6 * width + 7)
-        return coupled * (coupled + 1) // 2 + (tower + blocks if width else 0)
 
 
 class Optimiser(FrozenModel):
@@ -140,9 +108,11 @@ class Privacy(FrozenModel):
 
     Attributes:
         delta: the delta at which every epsilon of this plan is stated.
-        noise_multiplier: noise standard deviation / clip_norm of a training step.
-        clip_norm: L2 bound of one patient's gradient in one step.
-        selection_rate: Poisson selection probability of a patient in a step.
+        noise_multiplier: noise standard deviation / clip_norm of a training step, or of the second moments.
+        clip_norm: L2 bound of one patient's gradient in one step, or of one patient's second moments in units of what
+            the anchor expects of a patient.
+        selection_rate: Poisson selection probability of a patient in a step; None if nothing is trained: every patient
+            is part of one sum.
         marginals: the marginals release, or None to train without an anchor.
         unit, adjacency: fixed; written out because an auditor reads this.
     """
@@ -150,7 +120,7 @@ class Privacy(FrozenModel):
     delta: Delta = Decimal("0.00001")
     noise_multiplier: PositiveDecimal
     clip_norm: PositiveDecimal = Decimal(1)
-    selection_rate: Probability
+    selection_rate: Probability | None = None
     marginals: Marginals | None = None
     unit: Literal["patient"] = "patient"
     adjacency: Literal["add-or-remove-one"] = "add-or-remove-one"
@@ -160,8 +130,8 @@ class Federation(FrozenModel):
     """How rounds are run.
 
     Attributes:
-        rounds: training rounds.
-        steps_per_round: DP-SGD steps each site makes in a round.
+        rounds: training rounds; None if nothing is trained.
+        steps_per_round: DP-SGD steps each site makes in a round; None if nothing is trained.
         minimum_sites: fewest valid replies with which a round counts.
         round_timeout_s: longest wait for the replies of a round, seconds.
         aggregator: ``fedavg``, or an adaptive server optimiser on the averaged update (Reddi et al. 2021).
@@ -171,8 +141,8 @@ class Federation(FrozenModel):
             model is.
     """
 
-    rounds: Annotated[int, Field(ge=1, le=10_000)]
-    steps_per_round: Annotated[int, Field(ge=1, le=100_000)]
+    rounds: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    steps_per_round: Annotated[int, Field(ge=1, le=100_000)] | None = None
     minimum_sites: Annotated[int, Field(ge=1, le=10_000)] = 1
     round_timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 600
     aggregator: Literal["fedavg", "fedadam", "fedyogi", "fedadagrad"] = "fedavg"
@@ -213,7 +183,7 @@ class TrainPlan(FrozenModel):
     trust_mode: Literal["local"] = "local"
     schema_name: str
     schema_digest: Digest
-    model: ModelSpec = ModelSpec()
+    model: AnyModel = ModelSpec()
     optimiser: Optimiser = Optimiser()
     privacy: Privacy
     federation: Federation
@@ -233,12 +203,21 @@ class TrainPlan(FrozenModel):
         weighted = {site.weight is None for site in self.sites}
         if len(weighted) > 1:
             raise ValueError("give a weight to every site or to none")
-        if any(self.privacy.selection_rate * site.nominal_patients > MAX_EXPECTED_BATCH for site in self.sites):
+        faults = misfits(
+            self.model,
+            self.optimiser,
+            self.federation,
+            selection_rate=self.privacy.selection_rate,
+            anchored=self.privacy.marginals is not None,
+            warm=self.warm_start is not None,
+        )
+        if faults:
+            raise ValueError("; ".join(faults))
+        rate = self.privacy.selection_rate
+        if rate and any(rate * site.nominal_patients > MAX_EXPECTED_BATCH for site in self.sites):
             raise ValueError(
                 f"a step would select more than {MAX_EXPECTED_BATCH} patients of a site; lower selection_rate"
             )
-        if self.model.sigma_min >= self.model.sigma_max:
-            raise ValueError("sigma_min must be below sigma_max")
         return self
 
     def to_bytes(self) -> bytes:
@@ -294,9 +273,25 @@ class TrainPlan(FrozenModel):
         total = sum(raw.values())
         return {name: weight / total for name, weight in raw.items()}
 
+    def training(self) -> tuple[ModelSpec, PoissonGaussian]:
+        """The model that is trained, and the mechanism of each training round.
+
+        Raises:
+            PlanError: if the plan trains nothing.
+        """
+        mechanism = self.mechanism(1)
+        if isinstance(self.model, ModelSpec) and isinstance(mechanism, PoissonGaussian):
+            return self.model, mechanism
+        raise PlanError(
+            expected="a plan with training rounds",
+            found=f"one of a {self.model.kind}, which trains nothing",
+            remedy="Check that coordinator and site run the same version of Synclave.",
+        )
+
     def expected_batch_size(self, site: str) -> float:
         """Public expected number of patients in a step at ``site``: selection rate times nominal patients."""
-        return float(self.privacy.selection_rate) * self.site(site).nominal_patients
+        _, mechanism = self.training()
+        return float(mechanism.selection_rate) * self.site(site).nominal_patients
 
     def learning_rate(self) -> float:
         """The step size of the sites' optimisers, from public numbers alone.
@@ -306,20 +301,36 @@ class TrainPlan(FrozenModel):
         :data:`TOWER_NOISE`), and at most :data:`LARGEST_LEARNING_RATE` / clip_norm. So a plan of small sites or small
         epsilon takes small steps and stays near the marginals, instead of drawing patients from noise.
         """
+        model, mechanism = self.training()
         if self.optimiser.learning_rate is not None:
             return float(self.optimiser.learning_rate)
         if self.optimiser.name == "adam":
             return ADAM_LEARNING_RATE
         shares = self.weights()
         inverse_batch = math.hypot(*(share / self.expected_batch_size(name) for name, share in shares.items()))
-        steps = self.federation.rounds * self.federation.steps_per_round
+        steps = self.last_round() * mechanism.steps
         drift = float(self.privacy.noise_multiplier) * inverse_batch * math.sqrt(steps)
-        bearable = TOWER_NOISE if self.model.width else PARAMETER_NOISE
+        bearable = TOWER_NOISE if model.width else PARAMETER_NOISE
         return min(LARGEST_LEARNING_RATE, bearable / drift) / float(self.privacy.clip_norm)
 
     def first_round(self) -> int:
         """The first round's number: the marginals round if there is one, else 1."""
         return MARGINALS_ROUND if self.privacy.marginals else 1
+
+    def last_round(self) -> int:
+        """The last round's number."""
+        return _last_round(self.federation)
+
+    def round_kind(self, round_number: int) -> RoundKind:
+        """What a site does in ``round_number``.
+
+        Raises:
+            PlanError: if the plan has no such round.
+        """
+        self.mechanism(round_number)
+        if round_number == MARGINALS_ROUND:
+            return "marginals"
+        return "moments" if isinstance(self.model, CopulaSpec) else "training"
 
     def mechanism(self, round_number: int) -> PoissonGaussian | GaussianSum:
         """The one mechanism that a site runs in ``round_number``.
@@ -339,6 +350,46 @@ def signed_plan_bytes(content: bytes) -> bytes:
     return PLAN_DOMAIN + content
 
 
+def misfits(
+    model: ModelSpec | CopulaSpec,
+    optimiser: Optimiser,
+    federation: Federation,
+    *,
+    selection_rate: Decimal | None,
+    anchored: bool,
+    warm: bool,
+) -> list[str]:
+    """What is missing in a plan for this model, and what has no meaning there; empty for a coherent one.
+
+    Args:
+        model: the model.
+        optimiser: of training steps.
+        federation: how rounds are run.
+        selection_rate: of training steps, if any.
+        anchored: whether there is a marginals release.
+        warm: whether there is a warm start.
+    """
+    training = {
+        "privacy.selection_rate": selection_rate,
+        "federation.rounds": federation.rounds,
+        "federation.steps_per_round": federation.steps_per_round,
+    }
+    if isinstance(model, ModelSpec):
+        faults = [f"{name} is missing" for name, value in training.items() if value is None]
+        return [*faults, "sigma_min must be below sigma_max"] if model.sigma_min >= model.sigma_max else faults
+    given = [name for name, value in training.items() if value is not None]
+    defaults = Federation()
+    given += [f"federation.{name}" for name in OF_UPDATES if getattr(federation, name) != getattr(defaults, name)]
+    given += ["optimiser"] * (optimiser != Optimiser()) + ["warm_start"] * warm
+    faults = [f"{name} has no meaning with model.kind = copula, which trains nothing: leave it out" for name in given]
+    return faults if anchored else [*faults, "privacy.marginals is missing: a copula is fitted about them"]
+
+
+def _last_round(federation: Federation) -> int:
+    """Training rounds, or the one round of second moments."""
+    return federation.rounds or 1
+
+
 def round_mechanism(privacy: Privacy, federation: Federation, round_number: int) -> PoissonGaussian | GaussianSum:
     """The one mechanism that a site runs in a round under these settings.
 
@@ -347,7 +398,9 @@ def round_mechanism(privacy: Privacy, federation: Federation, round_number: int)
     """
     if round_number == MARGINALS_ROUND and privacy.marginals:
         return GaussianSum(noise_multiplier=privacy.marginals.noise_multiplier, clip_norm=privacy.marginals.clip_norm)
-    if 1 <= round_number <= federation.rounds:
+    if 1 <= round_number <= _last_round(federation):
+        if privacy.selection_rate is None or federation.steps_per_round is None:
+            return GaussianSum(noise_multiplier=privacy.noise_multiplier, clip_norm=privacy.clip_norm)
         return PoissonGaussian(
             noise_multiplier=privacy.noise_multiplier,
             clip_norm=privacy.clip_norm,
@@ -356,7 +409,7 @@ def round_mechanism(privacy: Privacy, federation: Federation, round_number: int)
         )
     first = MARGINALS_ROUND if privacy.marginals else 1
     raise PlanError(
-        expected=f"a round from {first} to {federation.rounds}",
+        expected=f"a round from {first} to {_last_round(federation)}",
         found=str(round_number),
         remedy="Check that the coordinator runs the plan it signed.",
     )
@@ -365,7 +418,7 @@ def round_mechanism(privacy: Privacy, federation: Federation, round_number: int)
 def all_mechanisms(privacy: Privacy, federation: Federation) -> list[PoissonGaussian | GaussianSum]:
     """Every mechanism that these settings lead to, in the order of rounds."""
     first = MARGINALS_ROUND if privacy.marginals else 1
-    return [round_mechanism(privacy, federation, number) for number in range(first, federation.rounds + 1)]
+    return [round_mechanism(privacy, federation, number) for number in range(first, _last_round(federation) + 1)]
 
 
 def explain_validation(error: ValidationError) -> str:

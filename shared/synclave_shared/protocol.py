@@ -3,8 +3,8 @@
 A message is an :class:`Envelope`: a JSON header of one of the types below and an optional binary payload (a flat
 vector). The gateway and Flower carry envelopes without reading them; see docs/architecture.md for the sequence.
 
-Payloads: a model goes out as little-endian float32; an update or a marginals sum comes back as little-endian int64
-fixed point (:mod:`synclave_shared.fixed_point`). The header holds the payload's SHA-256.
+Payloads: a model or an anchor goes out as little-endian float32; an update or a sum over patients comes back as
+little-endian int64 fixed point (:mod:`synclave_shared.fixed_point`). The header holds the payload's SHA-256.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class ProposeRequest(FrozenModel):
 
 
 class RoundRequest(FrozenModel):
-    """Train a round (payload: the global model) or release marginals (no payload).
+    """Train a round (payload: the global model), or release a sum over patients (payload: what it is taken about).
 
     Nothing here can change the noise, the clip norm or the selection rate: they are those of the accepted plan.
     """

@@ -13,9 +13,9 @@ from synclave_shared.models.copula import (
     fit_copula,
     moments_size,
     residual_scale,
-    sample_copula,
     second_moments,
 )
+from synclave_shared.models.copula_drawing import sample_copula
 from synclave_shared.models.layout import CodeLayout
 from tests.models.small import LAYOUT, small_rows, small_schema
 from tests.models.test_anchor import exact_sums
@@ -29,7 +29,8 @@ def test_a_patients_contribution_is_as_long_as_its_residual_squared_and_no_longe
     features, labels = small_rows(300)
     anchor = exact_anchor(features, labels)
     centre, scale = prevalences(anchor, LAYOUT), residual_scale(anchor, LAYOUT)
-    lengths = np.square((features - centre[labels]) / scale).sum(axis=1)
+    unit = expected_norm(anchor, LAYOUT)
+    lengths = np.square((features - centre[labels]) / scale).sum(axis=1) / unit
     clip_norm = float(np.median(lengths))
     for patient in range(0, 300, 7):
         one = slice(patient, patient + 1)
@@ -37,7 +38,7 @@ def test_a_patients_contribution_is_as_long_as_its_residual_squared_and_no_longe
         clipped = second_moments(features[one], labels[one], anchor, LAYOUT, clip_norm)
         assert np.linalg.norm(whole) == pytest.approx(lengths[patient])
         assert np.linalg.norm(clipped) == pytest.approx(min(lengths[patient], clip_norm))
-    assert lengths.mean() == pytest.approx(expected_norm(anchor, LAYOUT), rel=0.2)
+    assert lengths.mean() == pytest.approx(1.0, rel=0.2)
 
 
 def test_patients_add_up_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +54,8 @@ def fitted(noise_std: float = 0.0, patients: int = 20_000) -> tuple[NDArray[np.u
     """Real and synthetic patients of the small schema."""
     features, labels = small_rows(patients)
     anchor = exact_anchor(features, labels)
-    moments = second_moments(features, labels, anchor, LAYOUT, 2 * expected_norm(anchor, LAYOUT))
+    noise_std /= expected_norm(anchor, LAYOUT)
+    moments = second_moments(features, labels, anchor, LAYOUT, 2.0)
     moments += np.random.default_rng(3).normal(scale=noise_std, size=moments.size)
     copula = fit_copula(moments, noise_std, anchor, LAYOUT)
     return features, sample_copula(copula, labels, np.random.default_rng(4))

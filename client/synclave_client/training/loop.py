@@ -146,20 +146,22 @@ def train_round(
 
     Raises:
         DataError: if the data does not have the schema's columns or labels.
+        PlanError: if the plan trains nothing.
         ProtocolError: if the update is not finite.
         SnapshotError: if the model vector has another length.
     """
     layout = CodeLayout.of(schema)
     _check_dataset(dataset, layout)
-    network = build_code_denoiser(layout, plan.model).to(device)
+    spec, mechanism = plan.training()
+    network = build_code_denoiser(layout, spec).to(device)
     load_parameter_vector(network, model_vector)
     logits = np.zeros((layout.label_values, layout.width), np.float32) if anchor is None else anchor
     prior = prior_logits(torch.from_numpy(np.array(logits, dtype=np.float32)), layout).to(device)
-    loss = DiffusionLoss(spec=plan.model, layout=layout, prior=prior)
-    clip_norm = float(plan.privacy.clip_norm)
+    loss = DiffusionLoss(spec=spec, layout=layout, prior=prior)
+    clip_norm = float(mechanism.clip_norm)
     performance = performance or Performance()
     gradients = PatientGradients(network, loss, clip_norm, performance)
-    noise_std = float(plan.privacy.noise_multiplier) * clip_norm
+    noise_std = float(mechanism.noise_multiplier) * clip_norm
     batch_size = plan.expected_batch_size(site_name)
 
     # The exact model is kept in float64, beside the float32 network that computes gradients.
@@ -168,8 +170,8 @@ def train_round(
     exact.grad = torch.zeros_like(exact)
     streams = PatientStreams(randomness)
     with freed_memory_kept():
-        for step in range(plan.federation.steps_per_round):
-            chosen = select_patients(len(dataset), plan.privacy.selection_rate, randomness)
+        for step in range(mechanism.steps):
+            chosen = select_patients(len(dataset), mechanism.selection_rate, randomness)
             batches = _batches(dataset, chosen, loss, streams, step, device, performance.patients_at_once)
             exact.grad.copy_(gradients.clipped_sum(batches))
             randomness.add_normal(exact.grad.numpy(), noise_std)

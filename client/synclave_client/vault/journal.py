@@ -410,9 +410,7 @@ class Journal:
                     "SELECT mechanism, round FROM reservations WHERE plan = ? ORDER BY round", digest
                 )
                 following = rows[-1][1] + 1 if rows else plan.first_round()
-                promised = (
-                    [] if closed_at else [plan.mechanism(n) for n in range(following, plan.federation.rounds + 1)]
-                )
+                promised = [] if closed_at else [plan.mechanism(n) for n in range(following, plan.last_round() + 1)]
                 released = self._database.one("SELECT COUNT(*) FROM releases WHERE plan = ?", digest)
                 spends.append(
                     PlanSpend(

@@ -12,14 +12,17 @@ from synclave_client.performance import Performance
 from synclave_client.settings import SiteSettings
 from synclave_client.training.loop import train_round
 from synclave_client.training.marginals import release_marginals
+from synclave_client.training.moments import release_moments
 from synclave_client.training.noise import SecretRandomness
 from synclave_client.training.rehearsal import rehearse
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import load_patients
 from synclave_shared.errors import ClippingError, ConfigurationError, ProtocolError
-from synclave_shared.models.codes import model_payload_size, parameter_count, split_payload
-from synclave_shared.plan import MARGINALS_ROUND, MOST_PARAMETERS, ModelSpec, TrainPlan
+from synclave_shared.models.anchor import Anchor, anchor_of_payload, anchor_payload_size
+from synclave_shared.models.codes import model_payload_size, split_payload
+from synclave_shared.models.layout import CodeLayout
+from synclave_shared.plan import MOST_PARAMETERS, ModelSpec, TrainPlan
 from synclave_shared.protocol import decode_model
 
 __all__ = ["PatientWorkload", "check_device"]
@@ -92,52 +95,68 @@ class PatientWorkload:
         Raises:
             ClippingError: naming the layer, or the size of a model whose release could not travel.
         """
-        parameters = parameter_count(self._schema, plan.model)
+        parameters = plan.model.parameter_count(self._schema.width, len(self._schema.label.values))
         if not 1 <= parameters <= MOST_PARAMETERS:
             raise ClippingError(
                 expected=f"a model of 1 to {MOST_PARAMETERS} parameters",
                 found=f"{parameters}",
                 remedy="Ask the coordinator for a smaller model.",
             )
-        rehearse(self._schema, plan.model, self._performance, self._device)
+        if isinstance(plan.model, ModelSpec):
+            rehearse(self._schema, plan.model, self._performance, self._device)
 
     def check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:
         """Refuse a payload that the round cannot work with, before anything is spent on it.
 
         Raises:
-            ProtocolError: if a marginals round brings a payload, or a model has another size or is not finite.
+            ProtocolError: if a marginals round brings a payload, or a model or an anchor has another size or holds
+                numbers that it cannot have.
         """
-        if round_number != MARGINALS_ROUND:
-            decode_model(payload, model_payload_size(self._schema, plan.model))
-        elif payload:
-            raise ProtocolError(
-                expected="no payload with the marginals round",
-                found=f"{len(payload)} bytes",
-                remedy="The message was dropped.",
-            )
+        match plan.round_kind(round_number):
+            case "marginals":
+                if payload:
+                    raise ProtocolError(
+                        expected="no payload with the marginals round",
+                        found=f"{len(payload)} bytes",
+                        remedy="The message was dropped.",
+                    )
+            case "moments":
+                self._anchor(payload)
+            case "training":
+                decode_model(payload, model_payload_size(self._schema, plan.training()[0]))
 
     def release(self, plan: TrainPlan, round_number: int, payload: bytes) -> NDArray[np.int64]:
         """Run the round's mechanism with fresh randomness of the operating system.
 
         Returns:
-            Marginals [L*D + L] in the marginals round, else the model's update [P]; fixed point, noised.
+            Marginals [L*D + L], second moments [M] or the model's update [P], as the round is; fixed point, noised.
         """
         randomness = SecretRandomness.from_os()
-        if round_number == MARGINALS_ROUND:
-            return release_marginals(plan, self._schema, self._dataset, randomness)
-        values = decode_model(payload, model_payload_size(self._schema, plan.model))
-        model, anchor = split_payload(values, self._schema, plan.model)
-        return train_round(
-            plan,
-            self._site_name,
-            self._schema,
-            self._dataset,
-            model,
-            anchor if plan.privacy.marginals else None,
-            self._device,
-            randomness,
-            self._performance,
-        )
+        match plan.round_kind(round_number):
+            case "marginals":
+                return release_marginals(plan, self._schema, self._dataset, randomness)
+            case "moments":
+                about = self._anchor(payload)
+                return release_moments(plan, round_number, self._schema, self._dataset, about, randomness)
+            case "training":
+                spec, _ = plan.training()
+                values = decode_model(payload, model_payload_size(self._schema, spec))
+                model, anchor = split_payload(values, self._schema, spec)
+                return train_round(
+                    plan,
+                    self._site_name,
+                    self._schema,
+                    self._dataset,
+                    model,
+                    anchor if plan.privacy.marginals else None,
+                    self._device,
+                    randomness,
+                    self._performance,
+                )
+
+    def _anchor(self, payload: bytes) -> Anchor:
+        layout = CodeLayout.of(self._schema)
+        return anchor_of_payload(decode_model(payload, anchor_payload_size(layout)), layout)
 
 
 def check_device(device: str) -> None:

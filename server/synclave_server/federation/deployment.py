@@ -160,7 +160,7 @@ def _joining(run: RunFolder, sites: int, seconds: float) -> RoundProgress:
     return RoundProgress(
         stage="joining",
         text=f"the coordinator is up, {sites} sites are starting",
-        rounds=run.plan().federation.rounds,
+        rounds=run.plan().last_round(),
         sites_expected=sites,
         seconds=seconds,
     )

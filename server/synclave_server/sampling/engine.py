@@ -32,6 +32,7 @@ from synclave_shared.data.schema import Schema
 from synclave_shared.errors import ConfigurationError, SnapshotError
 from synclave_shared.models.anchor import Anchor
 from synclave_shared.models.layout import CodeLayout
+from synclave_shared.plan import ModelSpec
 
 __all__ = ["PatientGenerator", "Provenance", "sample"]
 
@@ -99,7 +100,8 @@ def sample(
         out: the Parquet file; it is there complete afterwards, or as it was.
         label_counts: exact counts by label value; None: by the privately measured shares.
         given: columns that every patient has, or with ``=0`` has not; see :func:`read_given`.
-        sampler: one of :func:`synclave_server.sampling.request.samplers_of`; None: the recommended one.
+        sampler: one of :func:`synclave_server.sampling.request.samplers_of`; None: the recommended one. A copula has no
+            choice, and takes no steps, guidance, precision or given columns.
         steps: noise levels visited; None: :data:`synclave_server.sampling.request.DEFAULT_STEPS`.
         seed: fixes all randomness.
         guidance: weight of classifier-free guidance.
@@ -140,7 +142,7 @@ def sample(
         label_values=schema.label.values,
         label_shares=shares,
         given=fixed,
-        corruption=snapshot.plan.model.corruption,
+        corruption=snapshot.plan.model.corruption if isinstance(snapshot.plan.model, ModelSpec) else None,
         anchored=snapshot.anchor is not None,
         sampler=sampler,
         steps=steps,

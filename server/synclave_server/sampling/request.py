@@ -26,6 +26,9 @@ Precision = Literal["float32", "bfloat16"]
 DEFAULT_SAMPLERS: Final[Mapping[str, str]] = MappingProxyType({"gaussian": "unipc", "masked": "masked"})
 """By what the model was trained to undo."""
 
+COPULA_SAMPLER: Final = "copula"
+"""Of a copula, which is drawn from at once."""
+
 DEFAULT_STEPS: Final = 10
 """10 calls of the network; see docs/benchmarks.md for what more of them bring."""
 
@@ -36,14 +39,20 @@ MAX_GUIDANCE: Final = 100
 """Beyond it every code that the label makes likelier is certain."""
 
 
-def samplers_of(corruption: str) -> tuple[str, ...]:
-    """Names of the samplers that undo ``gaussian`` or ``masked`` corruption, the recommended one first."""
+def samplers_of(corruption: str | None) -> tuple[str, ...]:
+    """Names of the samplers that undo ``gaussian`` or ``masked`` corruption, the recommended one first.
+
+    None stands for a copula, which undoes nothing.
+    """
+    if corruption is None:
+        return (COPULA_SAMPLER,)
     return tuple(REVEALERS if corruption == "masked" else SAMPLERS)
 
 
 def _known_sampler(name: str) -> str:
-    if name not in SAMPLERS and name not in REVEALERS:
-        raise ValueError(f"{name!r} is none of {', '.join((*SAMPLERS, *REVEALERS))}")
+    known = (*SAMPLERS, *REVEALERS, COPULA_SAMPLER)
+    if name not in known:
+        raise ValueError(f"{name!r} is none of {', '.join(known)}")
     return name
 
 
@@ -80,7 +89,9 @@ class SampleRequest(FrozenModel):
 
     @property
     def network_calls(self) -> int:
-        """Calls of the network for one patient; guidance asks twice each time."""
+        """Calls of the network for one patient; guidance asks twice each time, and a copula has none."""
+        if self.sampler == COPULA_SAMPLER:
+            return 0
         calls = self.steps if self.sampler in REVEALERS else evaluations(self.sampler, self.steps)
         return calls * (2 if self.guidance else 1)
 
@@ -106,7 +117,7 @@ def resolve_request(
     label_counts: Mapping[str, int] | None,
     label_values: tuple[str, ...],
     label_shares: NDArray[np.floating] | None,
-    corruption: str,
+    corruption: str | None,
     anchored: bool = True,
     sampler: str | None,
     steps: int | None,
@@ -124,7 +135,7 @@ def resolve_request(
         label_counts: exact counts by label value; None: by the shares that the training measured privately, else even.
         label_values: the schema's label values.
         label_shares: [L], or None.
-        corruption: what the model was trained to undo, ``gaussian`` or ``masked``.
+        corruption: what the model was trained to undo, ``gaussian`` or ``masked``; None: it is a copula.
         anchored: whether the model has an anchor.
         sampler: name of the sampler; None: the recommended one.
         steps: noise levels visited; None: :data:`DEFAULT_STEPS`.
@@ -136,22 +147,26 @@ def resolve_request(
         calibrated: whether prevalences are calibrated.
 
     Raises:
-        ConfigurationError: if a label value or the sampler is unknown, the counts do not add up, or a number is out of
-            range.
+        ConfigurationError: if a label value or the sampler is unknown, the counts do not add up, a number is out of
+            range, or a copula is asked for what it has not.
     """
     if not 1 <= patients <= MAX_PATIENTS:
         raise _refused(f"1 to {MAX_PATIENTS} patients", str(patients), "Ask for another number of patients.")
     if not 0 <= seed < 2**64:
         raise _refused("a seed from 0 to 2**64 - 1", str(seed), "Choose another seed.")
-    sampler = DEFAULT_SAMPLERS[corruption] if sampler is None else sampler
-    steps = DEFAULT_STEPS if steps is None else steps
     names = samplers_of(corruption)
-    if sampler not in names:
-        raise _refused(
-            f"a sampler of {', '.join(names)}: the model was trained with {corruption} corruption",
-            sampler,
-            "Choose one of them, or leave the sampler away.",
-        )
+    if corruption is None:
+        _check_copula(sampler, steps, guidance, classifier_guidance, given, precision)
+        sampler, steps = COPULA_SAMPLER, 1
+    else:
+        sampler = DEFAULT_SAMPLERS[corruption] if sampler is None else sampler
+        steps = DEFAULT_STEPS if steps is None else steps
+        if sampler not in names:
+            raise _refused(
+                f"a sampler of {', '.join(names)}: the model was trained with {corruption} corruption",
+                sampler,
+                "Choose one of them, or leave the sampler away.",
+            )
     if classifier_guidance and not anchored:
         raise _refused(
             "a model with an anchor, which is the classifier",
@@ -196,6 +211,31 @@ def resolve_request(
             explain_validation(error),
             "Correct the request.",
         ) from None
+
+
+def _check_copula(
+    sampler: str | None,
+    steps: int | None,
+    guidance: Decimal,
+    classifier_guidance: Decimal,
+    given: Mapping[str, int] | None,
+    precision: str,
+) -> None:
+    asked = {
+        f"--sampler {sampler}": sampler not in (None, COPULA_SAMPLER),
+        f"--steps {steps}": steps is not None,
+        f"--guidance {guidance}": bool(guidance),
+        f"--classifier-guidance {classifier_guidance}": bool(classifier_guidance),
+        f"--given {' '.join(given or ())}": bool(given),
+        f"--precision {precision}": precision != "float32",
+    }
+    found = [option for option, is_asked in asked.items() if is_asked]
+    if found:
+        raise _refused(
+            "labels, seed and format alone: the model is a copula, of which a patient is drawn at once",
+            ", ".join(found),
+            "Leave that away. For guidance and given columns ask for a plan with model.kind = diffusion.",
+        )
 
 
 def _refused(expected: str, found: str, remedy: str) -> ConfigurationError:

@@ -253,7 +253,7 @@ class Replay:
     def _close(self, body: RunClosed, state: PlanState) -> None:
         if state.closed:
             self._find("close-repeated", "the run was closed before")
-        if body.rounds > state.plan.federation.rounds or (body.rounds and body.rounds not in state.aggregated):
+        if body.rounds > state.plan.last_round() or (body.rounds and body.rounds not in state.aggregated):
             self._find("close-wrong", f"closed after {body.rounds} rounds, which the ledger does not show")
         state.closed = True
 

@@ -14,13 +14,25 @@ from synclave_shared.models.layout import CodeLayout
 if TYPE_CHECKING:
     from synclave_shared.data.schema import Schema
 
-__all__ = ["Anchor", "anchor_from_marginals", "estimate_anchor", "marginals_size", "prevalences"]
+__all__ = [
+    "Anchor",
+    "anchor_from_marginals",
+    "anchor_of_payload",
+    "anchor_payload",
+    "anchor_payload_size",
+    "estimate_anchor",
+    "marginals_size",
+    "prevalences",
+]
 
 LARGEST_FLOOR = 0.01
 """However noisy the marginals, a code is never held to be more common than 1 % only because of the noise."""
 
 CLEAR_OF_NOISE = 8.0
 """Standard deviations above which an observed prevalence is taken as it is."""
+
+LARGEST_LOGIT = 30.0
+"""A prevalence of 1e-13: no estimate comes near it, and no function of an anchor overflows."""
 
 EM_ITERATIONS = 200
 """The likelihood has settled to four digits by then; it takes a few milliseconds."""
@@ -103,6 +115,39 @@ def prevalences(anchor: Anchor, layout: CodeLayout) -> NDArray[np.float64]:
         group = np.exp(logits[:, start:stop])
         found[:, start:stop] = group / group.sum(axis=1, keepdims=True)
     return found
+
+
+def anchor_payload_size(layout: CodeLayout) -> int:
+    """Length of :func:`anchor_payload`."""
+    return layout.label_values * (layout.width + 1)
+
+
+def anchor_payload(anchor: Anchor) -> NDArray[np.float32]:
+    """An anchor as it goes to the sites: L*D logits, then L label shares."""
+    return np.concatenate([anchor.logits.ravel(), anchor.label_shares.astype(np.float32)])
+
+
+def anchor_of_payload(values: NDArray[np.float32], layout: CodeLayout) -> Anchor:
+    """Read :func:`anchor_payload` back. Sender and receiver compute with the very same numbers from here on.
+
+    Raises:
+        ProtocolError: if the values are those of no anchor: whoever sends them cannot make a site compute nonsense.
+    """
+    size = layout.label_values * layout.width
+    logits, shares = values[:size], values[size:].astype(np.float64)
+    if (
+        values.shape != (anchor_payload_size(layout),)
+        or not np.all(np.isfinite(values))
+        or np.abs(logits).max() > LARGEST_LOGIT
+        or shares.min() < 0.0
+        or abs(float(shares.sum()) - 1.0) > 1e-3
+    ):
+        raise ProtocolError(
+            expected=f"{size} logits of at most {LARGEST_LOGIT:g} and {layout.label_values} shares that add up to 1",
+            found=f"shape {values.shape}, or numbers beyond that",
+            remedy="The message was dropped; check that coordinator and site run the same version of Synclave.",
+        )
+    return Anchor(logits=logits.reshape(layout.label_values, layout.width), label_shares=shares)
 
 
 def _denoised(observed: NDArray[np.float64], std: float) -> NDArray[np.float64]:

@@ -4,6 +4,9 @@ Every site sums one outer product per patient, of the patient's residuals: what 
 the anchor (the noisy prevalences under the patient's label) expects. The sum with Gaussian noise is the only thing
 that leaves. Out of it, all by post-processing: the covariances freed of noise, latent loadings, patients.
 
+Moments are given in units of the mean length that the anchor expects of a patient's contribution
+(:func:`expected_norm`): the clip norm is then a public number of a plan before anything is known of the columns.
+
 The latent model: factors f ~ N(0, I) of a patient; a code is 1 where its normal latent value (loadings times f, and
 noise of its own) lies above the threshold that gives it the anchor's prevalence; in a one-hot group the column with
 the largest utility is 1 (loadings times f, an offset, and Gumbel noise: the mixed logit of McFadden and Train 2000),
@@ -23,11 +26,21 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from synclave_shared.errors import ProtocolError
+from synclave_shared.errors import ProtocolError, SnapshotError
 from synclave_shared.models.anchor import Anchor, prevalences
 from synclave_shared.models.layout import CodeLayout
 
-__all__ = ["Copula", "expected_norm", "fit_copula", "moments_size", "residual_scale", "sample_copula", "second_moments"]
+__all__ = [
+    "Copula",
+    "copula_of_vector",
+    "copula_vector",
+    "expected_norm",
+    "fit_copula",
+    "independent_copula",
+    "moments_size",
+    "residual_scale",
+    "second_moments",
+]
 
 SMALLEST_SCALE: Final = 0.2
 """Residuals of a code rarer than about 4 % are scaled as if it were that common: or a patient with one very rare code
@@ -56,9 +69,6 @@ ANGLES: Final = 16
 
 UTILITY_DRAWS: Final = 4096
 """Draws (and their mirror images) with which the offsets of one-hot groups are matched."""
-
-TINY: Final = np.float32(1e-30)
-"""Stands for an exponential variable that float32 rounds to 0."""
 
 OFFSET_STEPS: Final = 12
 """Newton steps for the offsets; they converge quadratically."""
@@ -93,10 +103,10 @@ def residual_scale(anchor: Anchor, layout: CodeLayout) -> NDArray[np.float64]:
 
 
 def expected_norm(anchor: Anchor, layout: CodeLayout) -> float:
-    """Mean over patients of the L2 norm of a contribution, by what is public: a good clip norm."""
+    """Mean over patients of |z|^2, a contribution's L2 norm, by what is public: the unit of moments and clip norms."""
     found = prevalences(anchor, layout)
     variance = anchor.label_shares @ (found * (1.0 - found))
-    return float((variance / np.square(residual_scale(anchor, layout))).sum())
+    return max(float((variance / np.square(residual_scale(anchor, layout))).sum()), RAREST)
 
 
 def second_moments(
@@ -104,21 +114,22 @@ def second_moments(
 ) -> NDArray[np.float64]:
     """Sum over patients of the outer product of the residuals z = (x - prevalence under the label) / scale.
 
-    A contribution is the upper triangle of z z', what is off the diagonal times sqrt(2): its L2 norm is |z|^2, and
-    equal noise in every coordinate is noise that no rotation of the columns changes. Contributions longer than
-    ``clip_norm`` are scaled down to it.
+    A contribution is the upper triangle of z z' / :func:`expected_norm`, what is off the diagonal times sqrt(2): its L2
+    norm is |z|^2 in those units, and equal noise in every coordinate is noise that no rotation of the columns changes.
+    Contributions longer than ``clip_norm`` are scaled down to it, whatever the anchor says.
 
     Args:
         features: [N, D], 0/1.
         labels: [N].
         anchor: public.
         layout: columns and label values.
-        clip_norm: L2 bound of one patient's contribution.
+        clip_norm: L2 bound of one patient's contribution, in units of the expected norm.
 
     Returns:
         [M], without noise: adding it is the caller's part, who has the randomness.
     """
-    centre, scale = prevalences(anchor, layout), residual_scale(anchor, layout)
+    centre = prevalences(anchor, layout)
+    scale = residual_scale(anchor, layout) * math.sqrt(expected_norm(anchor, layout))
     total = np.zeros((layout.width, layout.width))
     for start in range(0, len(features), CHUNK_PATIENTS):
         rows = features[start : start + CHUNK_PATIENTS]
@@ -137,7 +148,7 @@ def fit_copula(noisy_moments: NDArray[np.float64], noise_std: float, anchor: Anc
 
     Args:
         noisy_moments: [M], sum over sites of :func:`second_moments` with noise.
-        noise_std: standard deviation of the noise in each of them; 0 for none.
+        noise_std: standard deviation of the noise in each of them, in their unit; 0 for none.
         anchor: the one that the moments were taken about.
         layout: columns and label values.
 
@@ -150,7 +161,8 @@ def fit_copula(noisy_moments: NDArray[np.float64], noise_std: float, anchor: Anc
             found=f"shape {noisy_moments.shape}, finite: {bool(np.all(np.isfinite(noisy_moments)))}",
             remedy="Check the sites' releases of second moments.",
         )
-    covariance, error = _covariances(noisy_moments, noise_std, anchor, layout)
+    unit = expected_norm(anchor, layout)
+    covariance, error = _covariances(unit * noisy_moments, unit * noise_std, anchor, layout)
     slopes = _slopes(anchor, layout)
     # From latent values to residuals, in which the error is alike for all columns.
     metric = (anchor.label_shares @ slopes) / residual_scale(anchor, layout)
@@ -163,41 +175,42 @@ def fit_copula(noisy_moments: NDArray[np.float64], noise_std: float, anchor: Anc
     )
 
 
-def sample_copula(
-    copula: Copula, labels: NDArray[np.int64], rng: np.random.Generator, chunk_patients: int = CHUNK_PATIENTS
-) -> NDArray[np.uint8]:
-    """Draw one patient for each label.
+def independent_copula(anchor: Anchor, layout: CodeLayout) -> Copula:
+    """The copula of independent columns: what is known before any moments are."""
+    loadings = np.zeros((layout.width, 0))
+    return Copula(
+        layout=layout,
+        label_shares=anchor.label_shares,
+        loadings=loadings.astype(np.float32),
+        levels=_levels(loadings, anchor, layout).astype(np.float32),
+    )
 
-    Args:
-        copula: the model.
-        labels: [N], label numbers.
-        rng: source of every random choice.
-        chunk_patients: patients drawn at once.
 
-    Returns:
-        uint8 [N, D].
+def copula_vector(copula: Copula) -> NDArray[np.float32]:
+    """A model's parameters in one vector: levels [L * D], then loadings [D * R], as many as there are factors."""
+    return np.concatenate([copula.levels.ravel(), copula.loadings.ravel()])
+
+
+def copula_of_vector(vector: NDArray[np.float32], label_shares: NDArray[np.floating], layout: CodeLayout) -> Copula:
+    """Read :func:`copula_vector` back.
+
+    Raises:
+        SnapshotError: if the length is that of no copula of this layout.
     """
-    layout, loadings = copula.layout, copula.loadings
-    own = np.sqrt(1.0 - np.minimum(np.square(loadings).sum(axis=1), LARGEST_COMMUNALITY)).astype(np.float32)
-    features = np.zeros((len(labels), layout.width), np.uint8)
-    for start in range(0, len(labels), chunk_patients):
-        wanted = labels[start : start + chunk_patients]
-        factors = rng.standard_normal((len(wanted), loadings.shape[1]), dtype=np.float32)
-        latent = factors @ loadings.T
-        latent += copula.levels[wanted]
-        position = 0
-        for width, one_hot in layout.pieces:
-            columns = slice(position, position + width)
-            position += width
-            part = latent[:, columns]
-            if one_hot:
-                # Gumbel noise: -log of an exponential variable.
-                part -= np.log(np.maximum(rng.standard_exponential(part.shape, dtype=np.float32), TINY))
-                features[start + np.arange(len(wanted)), columns.start + part.argmax(axis=1)] = 1
-            else:
-                part += own[columns] * rng.standard_normal(part.shape, dtype=np.float32)
-                features[start : start + len(wanted), columns] = part > 0
-    return features
+    rest = vector.size - layout.label_values * layout.width
+    if vector.ndim != 1 or rest < 0 or rest % layout.width:
+        raise SnapshotError(
+            expected=f"levels and loadings of {layout.width} columns under {layout.label_values} label values",
+            found=f"shape {vector.shape}",
+            remedy="Use the snapshot with the version of Synclave that made it.",
+        )
+    levels, loadings = vector[: vector.size - rest], vector[vector.size - rest :]
+    return Copula(
+        layout=layout,
+        label_shares=np.asarray(label_shares, np.float64),
+        loadings=loadings.reshape(layout.width, rest // layout.width),
+        levels=levels.reshape(layout.label_values, layout.width),
+    )
 
 
 def _blocks(layout: CodeLayout) -> NDArray[np.int64]:

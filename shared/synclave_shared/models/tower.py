@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from synclave_shared.diffusion.preconditioning import sigmoid
-from synclave_shared.plan import LEVEL_KNOTS
+from synclave_shared.model_spec import LEVEL_KNOTS
 
 __all__ = ["ResidualTower"]
 

@@ -1,0 +1,208 @@
+"""What each kind of round asks of the sites, and what it makes of their releases.
+
+The round loop knows none of it: another kind of release is another class here, a mechanism in the plan, and a branch in
+the sites' workload. Everything here is post-processing of what the sites released.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synclave_server.aggregate import ServerState, averaged_model, server_step, weighted_mean
+from synclave_shared.data.schema import Schema
+from synclave_shared.errors import FederationError
+from synclave_shared.models.anchor import (
+    Anchor,
+    anchor_from_marginals,
+    anchor_of_payload,
+    anchor_payload,
+    marginals_size,
+)
+from synclave_shared.models.copula import copula_vector, fit_copula, moments_size
+from synclave_shared.models.layout import CodeLayout
+from synclave_shared.plan import RoundKind, TrainPlan
+
+__all__ = ["Exchange", "MarginalsExchange", "MomentsExchange", "Procedure", "State", "TrainingExchange"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What a run knows after some round.
+
+    Attributes:
+        model: parameters with which the next round begins, float32 [P].
+        average: what is sampled from, float32 [P]: the same, or the average of the models so far.
+        anchor: logits, float32 [L, D], or None before the marginals.
+        label_shares: float32 [L], likewise.
+        server: the server optimiser's state.
+        next_round: number of the next round.
+    """
+
+    model: NDArray[np.float32]
+    average: NDArray[np.float32]
+    anchor: NDArray[np.float32] | None
+    label_shares: NDArray[np.float32] | None
+    server: ServerState
+    next_round: int
+
+
+class Exchange(Protocol):
+    """One kind of round."""
+
+    @property
+    def title(self) -> str:
+        """Its name for people; empty if the round's number says enough."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates of a site's release."""
+        ...
+
+    def payload(self, state: State) -> NDArray[np.float32]:
+        """What goes to the sites; empty: nothing."""
+        ...
+
+    def combine(
+        self, state: State, releases: Mapping[str, NDArray[np.float64]], round_number: int
+    ) -> tuple[State, NDArray[np.float64]]:
+        """What the round makes of the valid releases, by site, and the one vector into which they were combined.
+
+        Raises:
+            FederationError: if nothing usable comes of them.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Procedure:
+    """How a plan is run.
+
+    Attributes:
+        start: the model before the first round.
+        fixed_size: whether every model of the run has as many parameters.
+        exchanges: what is done in each kind of round that the plan has.
+    """
+
+    start: NDArray[np.float32]
+    fixed_size: bool
+    exchanges: Mapping[RoundKind, Exchange]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarginalsExchange:
+    """Sums per label value become the anchor.
+
+    Attributes:
+        plan: the plan.
+        schema: its schema.
+        model: the model that the anchor alone gives; None: the model stays as it is.
+    """
+
+    plan: TrainPlan
+    schema: Schema
+    model: Callable[[Anchor], NDArray[np.float32]] | None = None
+    title: str = "marginals"
+
+    @property
+    def size(self) -> int:
+        """See :class:`Exchange`."""
+        return marginals_size(self.schema)
+
+    def payload(self, _state: State) -> NDArray[np.float32]:
+        """Nothing."""
+        return np.zeros(0, np.float32)
+
+    def combine(
+        self, state: State, releases: Mapping[str, NDArray[np.float64]], round_number: int
+    ) -> tuple[State, NDArray[np.float64]]:
+        """See :class:`Exchange`."""
+        total, noise_std = _summed(self.plan, round_number, releases)
+        anchor = anchor_from_marginals(total, self.schema, noise_std)
+        if self.model is not None:
+            model = self.model(anchor)
+            state = replace(state, model=model, average=model)
+        shares = anchor.label_shares.astype(np.float32)
+        return replace(state, anchor=anchor.logits, label_shares=shares), total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MomentsExchange:
+    """Second moments about the anchor become a copula."""
+
+    plan: TrainPlan
+    layout: CodeLayout
+    title: str = "second moments"
+
+    @property
+    def size(self) -> int:
+        """See :class:`Exchange`."""
+        return moments_size(self.layout)
+
+    def payload(self, state: State) -> NDArray[np.float32]:
+        """The anchor."""
+        if state.anchor is None or state.label_shares is None:
+            raise AssertionError("a copula's plan has marginals, and they come first")
+        return anchor_payload(Anchor(logits=state.anchor, label_shares=state.label_shares.astype(np.float64)))
+
+    def combine(
+        self, state: State, releases: Mapping[str, NDArray[np.float64]], round_number: int
+    ) -> tuple[State, NDArray[np.float64]]:
+        """See :class:`Exchange`."""
+        total, noise_std = _summed(self.plan, round_number, releases)
+        # As the sites read it, to the bit: what they summed is about these numbers.
+        anchor = anchor_of_payload(self.payload(state), self.layout)
+        model = copula_vector(fit_copula(total, noise_std, anchor, self.layout))
+        return replace(state, model=model, average=model), total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingExchange:
+    """Updates are averaged and applied.
+
+    Attributes:
+        plan: the plan.
+        size: number of parameters P.
+        anchor_size: number of anchor logits that follow them in the payload; zeros if there is no anchor.
+    """
+
+    plan: TrainPlan
+    size: int
+    anchor_size: int
+    title: str = ""
+
+    def payload(self, state: State) -> NDArray[np.float32]:
+        """The model, then the anchor."""
+        anchor = np.zeros(self.anchor_size, np.float32) if state.anchor is None else state.anchor.ravel()
+        return np.concatenate([state.model, anchor])
+
+    def combine(
+        self, state: State, releases: Mapping[str, NDArray[np.float64]], round_number: int
+    ) -> tuple[State, NDArray[np.float64]]:
+        """See :class:`Exchange`."""
+        mean = weighted_mean(releases, self.plan.weights())
+        model, server = server_step(self.plan.federation, state.model, mean, state.server)
+        if not np.all(np.isfinite(model)):
+            raise FederationError(
+                expected=f"a finite model after round {round_number} of {self.plan.last_round()}",
+                found="an overflow",
+                remedy="Lower server_learning_rate in a new plan.",
+            )
+        average = averaged_model(self.plan.federation, state.average, model, round_number)
+        return replace(state, model=model, average=average, server=server), mean
+
+
+def _summed(
+    plan: TrainPlan, round_number: int, releases: Mapping[str, NDArray[np.float64]]
+) -> tuple[NDArray[np.float64], float]:
+    """The sum of the sites' noisy sums, and the std of the noise in it: by the sites that are there, and no others."""
+    mechanism = plan.mechanism(round_number)
+    # In the order of names: the same releases give the same bits whatever order they arrived in.
+    total: NDArray[np.float64] = np.sum([releases[site] for site in sorted(releases)], axis=0)
+    return total, float(mechanism.noise_multiplier * mechanism.clip_norm) * math.sqrt(len(releases))
