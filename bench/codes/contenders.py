@@ -21,6 +21,7 @@ from synclave_client.training.marginals import clipped_marginals
 from synclave_server.planning import COPULA_CLIP_NORM
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
+from synclave_shared.data.sparse_rows import SparseRows
 from synclave_shared.models.anchor import Anchor, anchor_from_marginals, prevalences
 from synclave_shared.models.copula import fit_copula, second_moments
 from synclave_shared.models.copula_drawing import sample_copula
@@ -49,7 +50,9 @@ class Contender:
 def patients_of(features: NDArray[np.uint8], labels: NDArray[np.int64]) -> PatientDataset:
     """Synthetic patients, numbered."""
     return PatientDataset(
-        features=features, labels=labels.astype(np.int64), patient_ids=[str(number) for number in range(len(labels))]
+        features=SparseRows.of(features),
+        labels=labels.astype(np.int64),
+        patient_ids=[str(number) for number in range(len(labels))],
     )
 
 
@@ -95,7 +98,7 @@ def noisy_anchor(
     values = len(schema.label.values)
 
     def of_site(rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        return clipped_marginals(train.features[rows], train.labels[rows], values, clip_norm)
+        return clipped_marginals(train.features.take(rows), train.labels[rows], values, clip_norm)
 
     sums, std = noisy_sum(site_of_patient, of_site, noise_multiplier * clip_norm, rng, trust)
     return anchor_from_marginals(sums, schema, std)

@@ -24,6 +24,7 @@ from synclave_server.sampling.labels import LabelAssignment
 from synclave_server.sampling.request import resolve_request
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
+from synclave_shared.data.sparse_rows import SparseRows
 from synclave_shared.fixed_point import from_fixed
 from synclave_shared.models.anchor import Anchor, anchor_from_marginals
 from synclave_shared.models.codes import build_code_denoiser
@@ -160,11 +161,7 @@ def trained_tower(
 
 def part_of(patients: PatientDataset, rows: NDArray[np.intp]) -> PatientDataset:
     """Some patients."""
-    return PatientDataset(
-        features=patients.features[rows],
-        labels=patients.labels[rows],
-        patient_ids=[patients.patient_ids[row] for row in rows.tolist()],
-    )
+    return patients.select(rows)
 
 
 def drawer(
@@ -196,6 +193,8 @@ def drawer(
         numbers = np.arange(patients)
         labels = LabelAssignment(list(request.label_counts.values()), seed).of(numbers)
         features = generator.features(request, numbers, labels)
-        return PatientDataset(features=features, labels=labels, patient_ids=[str(number) for number in range(patients)])
+        return PatientDataset(
+            features=SparseRows.of(features), labels=labels, patient_ids=[str(number) for number in range(patients)]
+        )
 
     return draw

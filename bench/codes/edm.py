@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bench.codes.task import Sampler, Task
 from synclave_shared.data.patients import PatientDataset
+from synclave_shared.data.sparse_rows import SparseRows
 
 __all__ = ["fit_edm"]
 
@@ -68,7 +69,9 @@ def fit_edm(task: Task, *, steps: int = STEPS) -> Sampler:
     random = torch.Generator().manual_seed(task.seed)
     torch.manual_seed(task.seed)
     values = len(task.schema.label.values)
-    rows = torch.from_numpy(np.hstack([task.train.features, np.eye(values, dtype=np.uint8)[task.train.labels]])).float()
+    rows = torch.from_numpy(
+        np.hstack([task.train.features[:], np.eye(values, dtype=np.uint8)[task.train.labels]])
+    ).float()
     network = Network(rows.shape[1])
     average = copy.deepcopy(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
@@ -94,7 +97,7 @@ def fit_edm(task: Task, *, steps: int = STEPS) -> Sampler:
         ]
         drawn = torch.cat(parts).numpy()
         return PatientDataset(
-            features=np.rint(np.clip(drawn[:, :-values], 0.0, 1.0)).astype(np.uint8),
+            features=SparseRows.of(np.rint(np.clip(drawn[:, :-values], 0.0, 1.0)).astype(np.uint8)),
             labels=drawn[:, -values:].argmax(axis=1).astype(np.int64),
             patient_ids=[str(number) for number in range(patients)],
         )

@@ -39,7 +39,7 @@ MEASURES = {
 
 
 def table_of(patients: PatientDataset) -> Table:
-    return Table(features=patients.features, labels=patients.labels)
+    return Table(features=patients.features[:], labels=patients.labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

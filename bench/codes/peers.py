@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from bench.codes.environments import python_of
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
+from synclave_shared.data.sparse_rows import SparseRows
 
 __all__ = ["PEERS", "Peer", "PeerFailure", "from_plain", "run_peer", "to_plain"]
 
@@ -74,8 +75,9 @@ class PeerFailure(Exception):  # noqa: N818 - it is a result of the benchmark
 def to_plain(patients: PatientDataset, schema: Schema) -> pa.Table:
     """One small integer column per code, group and label: c0, c1, ... and ``label``."""
     columns: dict[str, Any] = {}
+    rows = patients.features[:]
     for group in schema.groups:
-        block = patients.features[:, group.start : group.stop]
+        block = rows[:, group.start : group.stop]
         if group.kind == "categorical":
             columns[f"c{group.start}"] = block.argmax(axis=1).astype(np.int64)
         else:
@@ -102,7 +104,7 @@ def from_plain(table: pa.Table, schema: Schema) -> PatientDataset:
                 features[:, position] = column(f"c{position}", 2)
     labels = column(LABEL, len(schema.label.values))
     return PatientDataset(
-        features=features, labels=labels, patient_ids=[str(number) for number in range(table.num_rows)]
+        features=SparseRows.of(features), labels=labels, patient_ids=[str(number) for number in range(table.num_rows)]
     )
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from bench.codes.task import Task
 from synclave_shared.data.patients import PatientDataset, together
 from synclave_shared.data.schema import Schema
+from synclave_shared.data.sparse_rows import SparseRows
 from synclave_shared.data.tables import load_patients
 
 __all__ = ["TABLES", "BenchTable", "load_table"]
@@ -129,8 +130,9 @@ def _chapters(schema: Schema) -> dict[str, list[int]]:
 
 
 def _merge(dataset: PatientDataset, merged: dict[str, list[int]]) -> PatientDataset:
-    features = np.column_stack([dataset.features[:, columns].max(axis=1) for columns in merged.values()])
-    return PatientDataset(features=features, labels=dataset.labels, patient_ids=dataset.patient_ids)
+    rows = dataset.features[:]
+    features = np.column_stack([rows[:, columns].max(axis=1) for columns in merged.values()])
+    return PatientDataset(features=SparseRows.of(features), labels=dataset.labels, patient_ids=dataset.patient_ids)
 
 
 def _flat_schema(schema: Schema, columns: list[str]) -> Schema:

@@ -45,9 +45,6 @@ LARGEST_GRADIENT: Final = 5.0
 REPORT_STEPS: Final = 20
 """The loss is told as the mean over so many steps; to look at every step's would hold up a GPU."""
 
-CHUNK_PATIENTS: Final = 16_384
-"""Rows that are counted at once."""
-
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -203,11 +200,7 @@ def _batches(patients: int, batch_size: int, rng: np.random.Generator) -> Iterat
 def _anchor(schema: Schema, dataset: PatientDataset) -> Anchor:
     """Prevalences as the marginals round would give them without noise and without clipping."""
     values = len(schema.label.values)
-    sums = np.zeros((values, schema.width))
-    for start in range(0, len(dataset), CHUNK_PATIENTS):
-        features, labels = (part[start : start + CHUNK_PATIENTS] for part in (dataset.features, dataset.labels))
-        for value in range(values):
-            sums[value] += features[labels == value].sum(axis=0, dtype=np.int64)
+    sums = dataset.features.sums(dataset.labels, values)
     counts = np.bincount(dataset.labels, minlength=values)
     return anchor_from_marginals(np.concatenate([sums.reshape(-1), counts]), schema, noise_std=0.0)
 

@@ -125,7 +125,7 @@ def test_the_encoder_agrees_with_patient_by_patient(
     rows: list[tuple[str | None, str | None, int | None]] = [*events, *((who, "DIED//no", None) for who in "pqr")]
     dataset, report = read_patients(schema, write(tmp_path_factory.mktemp("events"), rows))
     assert dataset is not None, report.faults
-    for patient, features in zip("pqr", dataset.features, strict=True):
+    for patient, features in zip("pqr", dataset.features[:], strict=True):
         mine = [(code, value) for who, code, value in events if who == patient]
         codes = [code for code, _ in mine]
         drugs = [code for code in codes if code.startswith("DRUG//")]

@@ -154,7 +154,7 @@ def test_eicu_sites_are_patient_disjoint_and_fit_the_schema(script: ModuleType, 
     south = load_patients(schema, tmp_path / "sites" / "south-large")
     assert south.patient_ids == ["001-1"]  # both stays, though the second was elsewhere
     assert south.labels.tolist() == [1]
-    ones = {name for name, value in zip(schema.columns, south.features[0], strict=True) if value}
+    ones = {name for name, value in zip(schema.columns, south.features[:1][0], strict=True) if value}
     assert ones == {
         "age:70..74",
         "gender:Female",
@@ -171,7 +171,7 @@ def test_eicu_sites_are_patient_disjoint_and_fit_the_schema(script: ModuleType, 
     assert north is not None
     assert north.patient_ids == ["002-1"]
     assert [notice.count for notice in report.notices if notice.code == "left-out"] == [1]
-    ones = {name for name, value in zip(schema.columns, north.features[0], strict=True) if value}
+    ones = {name for name, value in zip(schema.columns, north.features[:1][0], strict=True) if value}
     assert {"age:90", "gender:missing", "ethnicity:other", "diagnosis:2613", "treatment:other"} <= ones
     assert not {name for name in ones if name.startswith("history")}
     assert (tmp_path / "sites" / "northeast" / "LICENSE-ODbL.txt").is_file()
@@ -194,7 +194,7 @@ def test_mimic_as_meds_fits_its_schema(examples: Path, tmp_path: Path) -> None:
     report = import_meds(tmp_path / "meds", schema, tmp_path / "tables")
     assert report.unread == {"DIAGNOSIS": 1}
     patients = load_patients(schema, tmp_path / "tables")
-    assert {name for name, value in zip(schema.columns, patients.features[0], strict=True) if value} == {
+    assert {name for name, value in zip(schema.columns, patients.features[:1][0], strict=True) if value} == {
         "age:60..69",
         "gender:F",
         "admission:EW EMER.",

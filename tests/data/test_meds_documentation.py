@@ -35,7 +35,7 @@ def test_the_commands_on_the_page_print_what_stands_there(
         if " synthetic " in line:
             patients = load_patients(schema, tmp_path / "tables")
             with MedsWriter(tmp_path / "synthetic", schema, {}) as writer:
-                writer.write(patients.features, patients.labels, np.arange(len(patients)))
+                writer.write(patients.features[:], patients.labels, np.arange(len(patients)))
         with pytest.raises(SystemExit) as left:
             console.run(app, shlex.split(line)[1:])
         printed = "\n".join(text.rstrip() for text in capsys.readouterr().out.splitlines()) + "\n"

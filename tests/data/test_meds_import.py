@@ -63,7 +63,9 @@ def ones(schema: Schema, folder: Path) -> dict[str, tuple[set[str], int]]:
     patients = load_patients(schema, folder)
     return {
         patient: ({name for name, value in zip(schema.columns, row, strict=True) if value}, label)
-        for patient, row, label in zip(patients.patient_ids, patients.features, patients.labels.tolist(), strict=True)
+        for patient, row, label in zip(
+            patients.patient_ids, patients.features[:], patients.labels.tolist(), strict=True
+        )
     }
 
 

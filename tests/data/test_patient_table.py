@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from synclave_shared.data.patient_table import read_patient_table, to_table, wide_columns, write_patient_table
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
+from synclave_shared.data.sparse_rows import SparseRows
 from synclave_shared.data.tables import check_folder, load_patients
 from synclave_shared.errors import DataError
 
@@ -31,11 +32,13 @@ def random_patients(schema: Schema, count: int, seed: int) -> PatientDataset:
         else:
             features[np.arange(count), group.start + random.integers(0, width, count)] = 1
     labels = random.integers(0, len(schema.label.values), count).astype(np.int64)
-    return PatientDataset(features=features, labels=labels, patient_ids=[f"synthetic-{i}" for i in range(count)])
+    return PatientDataset(
+        features=SparseRows.of(features), labels=labels, patient_ids=[f"synthetic-{i}" for i in range(count)]
+    )
 
 
 def write(path: Path, schema: Schema, patients: PatientDataset) -> Path:
-    write_patient_table(path, schema, patients.features, patients.labels, patients.patient_ids)
+    write_patient_table(path, schema, patients.features[:], patients.labels, patients.patient_ids)
     return path
 
 
@@ -47,7 +50,7 @@ def test_round_trip_is_exact(tmp_path_factory: pytest.TempPathFactory, count: in
     patients = random_patients(schema, count, seed)
     for read in (read_patient_table, load_patients):
         again = read(schema, write(folder / f"patients{suffix}", schema, patients))
-        assert np.array_equal(again.features, patients.features)
+        assert np.array_equal(again.features[:], patients.features[:])
         assert np.array_equal(again.labels, patients.labels)
         assert again.patient_ids == patients.patient_ids
 
@@ -55,12 +58,12 @@ def test_round_trip_is_exact(tmp_path_factory: pytest.TempPathFactory, count: in
 def test_round_trip_of_the_diabetes_example(diabetes: Schema, tmp_path: Path) -> None:
     patients = random_patients(diabetes, 200, seed=1)
     again = load_patients(diabetes, write(tmp_path / "synthetic.parquet", diabetes, patients))
-    assert np.array_equal(again.features, patients.features)
+    assert np.array_equal(again.features[:], patients.features[:])
 
 
 def test_the_table_can_be_read_by_people(clinic: Schema) -> None:
     patients = random_patients(clinic, 40, seed=3)
-    table = to_table(clinic, patients.features, patients.labels, patients.patient_ids)
+    table = to_table(clinic, patients.features[:], patients.labels, patients.patient_ids)
     assert table.column_names == wide_columns(clinic)
     assert set(table["died"].to_pylist()) == {"no", "yes"}
     assert set(table["sex"].to_pylist()) == {"f", "m", "missing"}
@@ -78,18 +81,18 @@ def test_what_does_not_fit_is_not_written(clinic: Schema, tmp_path: Path) -> Non
     good = random_patients(clinic, 4, seed=2)
     path = write(tmp_path / "patients.parquet", clinic, good)
     before = path.read_bytes()
-    two_values = good.features.copy()
+    two_values = good.features[:]
     two_values[0, clinic.groups[0].start : clinic.groups[0].stop] = 1
-    no_value = good.features.copy()
+    no_value = good.features[:]
     no_value[0, clinic.groups[0].start : clinic.groups[0].stop] = 0
     for features, labels, ids in (
         (two_values, good.labels, good.patient_ids),
         (no_value, good.labels, good.patient_ids),
-        (good.features * 2, good.labels, good.patient_ids),
-        (good.features[:, 1:], good.labels, good.patient_ids),
-        (good.features, good.labels + 2, good.patient_ids),
-        (good.features, good.labels[:3], good.patient_ids),
-        (good.features, good.labels, ["a", "a", "b", "c"]),
+        (good.features[:] * 2, good.labels, good.patient_ids),
+        (good.features[:][:, 1:], good.labels, good.patient_ids),
+        (good.features[:], good.labels + 2, good.patient_ids),
+        (good.features[:], good.labels[:3], good.patient_ids),
+        (good.features[:], good.labels, ["a", "a", "b", "c"]),
     ):
         with pytest.raises(DataError):
             write_patient_table(path, clinic, features, labels, ids)
@@ -135,17 +138,19 @@ def test_a_table_without_one_column_is_still_known_as_a_patient_table(clinic: Sc
 
 def test_order_of_columns_and_way_of_writing_yes_do_not_matter(clinic: Schema, tmp_path: Path) -> None:
     patients = random_patients(clinic, 9, seed=5)
-    table = to_table(clinic, patients.features, patients.labels, patients.patient_ids)
+    table = to_table(clinic, patients.features[:], patients.labels, patients.patient_ids)
     at = table.column_names.index("surgery:yes")
     table = table.set_column(at, "surgery:yes", table["surgery:yes"].cast(pa.bool_()))
     pa.csv.write_csv(table.select(table.column_names[::-1]), tmp_path / "other.csv")
-    assert np.array_equal(load_patients(clinic, tmp_path / "other.csv").features, patients.features)
+    assert np.array_equal(load_patients(clinic, tmp_path / "other.csv").features[:], patients.features[:])
 
 
 def test_notes_travel_with_a_parquet_file(clinic: Schema, tmp_path: Path) -> None:
     patients = random_patients(clinic, 2, seed=6)
     path = tmp_path / "p.parquet"
-    write_patient_table(path, clinic, patients.features, patients.labels, patients.patient_ids, {"note": "synthetic"})
+    write_patient_table(
+        path, clinic, patients.features[:], patients.labels, patients.patient_ids, {"note": "synthetic"}
+    )
     metadata = pq.read_schema(path).metadata
     assert metadata[b"note"] == b"synthetic"
     assert metadata[b"synclave.schema_digest"] == clinic.digest.encode()

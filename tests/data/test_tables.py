@@ -15,20 +15,21 @@ from hypothesis import strategies as st
 
 from synclave_shared.data.patients import PatientDataset, together
 from synclave_shared.data.schema import Schema
+from synclave_shared.data.sparse_rows import SparseRows
 from synclave_shared.data.tables import check_folder, load_patients, read_patients
 
 from .clinic import EVENTS, SCHEMA_TOML, STAYS, slow_truth, text_rows, write_schema, write_tables
 
 
 def of(schema: Schema, dataset: PatientDataset, patient: str) -> set[str]:
-    row = dataset.features[dataset.patient_ids.index(patient)]
+    (row,) = dataset.features[np.array([dataset.patient_ids.index(patient)])]
     return {column for column, value in zip(schema.columns, row, strict=True) if value}
 
 
 def agrees_with_slow_truth(schema: Schema, dataset: PatientDataset, tables: dict[str, pa.Table]) -> None:
     truth = slow_truth(schema, {name: text_rows(table) for name, table in tables.items()})
     assert dataset.patient_ids == list(truth)
-    assert dataset.features.tolist() == [features for features, _ in truth.values()]
+    assert dataset.features[:].tolist() == [features for features, _ in truth.values()]
     assert [schema.label.values[label] for label in dataset.labels] == [label for _, label in truth.values()]
 
 
@@ -94,7 +95,7 @@ def test_what_the_rules_did_is_counted(clinic: Schema, folder: Path) -> None:
 def test_csv_and_parquet_mean_the_same(clinic: Schema, folder: Path, tmp_path: Path) -> None:
     parquet = load_patients(clinic, folder)
     csv = load_patients(clinic, write_tables(tmp_path / "csv", suffix=".csv"))
-    assert np.array_equal(parquet.features, csv.features)
+    assert np.array_equal(parquet.features[:], csv.features[:])
     assert parquet.patient_ids == csv.patient_ids
 
 
@@ -126,7 +127,7 @@ def test_stored_types_do_not_change_the_meaning(clinic: Schema, folder: Path, tm
     write_tables(tmp_path / "typed")
     pq.write_table(typed, tmp_path / "typed" / "stays.parquet")
     again = load_patients(clinic, tmp_path / "typed")
-    assert np.array_equal(plain.features, again.features)
+    assert np.array_equal(plain.features[:], again.features[:])
     assert np.array_equal(plain.labels, again.labels)
 
 
@@ -211,24 +212,26 @@ def test_the_diabetes_schema_agrees_with_the_slow_truth(diabetes: Schema, exampl
 
 
 def test_a_dataset_refuses_what_is_not_one_item_per_patient() -> None:
-    features = np.zeros((2, 3), dtype=np.uint8)
+    features = SparseRows.of(np.zeros((2, 3), dtype=np.uint8))
     labels = np.zeros(2, dtype=np.int64)
     with pytest.raises(ValueError, match="twice"):
         PatientDataset(features=features, labels=labels, patient_ids=["a", "a"])
     with pytest.raises(ValueError, match="one entry per patient"):
         PatientDataset(features=features, labels=labels, patient_ids=["a"])
-    with pytest.raises(ValueError, match="uint8"):
-        PatientDataset(features=features.astype(np.int64), labels=labels, patient_ids=["a", "b"])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="int64"):
+        PatientDataset(features=features, labels=labels.astype(np.int32), patient_ids=["a", "b"])  # type: ignore[arg-type]
 
 
 def test_sites_put_together_keep_their_order_and_share_nobody() -> None:
     def site(*ids: str) -> PatientDataset:
-        features = np.full((len(ids), 2), len(ids), dtype=np.uint8)
-        return PatientDataset(features=features, labels=np.arange(len(ids), dtype=np.int64), patient_ids=list(ids))
+        features = np.full((len(ids), 2), len(ids) == 1, dtype=np.uint8)
+        return PatientDataset(
+            features=SparseRows.of(features), labels=np.arange(len(ids), dtype=np.int64), patient_ids=list(ids)
+        )
 
     both = together([site("b", "a"), site("c")])
     assert both.patient_ids == ["b", "a", "c"]
     assert both.labels.tolist() == [0, 1, 0]
-    assert both.features[:, 0].tolist() == [2, 2, 1]
+    assert both.features[:].tolist() == [[0, 0], [0, 0], [1, 1]]
     with pytest.raises(ValueError, match="twice"):
         together([site("a"), site("a")])

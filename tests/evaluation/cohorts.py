@@ -7,6 +7,7 @@ import numpy as np
 from synclave_server.evaluation.comparison import Table
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
+from synclave_shared.data.sparse_rows import SparseRows
 
 HOSTILE = "<script>alert('$x_1$')</script>\"&--> \u202e\U0001f480"
 LATENT = 6
@@ -77,5 +78,7 @@ def make_table(patients: int, seed: int, values: int = 2) -> Table:
 def dataset(table: Table, prefix: str = "") -> PatientDataset:
     """The table as a data set; identifiers are ``prefix`` and the row."""
     return PatientDataset(
-        features=table.features, labels=table.labels, patient_ids=[f"{prefix}{row}" for row in range(len(table))]
+        features=SparseRows.of(table.features),
+        labels=table.labels,
+        patient_ids=[f"{prefix}{row}" for row in range(len(table))],
     )

@@ -240,7 +240,7 @@ def test_three_label_values_have_a_task_each(tmp_path):
     assert sum(share["real"] for share in metrics["label_balance"]) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("fault", ["width", "label", "value", "few"])
+@pytest.mark.parametrize("fault", ["width", "label", "few"])
 def test_data_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, fault):
     table = make_table(50, seed=1)
     features, labels = table.features.copy(), table.labels.copy()
@@ -248,8 +248,6 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, f
         features = features[:, :-1]
     elif fault == "label":
         labels[0] = 7
-    elif fault == "value":
-        features[0, 0] = 2
     else:
         features, labels = features[:1], labels[:1]
     wrong = dataset(Table(features=features, labels=labels))

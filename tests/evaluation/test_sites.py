@@ -71,5 +71,5 @@ def test_a_handful_of_patients_is_reported_with_its_reason():
 def test_nobody_is_measured_against_himself_and_a_shared_number_alone_is_no_shared_patient():
     site, other = dataset(make_table(60, seed=1)), dataset(make_table(60, seed=2))
     assert len(unseen(site, site.select(np.arange(20, dtype=np.intp)))) == 40
-    same = (site.features == other.features).all(axis=1) & (site.labels == other.labels)
+    same = (site.features[:] == other.features[:]).all(axis=1) & (site.labels == other.labels)
     assert len(unseen(site, other)) == 60 - same.sum()

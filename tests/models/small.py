@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
+from synclave_shared.data.sparse_rows import SparseRows
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.plan import Federation, Marginals, ModelSpec, Optimiser, Privacy, SiteEntry, TrainPlan
 
@@ -71,7 +72,9 @@ def small_rows(patients: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray
 
 def small_dataset(patients: int, seed: int = 0) -> PatientDataset:
     features, labels = small_rows(patients, seed)
-    return PatientDataset(features=features, labels=labels, patient_ids=[f"p{i}" for i in range(patients)])
+    return PatientDataset(
+        features=SparseRows.of(features), labels=labels, patient_ids=[f"p{i}" for i in range(patients)]
+    )
 
 
 def small_plan(nominal_patients: int = 200, **changes: dict[str, Any]) -> TrainPlan:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from synclave_server.pretraining import PretrainedModel, pretrain
 from synclave_shared.data.patients import PatientDataset
+from synclave_shared.data.sparse_rows import SparseRows
 from synclave_shared.diffusion.corruption import corrupt, hidden_cross_entropy
 from synclave_shared.diffusion.preconditioning import posterior_logits, prior_logits
 from synclave_shared.errors import ConfigurationError, DataError
@@ -110,7 +111,9 @@ def test_few_patients_fill_a_batch_more_than_once() -> None:
 def test_data_that_do_not_fit_are_refused(features: NDArray[np.uint8], label: int) -> None:
     count = len(features)
     dataset = PatientDataset(
-        features=features, labels=np.full(count, label), patient_ids=[str(number) for number in range(count)]
+        features=SparseRows.of(features),
+        labels=np.full(count, label),
+        patient_ids=[str(number) for number in range(count)],
     )
     with pytest.raises(DataError):
         pretrain(SCHEMA, dataset, COUPLED, steps=1)

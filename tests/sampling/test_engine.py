@@ -82,7 +82,7 @@ def test_prevalence_follows_the_anchor_and_the_coupling_shows(snapshot: Path, tm
     """4,000 patients of one label; 4.5 standard errors and the solver's small bias."""
     steps = 40 if sampler == "ancestral" else 12
     sample(snapshot, 4000, out=tmp_path / "out.parquet", sampler=sampler, steps=steps, label_counts={"no": 4000})
-    found = read_patient_table(SCHEMA, tmp_path / "out.parquet").features.astype(float)
+    found = read_patient_table(SCHEMA, tmp_path / "out.parquet").features[:].astype(float)
     assert np.allclose(found.mean(axis=0)[2:9], 0.2, atol=0.04)
     assert np.allclose(found.mean(axis=0)[9:], [0.5, 0.3, 0.2], atol=0.04)
     correlation = np.corrcoef(found[:, :9].T)
@@ -96,7 +96,7 @@ def test_guidance_moves_patients_towards_their_label(snapshot: Path, tmp_path: P
     for weight in (0, 3):
         out = tmp_path / f"{weight}.parquet"
         sample(snapshot, 1000, out=out, label_counts={"yes": 1000}, guidance=Decimal(weight))
-        means.append(read_patient_table(SCHEMA, out).features[:, 2:9].mean())
+        means.append(read_patient_table(SCHEMA, out).features[:][:, 2:9].mean())
     assert means[1] > means[0] + 0.1
 
 
@@ -111,7 +111,7 @@ def test_classifier_guidance_makes_rows_look_like_their_label_at_no_call(snapsho
         )
         assert provenance.request.network_calls == 10
         found = read_patient_table(SCHEMA, out)
-        rows = torch.from_numpy(found.features).float()[:, None]
+        rows = torch.from_numpy(found.features[:]).float()[:, None]
         nothing, known = torch.full((1000, 1), torch.inf), torch.ones(1000, 1, 12, dtype=torch.bool)
         likely = classifier_log_odds(rows, nothing, anchor, LAYOUT, known)[:, 0]
         of_yes = (likely[:, 1] - likely[:, 0]).numpy()
@@ -354,7 +354,7 @@ def test_a_cohort_can_be_a_meds_dataset(snapshot: Path, tmp_path: Path) -> None:
     events = pq.read_table(tmp_path / "cohort" / "data")
     assert events["subject_id"].unique().to_pylist() == list(range(300))
     codes = events.filter(pc.match_substring(events["code"], "code//c1"))
-    assert sorted(codes["subject_id"].to_pylist()) == np.flatnonzero(table.features[:, 1]).tolist()
+    assert sorted(codes["subject_id"].to_pylist()) == np.flatnonzero(table.features[:][:, 1]).tolist()
 
 
 @pytest.mark.parametrize("sampler", ["unipc", "parallel", "ancestral"])
@@ -374,7 +374,7 @@ def test_given_columns_hold_in_every_patient_and_tell_about_the_others(
         )
         assert provenance.request.given == {"code:c0": value, "kind:a": 0, "kind:b": 1, "kind:c": 0}
         assert not provenance.request.calibrated
-        rows = read_patient_table(SCHEMA, tmp_path / f"{value}.parquet").features
+        rows = read_patient_table(SCHEMA, tmp_path / f"{value}.parquet").features[:]
         assert np.all(rows[:, 0] == value)
         assert np.all(rows[:, 9:] == [0, 1, 0])
         found[value] = rows[:, 1].mean()

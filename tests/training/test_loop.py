@@ -17,6 +17,7 @@ from synclave_client.training.private import PatientGradients
 from synclave_client.training.release import fixed_point_update
 from synclave_client.vault.workload import PatientWorkload
 from synclave_shared.data.patients import PatientDataset
+from synclave_shared.data.sparse_rows import SparseRows
 from synclave_shared.diffusion.corruption import corrupt
 from synclave_shared.errors import ClippingError, DataError, PlanError, ProtocolError, SnapshotError
 from synclave_shared.fixed_point import SCALE_BITS, from_fixed
@@ -95,7 +96,9 @@ def test_one_patient_moves_an_unnoised_update_by_at_most_rate_times_clip_over_ba
     with_patient, without = (
         update(
             plan,
-            PatientDataset(features=features[:n], labels=labels[:n], patient_ids=[str(i) for i in range(n)]),
+            PatientDataset(
+                features=SparseRows.of(features[:n]), labels=labels[:n], patient_ids=[str(i) for i in range(n)]
+            ),
             model_vector=vector,
         )
         for n in (21, 20)
@@ -107,9 +110,7 @@ def test_one_patient_moves_an_unnoised_update_by_at_most_rate_times_clip_over_ba
 
 
 def first_patients(dataset: PatientDataset, count: int) -> PatientDataset:
-    return PatientDataset(
-        features=dataset.features[:count], labels=dataset.labels[:count], patient_ids=dataset.patient_ids[:count]
-    )
+    return dataset.select(np.arange(count))
 
 
 def watch(monkeypatch: pytest.MonkeyPatch) -> list[list[DiffusionBatch]]:
@@ -152,7 +153,9 @@ def test_selection_in_a_round_is_a_coin_per_patient_and_step(monkeypatch: pytest
     codes = (np.arange(patients)[:, None] >> np.arange(9)) & 1
     features = np.concatenate([codes, np.tile([1, 0, 0], (patients, 1))], axis=1).astype(np.uint8)
     dataset = PatientDataset(
-        features=features, labels=np.zeros(patients, np.int64), patient_ids=[str(i) for i in range(patients)]
+        features=SparseRows.of(features),
+        labels=np.zeros(patients, np.int64),
+        patient_ids=[str(i) for i in range(patients)],
     )
     plan = small_plan(privacy={"selection_rate": Decimal("0.1")}, federation={"steps_per_round": 50})
     for key in range(rounds):
@@ -330,7 +333,7 @@ def test_data_of_another_schema_is_refused(fault: str) -> None:
         features = features[:, :-1]
     else:
         labels = labels + 5
-    dataset = PatientDataset(features=features, labels=labels, patient_ids=[str(i) for i in range(5)])
+    dataset = PatientDataset(features=SparseRows.of(features), labels=labels, patient_ids=[str(i) for i in range(5)])
     with pytest.raises(DataError):
         update(small_plan(), dataset)
 
@@ -354,14 +357,15 @@ def test_marginal_rows_are_clipped_per_patient() -> None:
         own[label * 12 : label * 12 + 12] = row
         own[24 + label] = 1
         expected += own * min(1.0, 1.5 / np.linalg.norm(own))
-    assert np.allclose(clipped_marginals(features, labels, 2, 1.5), expected)
+    assert np.allclose(clipped_marginals(SparseRows.of(features), labels, 2, 1.5), expected)
 
 
 @pytest.mark.parametrize("row", [0, 1])
 def test_one_patient_moves_the_marginals_by_at_most_the_clip_norm(row: int) -> None:
     features, labels = small_rows(40)
     features[-1] = row
-    moved = clipped_marginals(features, labels, 2, 1.5) - clipped_marginals(features[:-1], labels[:-1], 2, 1.5)
+    with_it, without_it = SparseRows.of(features), SparseRows.of(features[:-1])
+    moved = clipped_marginals(with_it, labels, 2, 1.5) - clipped_marginals(without_it, labels[:-1], 2, 1.5)
     assert 0 < np.linalg.norm(moved) <= 1.5 + 1e-9
 
 

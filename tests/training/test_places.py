@@ -16,6 +16,7 @@ from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import PatientGradients, check_places
 from synclave_client.training.rehearsal import rehearse
 from synclave_shared.data.patients import PatientDataset
+from synclave_shared.data.sparse_rows import SparseRows
 from synclave_shared.diffusion import preconditioning
 from synclave_shared.diffusion.losses import cross_entropy
 from synclave_shared.diffusion.preconditioning import posterior_mean, prior_logits, sigmoid
@@ -124,7 +125,9 @@ def moved_by_the_first_patient(width: int, patients: int, tile: int) -> float:
 
     def total(kept: NDArray[np.int64]) -> torch.Tensor:
         dataset = PatientDataset(
-            features=features[kept], labels=np.zeros(len(kept), np.int64), patient_ids=[str(i) for i in kept]
+            features=SparseRows.of(features[kept]),
+            labels=np.zeros(len(kept), np.int64),
+            patient_ids=[str(i) for i in kept],
         )
         own: Any = OwnStreams(kept)
         return gradients.clipped_sum(_batches(dataset, np.arange(len(kept)), loss, own, 0, "cpu", tile)).clone()

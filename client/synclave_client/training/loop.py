@@ -210,7 +210,7 @@ def _optimiser(parameters: Tensor, plan: TrainPlan) -> torch.optim.Optimizer:
 
 
 def _check_dataset(dataset: PatientDataset, layout: CodeLayout) -> None:
-    if dataset.features.ndim != 2 or dataset.features.shape[1] != layout.width:
+    if dataset.features.shape[1] != layout.width:
         raise DataError(
             expected=f"patients with {layout.width} columns",
             found=f"shape {dataset.features.shape}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,13 @@ from synclave_shared.plan import TrainPlan
 if TYPE_CHECKING:
     from synclave_shared.data.patients import PatientDataset
     from synclave_shared.data.schema import Schema
+    from synclave_shared.data.sparse_rows import SparseRows
 
 __all__ = ["clipped_marginals", "release_marginals"]
 
-CHUNK_PATIENTS: Final = 4096
-"""Rows taken to float64 at once."""
-
 
 def clipped_marginals(
-    features: NDArray[np.uint8], labels: NDArray[np.int64], label_values: int, clip_norm: float
+    features: SparseRows, labels: NDArray[np.int64], label_values: int, clip_norm: float
 ) -> NDArray[np.float64]:
     """Sum of the patients' marginal rows, each scaled down to ``clip_norm`` in L2.
 
@@ -39,19 +37,10 @@ def clipped_marginals(
     Returns:
         [L*D + L]: column sums per label value, then label counts.
     """
-    width = features.shape[1]
-    sums = np.zeros((label_values, width))
-    counts = np.zeros(label_values)
-    for start in range(0, len(features), CHUNK_PATIENTS):
-        rows = features[start : start + CHUNK_PATIENTS].astype(np.float64)
-        chunk_labels = labels[start : start + CHUNK_PATIENTS]
-        norms = np.sqrt(np.square(rows).sum(axis=1) + 1.0)
-        scale = np.minimum(1.0, clip_norm / norms)
-        for label in range(label_values):
-            chosen = chunk_labels == label
-            sums[label] += scale[chosen] @ rows[chosen]
-            counts[label] += scale[chosen].sum()
-    return np.concatenate([sums.reshape(-1), counts])
+    # A 0/1 row's squared length is its number of ones; one more for the label count.
+    scale = np.minimum(1.0, clip_norm / np.sqrt(features.counts + 1.0))
+    sums = features.sums(labels, label_values, scale)
+    return np.concatenate([sums.reshape(-1), np.bincount(labels, scale, minlength=label_values)])
 
 
 def release_marginals(

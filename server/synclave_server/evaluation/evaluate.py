@@ -23,6 +23,7 @@ from synclave_server.evaluation.sites import site_results, spread, unseen
 from synclave_server.evaluation.targets import TARGET_PATIENTS, choose_targets, target_measures
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
+from synclave_shared.data.sparse_rows import CHUNK_ROWS
 from synclave_shared.errors import DataError
 
 __all__ = ["FORMAT", "evaluate"]
@@ -94,8 +95,8 @@ def evaluate(
         told("ledger")
         record = read_run(run)
         _check_origin(sampling, record)
-    tables = [Table(features=d.features, labels=d.labels) for d in (real, synthetic)]
-    train_table = Table(features=train.features, labels=train.labels) if train is not None else None
+    tables = [Table(features=d.features[:], labels=d.labels) for d in (real, synthetic)]
+    train_table = Table(features=train.features[:], labels=train.labels) if train is not None else None
     comparison = compare(tables[0], tables[1], train_table, schema.groups, np.random.default_rng([seed, 0]))
     chosen = choose_targets(schema, comparison.reference, targets)
     label, values = schema.label.name, schema.label.values
@@ -108,7 +109,7 @@ def evaluate(
     ]
     seen = real.select(comparison.other_half) if train is None else train
     at_sites = {name: unseen(patients, seen) for name, patients in sites.items()}
-    site_tables = {name: Table(features=d.features, labels=d.labels) for name, d in at_sites.items()}
+    site_tables = {name: Table(features=d.features[:], labels=d.labels) for name, d in at_sites.items()}
     by_site = site_results(comparison, site_tables, schema.groups, label, values, seed, told)
     told("figures and report")
     prevalences = [t.features.mean(axis=0, dtype=np.float64) for t in (comparison.reference, comparison.synthetic)]
@@ -213,12 +214,6 @@ def _check(schema: Schema, name: str, dataset: PatientDataset, least: int) -> No
             found=str(dataset.features.shape[1]),
             remedy="Read all data sets with the same schema.",
         )
-    if dataset.features.max(initial=0) > 1:
-        raise DataError(
-            expected=f"0 and 1 in the {name} patients",
-            found=str(int(dataset.features.max())),
-            remedy="Read the data with load_patients.",
-        )
     if dataset.labels.min() < 0 or dataset.labels.max() >= values:
         raise DataError(
             expected=f"labels from 0 to {values - 1} in the {name} patients",
@@ -238,7 +233,8 @@ def _label_balance(schema: Schema, real: PatientDataset, synthetic: PatientDatas
 def _digest(dataset: PatientDataset) -> str:
     """SHA-256 over shape, packed features and labels: names the cohort independently of the file's format."""
     digest = hashlib.sha256(f"{dataset.features.shape}".encode())
-    digest.update(np.packbits(dataset.features, axis=1).tobytes())
+    for start in range(0, len(dataset), CHUNK_ROWS):
+        digest.update(np.packbits(dataset.features[start : start + CHUNK_ROWS], axis=1).tobytes())
     digest.update(dataset.labels.astype("<i8").tobytes())
     return digest.hexdigest()
 

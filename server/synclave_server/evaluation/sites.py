@@ -54,7 +54,7 @@ def unseen(site: PatientDataset, other_real: PatientDataset) -> PatientDataset:
     """
 
     def names(dataset: PatientDataset) -> list[tuple[str, bytes, int]]:
-        rows = [row.tobytes() for row in np.packbits(dataset.features, axis=1)]
+        rows = [ones.tobytes() for ones in np.split(dataset.features.ones, dataset.features.starts[1:-1])]
         return list(zip(dataset.patient_ids, rows, dataset.labels.tolist(), strict=True))
 
     known = set(names(other_real))

@@ -1,4 +1,4 @@
-"""From the rows of one table to the columns of one field, for all patients at once.
+"""From the rows of one table to the ones of one field, for all patients at once.
 
 Rules are applied to the distinct texts of a column and spread over the rows by index, so the work per row is a few
 numpy operations whatever the rule.
@@ -6,6 +6,7 @@ numpy operations whatever the rule.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -18,10 +19,44 @@ from synclave_shared.data.fields import CategoryField, CodesField, FlagField, Nu
 from synclave_shared.data.schema import Label
 from synclave_shared.data.source import EMPTY, Source, TextColumn
 
-__all__ = ["UNPLACED", "TableRows", "bin_positions", "encode_field", "encode_label"]
+__all__ = ["UNPLACED", "FieldOnes", "TableRows", "bin_positions", "encode_field", "encode_label"]
 
 UNPLACED: Final = -1
 """Patient position of a row that belongs to nobody in the data set."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldOnes:
+    """Which patients have which of a field's columns.
+
+    Attributes:
+        patient: positions of patients, int64 [ones]; a pair may occur more than once.
+        column: numbers of columns, from 0 for the field's first; int64 [ones].
+    """
+
+    patient: npt.NDArray[np.int64]
+    column: npt.NDArray[np.int64]
+
+    @classmethod
+    def of_column(cls, has: npt.NDArray[np.bool_], column: int) -> FieldOnes:
+        """The ones of one column: of the patients who have it, ``has`` [patients]."""
+        patient = np.flatnonzero(has)
+        return cls(patient, np.full(len(patient), column, dtype=np.int64))
+
+    @classmethod
+    def of_positions(cls, position: npt.NDArray[np.int64]) -> FieldOnes:
+        """At most a one per patient, in column ``position`` [patients]; -1 for none."""
+        patient = np.flatnonzero(position >= 0)
+        return cls(patient, position[patient])
+
+    @classmethod
+    def together(cls, parts: Sequence[FieldOnes]) -> FieldOnes:
+        """All ones of several parts; none of no part."""
+        nothing = np.zeros(0, dtype=np.int64)
+        return cls(
+            np.concatenate([nothing, *(part.patient for part in parts)]),
+            np.concatenate([nothing, *(part.column for part in parts)]),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,30 +202,28 @@ def encode_label(label: Label, rows: TableRows, faults: FaultLog) -> npt.NDArray
 def encode_field(
     field: CodesField | CategoryField | FlagField | NumberField,
     rows: TableRows,
-    features: npt.NDArray[np.uint8],
     faults: FaultLog,
-) -> None:
-    """Fill one field's columns.
+) -> FieldOnes:
+    """Find one field's ones.
 
     Args:
         field: the field.
         rows: the rows of its table.
-        features: the field's columns of the feature matrix, zeros; uint8 [patients, columns of the field].
         faults: takes what does not fit.
     """
     if isinstance(field, CodesField):
-        _encode_codes(field, rows, features, faults)
-    elif isinstance(field, CategoryField):
-        _encode_category(field, rows, features, faults)
-    elif isinstance(field, FlagField):
-        _encode_flag(field, rows, features, faults)
-    else:
-        _encode_number(field, rows, features, faults)
+        return _encode_codes(field, rows, faults)
+    if isinstance(field, CategoryField):
+        return _encode_category(field, rows, faults)
+    if isinstance(field, FlagField):
+        return _encode_flag(field, rows, faults)
+    return _encode_number(field, rows, faults)
 
 
-def _encode_codes(field: CodesField, rows: TableRows, features: npt.NDArray[np.uint8], faults: FaultLog) -> None:
+def _encode_codes(field: CodesField, rows: TableRows, faults: FaultLog) -> FieldOnes:
     expected = f"a code of the vocabulary of {field.name}"
     recorded = np.zeros(rows.patients, dtype=bool)
+    ones: list[FieldOnes] = []
     for name in field.columns:
         texts = rows.column(name, faults, field.missing_values)
         if texts is None:
@@ -228,15 +261,16 @@ def _encode_codes(field: CodesField, rows: TableRows, features: npt.NDArray[np.u
             table = np.array([columns[depth] if depth < len(columns) else -1 for columns in targets], dtype=np.int64)
             column_of = table[texts.index[filled]]
             hit = column_of >= 0
-            features[rows.patient[filled[hit]], column_of[hit]] = 1
+            ones.append(FieldOnes(rows.patient[filled[hit]], column_of[hit]))
     if field.missing == "own-category":
-        features[:, -1] = ~recorded
+        ones.append(FieldOnes.of_column(~recorded, len(field.values()) - 1))
+    return FieldOnes.together(ones)
 
 
-def _encode_category(field: CategoryField, rows: TableRows, features: npt.NDArray[np.uint8], faults: FaultLog) -> None:
+def _encode_category(field: CategoryField, rows: TableRows, faults: FaultLog) -> FieldOnes:
     texts = rows.column(field.column, faults, field.missing_values)
     if texts is None:
-        return
+        return FieldOnes.together(())
     expected = f"a value of {field.name}: {', '.join(entry.code for entry in field.vocabulary[:12])}"
     rows.missing_cells(field.column, texts, faults, field.missing == "fault", expected)
     positions = [field.position(text) for text in texts.texts]
@@ -248,26 +282,26 @@ def _encode_category(field: CategoryField, rows: TableRows, features: npt.NDArra
     value = _looked_up(field.column, texts, positions, rows, faults, expected, "outside-vocabulary")
     spoken = np.flatnonzero((value >= 0) & (rows.patient >= 0))
     chosen = rows.choose(spoken, field.combine, value[spoken].astype(np.float64))
-    _set_one(field, features, _taken(value, chosen), rows, faults)
+    return _one_each(field, _taken(value, chosen), rows, faults)
 
 
-def _encode_flag(field: FlagField, rows: TableRows, features: npt.NDArray[np.uint8], faults: FaultLog) -> None:
+def _encode_flag(field: FlagField, rows: TableRows, faults: FaultLog) -> FieldOnes:
     texts = rows.column(field.column, faults, field.missing_values)
     if texts is None:
-        return
+        return FieldOnes.together(())
     expected = f"one of {', '.join((*field.true, *field.false))}"
     rows.missing_cells(field.column, texts, faults, field.missing == "fault", expected)
     positions = [field.position(text) for text in texts.texts]
     value = _looked_up(field.column, texts, positions, rows, faults, expected, "outside-vocabulary")
     spoken = np.flatnonzero((value >= 0) & (rows.patient >= 0))
     chosen = rows.choose(spoken, field.combine, value[spoken].astype(np.float64))
-    features[:, 0] = _taken(value, chosen) == 1
+    return FieldOnes.of_column(_taken(value, chosen) == 1, 0)
 
 
-def _encode_number(field: NumberField, rows: TableRows, features: npt.NDArray[np.uint8], faults: FaultLog) -> None:
+def _encode_number(field: NumberField, rows: TableRows, faults: FaultLog) -> FieldOnes:
     texts = rows.column(field.column, faults, field.missing_values)
     if texts is None:
-        return
+        return FieldOnes.together(())
     inside = f"{field.minimum} to {field.maximum} {field.unit}".strip()
     if field.combine == "count":
         # Who has no row has counted none; that is a number too.
@@ -294,7 +328,7 @@ def _encode_number(field: NumberField, rows: TableRows, features: npt.NDArray[np
         _check_bounds(field, total[placed], shown_at[placed], rows, faults, inside)
     position = np.full(rows.patients, -1, dtype=np.int64)
     position[known] = bin_positions(field, total[known])
-    _set_one(field, features, position, rows, faults)
+    return _one_each(field, position, rows, faults)
 
 
 def _numbers(
@@ -366,18 +400,13 @@ def _taken(value: npt.NDArray[Any], chosen: npt.NDArray[np.int64]) -> npt.NDArra
     return taken
 
 
-def _set_one(
-    field: CategoryField | NumberField,
-    features: npt.NDArray[np.uint8],
-    position: npt.NDArray[np.int64],
-    rows: TableRows,
-    faults: FaultLog,
-) -> None:
-    """Write a one-hot group; patients without a value (-1) get the last column where that means "missing"."""
+def _one_each(
+    field: CategoryField | NumberField, position: npt.NDArray[np.int64], rows: TableRows, faults: FaultLog
+) -> FieldOnes:
+    """The ones of a one-hot group; patients without a value (-1) get the last column where that means "missing"."""
     nothing = position < 0
     if field.missing == "own-category":
-        position = np.where(nothing, features.shape[1] - 1, position)
+        position = np.where(nothing, len(field.values()) - 1, position)
     else:
         rows.fault_unmentioned(nothing, field.column, field.name, faults)
-    known = np.flatnonzero(position >= 0)
-    features[known, position[known]] = 1
+    return FieldOnes.of_positions(position)

@@ -19,10 +19,19 @@ import pyarrow.parquet as pq
 
 from synclave_shared.data.encode import bin_positions
 from synclave_shared.data.faults import FaultLog, shown
-from synclave_shared.data.fields import NumberField
+from synclave_shared.data.fields import CategoryField, NumberField, SchemaField
 from synclave_shared.data.patients import PatientDataset
-from synclave_shared.data.schema import PATIENT_ID, Group, Schema
-from synclave_shared.data.source import EMPTY, SUFFIXES, Source, TextColumn, open_source, source_columns
+from synclave_shared.data.schema import PATIENT_ID, Schema
+from synclave_shared.data.source import (
+    EMPTY,
+    SUFFIXES,
+    Source,
+    TextColumn,
+    columns_at_once,
+    open_source,
+    source_columns,
+)
+from synclave_shared.data.sparse_rows import SparseRows
 from synclave_shared.errors import DataError
 
 __all__ = [
@@ -151,31 +160,51 @@ def is_patient_table(schema: Schema, path: Path) -> bool:
 
 def read_wide(schema: Schema, path: Path, faults: FaultLog) -> PatientDataset | None:
     """Read a wide patient table and record every fault; None if there is one."""
-    source = open_source(path, wide_columns(schema), faults)
-    if source is None:
-        return None
-    patient_ids = _identifiers(source, faults)
+    patient_ids: list[str] = []
+    labels = np.zeros(0, dtype=np.int64)
     label_values = {value: position for position, value in enumerate(schema.label.values)}
-    labels = _texts(source, schema.label.name, label_values, faults)
-    features = np.zeros((source.table.num_rows, schema.width), dtype=np.uint8)
-    every = np.arange(source.table.num_rows)
-    for field, group in schema.items():
-        if group.kind == "binary":
-            for offset, name in enumerate(group.columns):
-                features[:, group.start + offset] = _texts(source, name, _BITS, faults) == 1
-            continue
-        position = (
-            _numbers(source, group, field, faults)
-            if isinstance(field, NumberField)
-            else _texts(source, group.name, {value.code: i for i, value in enumerate(field.values())}, faults)
-        )
-        known = position >= 0
-        features[every[known], group.start + position[known]] = 1
-    if not source.table.num_rows:
-        faults.add(file=source.file, code="no-patients", expected="at least one patient", found="none")
+    places: list[npt.NDArray[np.int64]] = []
+    names = wide_columns(schema)
+    fields = _field_columns(schema)
+    at_once = columns_at_once(path)
+    for start in range(0, len(names), at_once):
+        source = open_source(path, names[start : start + at_once], faults)
+        if source is None:
+            return None
+        for name in names[start : start + at_once]:
+            if name == PATIENT_ID:
+                patient_ids = _identifiers(source, faults)
+            elif name == schema.label.name:
+                labels = _texts(source, name, label_values, faults)
+            else:
+                field, column = fields[name]
+                position = _positions(source, name, field, faults)
+                known = np.flatnonzero(position >= 0)
+                places.append(known * schema.width + column + position[known])
+    if not labels.size:
+        faults.add(file=path.name, code="no-patients", expected="at least one patient", found="none")
     if faults.total:
         return None
+    features = SparseRows.of_places(np.concatenate(places), len(labels), schema.width)
     return PatientDataset(features=features, labels=labels, patient_ids=patient_ids)
+
+
+def _field_columns(schema: Schema) -> dict[str, tuple[SchemaField, int]]:
+    """Of each column of the table but the first two: its field, and its (first) column of the features."""
+    return {
+        name: (field, group.start + offset)
+        for field, group in schema.items()
+        for offset, name in enumerate(group.columns if group.kind == "binary" else [group.name])
+    }
+
+
+def _positions(source: Source, name: str, field: SchemaField, faults: FaultLog) -> npt.NDArray[np.int64]:
+    """Which of its columns of the features each cell of a table's column sets, -1 for none [rows]."""
+    if isinstance(field, NumberField):
+        return _numbers(source, name, field, faults)
+    if isinstance(field, CategoryField):
+        return _texts(source, name, {value.code: position for position, value in enumerate(field.values())}, faults)
+    return _texts(source, name, _BITS, faults) - 1
 
 
 def _identifiers(source: Source, faults: FaultLog) -> list[str]:
@@ -207,9 +236,9 @@ def _texts(source: Source, name: str, values: Mapping[str, int], faults: FaultLo
     return meaning
 
 
-def _numbers(source: Source, group: Group, field: NumberField, faults: FaultLog) -> npt.NDArray[np.int64]:
+def _numbers(source: Source, name: str, field: NumberField, faults: FaultLog) -> npt.NDArray[np.int64]:
     """Bin of each row of a number's column; -1 and a fault where there is none [rows]."""
-    column = source.column(group.name, (), faults)
+    column = source.column(name, (), faults)
     if column is None:
         return np.full(source.table.num_rows, -1, dtype=np.int64)
     missing = len(field.bins) if field.missing == "own-category" else -1
@@ -220,7 +249,7 @@ def _numbers(source: Source, group: Group, field: NumberField, faults: FaultLog)
     # The two places after the texts are reached by FAULTY (-2) and EMPTY (-1).
     meaning: npt.NDArray[np.int64] = np.append(positions, [-1, missing]).astype(np.int64)[column.index]
     expected = f"{'a whole number' if field.integer else 'a number'} from {field.minimum} to {field.maximum}"
-    _fault_meaningless(source, group.name, column, np.flatnonzero(meaning < 0), expected, faults)
+    _fault_meaningless(source, name, column, np.flatnonzero(meaning < 0), expected, faults)
     return meaning
 
 

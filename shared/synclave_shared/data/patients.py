@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from synclave_shared.data.sparse_rows import SparseRows
+
 __all__ = ["PatientDataset", "together"]
 
 
@@ -16,7 +18,7 @@ class PatientDataset:
     """Patients as rows of a 0/1 matrix. The unit of privacy is an item of this data set.
 
     Attributes:
-        features: 0 or 1, uint8 [patients, schema.width].
+        features: 0 or 1, [patients, schema.width]; ``features[positions]`` makes some patients' rows dense.
         labels: position of the patient's value in ``schema.label.values``, int64 [patients].
         patient_ids: one distinct identifier per patient; it never leaves the site.
 
@@ -24,13 +26,13 @@ class PatientDataset:
         ValueError: if the three do not describe the same patients, or an identifier occurs twice.
     """
 
-    features: npt.NDArray[np.uint8]
+    features: SparseRows
     labels: npt.NDArray[np.int64]
     patient_ids: list[str]
 
     def __post_init__(self) -> None:
-        if self.features.ndim != 2 or self.features.dtype != np.uint8 or self.labels.dtype != np.int64:
-            raise ValueError("features must be uint8 [patients, columns] and labels int64 [patients]")
+        if self.labels.dtype != np.int64:
+            raise ValueError("labels must be int64 [patients]")
         if not len(self.features) == len(self.labels) == len(self.patient_ids):
             raise ValueError("features, labels and patient_ids must have one entry per patient each")
         if len(set(self.patient_ids)) != len(self.patient_ids):
@@ -42,7 +44,7 @@ class PatientDataset:
     def select(self, positions: npt.NDArray[np.intp]) -> PatientDataset:
         """The patients at ``positions`` [k], in that order."""
         return PatientDataset(
-            features=self.features[positions],
+            features=self.features.take(positions),
             labels=self.labels[positions],
             patient_ids=[self.patient_ids[position] for position in positions],
         )
@@ -55,7 +57,7 @@ def together(datasets: Sequence[PatientDataset]) -> PatientDataset:
         ValueError: if a patient occurs in two of them.
     """
     return PatientDataset(
-        features=np.concatenate([dataset.features for dataset in datasets]),
+        features=SparseRows.stacked([dataset.features for dataset in datasets]),
         labels=np.concatenate([dataset.labels for dataset in datasets]),
         patient_ids=[patient for dataset in datasets for patient in dataset.patient_ids],
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
+from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -23,7 +25,7 @@ import pyarrow.parquet as pq
 from synclave_shared.canonical import decimal_text
 from synclave_shared.data.faults import SHOWN_CHARACTERS, FaultLog
 
-__all__ = ["EMPTY", "FAULTY", "SUFFIXES", "Source", "TextColumn", "open_source", "source_columns"]
+__all__ = ["EMPTY", "FAULTY", "SUFFIXES", "Source", "TextColumn", "columns_at_once", "open_source", "source_columns"]
 
 EMPTY: Final = -1
 """Index of a cell in which nothing is recorded."""
@@ -35,6 +37,8 @@ MAX_HEADER_BYTES: Final = 4 * 1024 * 1024
 """Longest header line of a CSV file: a wide table of 50,000 columns has about 2 MB."""
 MAX_WHOLE_FLOAT: Final = 2**53
 """Up to here a floating-point number that is whole is exactly that integer."""
+CELLS_AT_ONCE: Final = 2**27
+"""Cells of a wide table that are in memory together: 128 MiB of 0 and 1."""
 
 _UNREADABLE: Final = (pa.ArrowException, OSError, ValueError, MemoryError)
 
@@ -148,6 +152,19 @@ def source_columns(path: Path) -> list[str] | None:
         return None
 
 
+def columns_at_once(path: Path) -> int:
+    """How many columns of a file should be read together, so that a wide one does not fill the memory.
+
+    A CSV file is read as a whole: its columns cannot be found without reading all the others.
+    """
+    if path.suffix == ".csv":
+        return sys.maxsize
+    try:
+        return max(1, CELLS_AT_ONCE // max(1, pq.read_metadata(path).num_rows))
+    except _UNREADABLE:
+        return sys.maxsize  # whoever opens it will say why
+
+
 def open_source(path: Path, wanted: list[str], faults: FaultLog) -> Source | None:
     """Read the ``wanted`` columns of a Parquet or CSV file.
 
@@ -165,8 +182,9 @@ def open_source(path: Path, wanted: list[str], faults: FaultLog) -> Source | Non
             found=str(error).splitlines()[0][:300] if str(error) else type(error).__name__,
         )
         return None
+    count = Counter(names)
     for name in wanted:
-        times = names.count(name)
+        times = count[name]
         if times != 1:
             faults.add(
                 file=path.name,
@@ -181,12 +199,14 @@ def open_source(path: Path, wanted: list[str], faults: FaultLog) -> Source | Non
 def _open_parquet(path: Path, wanted: list[str]) -> tuple[pa.Table, list[str], npt.NDArray[np.int64]]:
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         names = list(file.schema_arrow.names)
-        present = [name for name in wanted if names.count(name) == 1]
+        count = Counter(names)
+        present = [name for name in wanted if count[name] == 1]
         table = file.read(columns=present)
-        count = file.metadata.num_rows
+        rows = file.metadata.num_rows
     # A column "a.b" would also select a field b inside a struct a; keep exactly what was asked for.
-    table = table.select([name for name in present if name in table.column_names])
-    return table, names, np.arange(1, count + 1, dtype=np.int64)
+    read = set(table.column_names)
+    table = table.select([name for name in present if name in read])
+    return table, names, np.arange(1, rows + 1, dtype=np.int64)
 
 
 def _csv_header(path: Path) -> list[str]:
@@ -204,7 +224,8 @@ def _csv_header(path: Path) -> list[str]:
 
 def _open_csv(path: Path, wanted: list[str], faults: FaultLog) -> tuple[pa.Table, list[str], npt.NDArray[np.int64]]:
     names = _csv_header(path)
-    present = [name for name in wanted if names.count(name) == 1]
+    count = Counter(names)
+    present = [name for name in wanted if count[name] == 1]
     read = present or names[:1]
     ragged: list[int] = []
 

@@ -14,6 +14,7 @@ from synclave_shared.data.patient_table import is_patient_table, read_wide
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema, Table
 from synclave_shared.data.source import EMPTY, SUFFIXES, Source, TextColumn, open_source
+from synclave_shared.data.sparse_rows import SparseRows
 
 __all__ = ["check_folder", "load_patients", "read_patients"]
 
@@ -114,11 +115,13 @@ def _read_tables(schema: Schema, path: Path, faults: FaultLog, rows: dict[str, i
     }
     label_rows = placed[schema.label.table].about(schema.label.code) if schema.label.table in placed else None
     labels = encode_label(schema.label, label_rows, faults) if label_rows is not None else None
-    features = np.zeros((len(patient_ids), schema.width), dtype=np.uint8)
+    places: list[npt.NDArray[np.int64]] = []
     for field, group in schema.items():
         table_rows = placed[field.table].about(field.code) if field.table in placed else None
         if table_rows is not None:
-            encode_field(field, table_rows, features[:, group.start : group.stop], faults)
+            found = encode_field(field, table_rows, faults)
+            # A code may be recorded a hundred times for a patient; here it is kept once.
+            places.append(np.unique(found.patient * schema.width + group.start + found.column))
     if labels is None or faults.total:
         return None
     kept = np.flatnonzero(labels >= 0)
@@ -132,6 +135,7 @@ def _read_tables(schema: Schema, path: Path, faults: FaultLog, rows: dict[str, i
             found="none",
         )
         return None
+    features = SparseRows.of_places(np.concatenate(places), len(patient_ids), schema.width)
     everyone = PatientDataset(features=features, labels=labels, patient_ids=patient_ids)
     return everyone if len(kept) == len(patient_ids) else everyone.select(kept)
 
