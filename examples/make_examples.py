@@ -2,10 +2,10 @@
 
     python examples/make_examples.py --source FOLDER [--only NAME] [--eicu-out FOLDER]
 
-FOLDER holds ``diabetes-130/``, ``code-tables/``, ``uci-heart/`` and ``eicu-demo/``; sources and licences are named in
-each example's ATTRIBUTION.md. Everything is deterministic: the same source gives the same rows. The eICU demo's licence
-(ODbL) asks that derived databases stay under it, so its site folders are written where ``--eicu-out`` says and are not
-part of this repository.
+FOLDER holds ``diabetes-130/``, ``code-tables/``, ``uci-heart/``, ``sepsis-2019/`` and ``eicu-demo/``; sources and
+licences are named in each example's ATTRIBUTION.md. Everything is deterministic: the same source gives the same rows.
+The eICU demo's licence (ODbL) asks that derived databases stay under it, so its site folders are written where
+``--eicu-out`` says and are not part of this repository.
 """
 
 from __future__ import annotations
@@ -175,6 +175,43 @@ HEART_COLUMNS = tuple(
 )
 
 
+SEPSIS_PLACES = {"sites": 1500, "held-out": 1000}
+"""Patients of each hospital, in the order of a hash of the identifier: natural prevalence, and never another choice."""
+SEPSIS_HOURS = 24
+SEPSIS_STATIC = ("Age", "Gender", "Unit1", "Unit2", "HospAdmTime")
+SEPSIS_LEFT_OUT = ("hospital", "SepsisLabel", *SEPSIS_STATIC)
+
+
+def make_sepsis(source: Path) -> None:
+    """Write examples/sepsis: the first day in intensive care of some patients of two hospitals.
+
+    Patients have a row of what does not change in ``patients``, with ``SepsisLabel`` 1 if it is 1 in any of their
+    hours; and in ``hours`` the rows of the first 24 hours from their first row.
+    """
+    for hospital in ("A", "B"):
+        table = pq.read_table(source / "sepsis-2019" / f"hospital_{hospital}.parquet").replace_schema_metadata(None)
+        table = table.sort_by([("patient_id", "ascending"), ("ICULOS", "ascending")])
+        owners = table["patient_id"].to_numpy()
+        everyone, first, patient = np.unique(owners, return_index=True, return_inverse=True)
+        septic = np.zeros(len(everyone), dtype=np.int8)
+        np.maximum.at(septic, patient, table["SepsisLabel"].to_numpy())
+        patients = table.take(pa.array(first)).select(["patient_id", *SEPSIS_STATIC])
+        patients = patients.append_column("SepsisLabel", pa.array(septic))
+        hour = table["ICULOS"].to_numpy()
+        early = hour - hour[first][patient] < SEPSIS_HOURS
+        hours = table.select([name for name in table.column_names if name not in SEPSIS_LEFT_OUT])
+        order = np.argsort([hashlib.sha256(f"synclave-sepsis:{one}".encode()).hexdigest() for one in everyone.tolist()])
+        start = 0
+        for place, count in SEPSIS_PLACES.items():
+            chosen = np.zeros(len(everyone), dtype=bool)
+            chosen[order[start : start + count]] = True
+            start += count
+            folder = HERE / "sepsis" / place / f"hospital-{hospital.lower()}"
+            write_parquet(patients.filter(pa.array(chosen)), folder / "patients.parquet")
+            write_parquet(hours.filter(pa.array(early & chosen[patient])), folder / "hours.parquet")
+            print(f"sepsis {place} {hospital}: {chosen.sum()} patients, {septic[chosen].sum()} septic")
+
+
 def make_eicu(source: Path, out: Path) -> None:
     """Write one folder per federation node from a copy of the eICU demo: four tables and the licence.
 
@@ -205,10 +242,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True, help="folder with the public data sets")
-    parser.add_argument("--only", choices=["codes", "diabetes", "heart", "eicu"], help="make this example alone")
+    parser.add_argument(
+        "--only", choices=["codes", "diabetes", "heart", "sepsis", "eicu"], help="make this example alone"
+    )
     parser.add_argument("--eicu-out", type=Path, help="where to write the site folders of the eICU demo")
     options = parser.parse_args(arguments)
-    for name, make in (("codes", make_codes), ("diabetes", make_diabetes), ("heart", make_heart)):
+    shipped = {"codes": make_codes, "diabetes": make_diabetes, "heart": make_heart, "sepsis": make_sepsis}
+    for name, make in shipped.items():
         if options.only in (None, name):
             make(options.source)
     if options.eicu_out and options.only in (None, "eicu"):

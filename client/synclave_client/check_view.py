@@ -9,14 +9,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from synclave_shared.data.faults import FAULT_CODES, NOTICE_CODES, CheckReport
-from synclave_shared.data.schema import Schema
+from synclave_shared.data.modality import AnySchema
+from synclave_shared.data.series.schema import SeriesSchema
 
 __all__ = ["draw_report"]
 
 _NAMED_COLUMNS = 3
 
 
-def draw_report(out: Console, schema: Schema, report: CheckReport) -> None:
+def draw_report(out: Console, schema: AnySchema, report: CheckReport) -> None:
     """Print the faults place by place, then what the folder holds.
 
     Args:
@@ -28,6 +29,8 @@ def draw_report(out: Console, schema: Schema, report: CheckReport) -> None:
         out.print(_faults(report))
         _explain_codes(out, report)
     out.print(_contents(schema, report))
+    if isinstance(schema, SeriesSchema) and report.channels:
+        out.print(_channels(schema, report))
     if report.notices:
         out.print(_applied_rules(report))
     if report.ok:
@@ -70,7 +73,7 @@ def _explain_codes(out: Console, report: CheckReport) -> None:
     out.print()
 
 
-def _contents(schema: Schema, report: CheckReport) -> Table:
+def _contents(schema: AnySchema, report: CheckReport) -> Table:
     table = Table(title=f"{escape(report.path)} read by schema {escape(schema.name)}", title_justify="left")
     table.add_column("What", style="bold")
     table.add_column("Number", justify="right")
@@ -78,11 +81,38 @@ def _contents(schema: Schema, report: CheckReport) -> Table:
     table.add_row("patients", str(report.patients) if report.ok else "-")
     for value, count in report.label_counts.items():
         table.add_row(f"  {escape(schema.label.name)} = {escape(value)}", str(count))
-    table.add_row("columns of the model", str(schema.width))
+    if isinstance(schema, SeriesSchema):
+        table.add_row("channels", str(len(schema.channels)))
+        table.add_row(f"steps of {schema.grid.step_minutes} minutes", str(schema.horizon))
+        if report.channels:
+            table.add_row(
+                "  within the patients' stays, on average", f"{report.channels[0].steps / report.patients:.1f}"
+            )
+    columns = "columns beside the channels" if isinstance(schema, SeriesSchema) else "columns of the model"
+    table.add_row(columns, str(schema.width))
     for group in schema.groups:
         table.add_row(f"  {escape(group.name)} ({group.kind})", str(group.stop - group.start))
     for file, rows in report.rows.items():
         table.add_row(f"rows of {escape(file)}", str(rows))
+    return table
+
+
+def _channels(schema: SeriesSchema, report: CheckReport) -> Table:
+    table = Table(title="Channels", title_justify="left")
+    table.add_column("Channel", style="bold", overflow="fold")
+    table.add_column("Public bounds", overflow="fold")
+    for name in ("Values", "Out of bounds", "Steps observed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for channel, count in zip(schema.channels, report.channels, strict=True):
+        beyond = count.dropped + count.clipped
+        done = "dropped" if channel.outside == "drop" else "clipped"
+        table.add_row(
+            channel.name,
+            escape(channel.inside),
+            str(count.values),
+            f"{beyond} {done}" if beyond else "",
+            f"{count.observed / count.steps:.1%}",
+        )
     return table
 
 

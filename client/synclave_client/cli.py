@@ -64,7 +64,7 @@ def init(
 ) -> None:
     """Set up a site: settings, signing key, empty journal. Prints the public key that the coordinator needs."""
     from synclave_client.vault.service import initialise
-    from synclave_shared.data.schema import Schema
+    from synclave_shared.data.modality import load_schema
     from synclave_shared.node_keys import node_key
 
     settings_file = folder.resolve() / "site.toml"
@@ -102,7 +102,7 @@ def init(
             "gateway": address,
         },
     )
-    Schema.load(settings.schema_file)
+    load_schema(settings.schema_file)
     settings_file.parent.mkdir(parents=True, exist_ok=True)
     public_key = initialise(settings)
     document = {"name": name, "settings": str(settings_file), "public_key": public_key}
@@ -134,10 +134,9 @@ def check_data(
 ) -> None:
     """Check a folder of tables against a schema and name every fault by file, row and column. Sends nothing."""
     from synclave_client.check_view import draw_report
-    from synclave_shared.data.schema import Schema
-    from synclave_shared.data.tables import check_folder
+    from synclave_shared.data.modality import check_folder, load_schema
 
-    loaded = Schema.load(schema)
+    loaded = load_schema(schema)
     report = check_folder(loaded, folder)
     _show(report.to_dict(), as_json, lambda out: draw_report(out, loaded, report))
     if not report.ok:
@@ -158,9 +157,9 @@ def import_meds(
     """Turn a MEDS dataset into the tables that a schema reads; what it does not read is counted. Sends nothing."""
     from synclave_client.import_view import draw_import
     from synclave_shared.data.meds import importing
-    from synclave_shared.data.schema import Schema
+    from synclave_shared.data.modality import load_schema
 
-    report = importing.import_meds(dataset, Schema.load(schema), out, split=split, labels=labels)
+    report = importing.import_meds(dataset, load_schema(schema), out, split=split, labels=labels)
     _show(report.to_dict(), as_json, lambda console: draw_import(console, report, schema))
 
 
@@ -342,13 +341,12 @@ def run(settings: SettingsOption = _DEFAULT_SETTINGS, as_json: JsonOption = Fals
     In production the two run as two users under systemd (deploy/README.md).
     """
     from synclave_client.supervision import supervise
-    from synclave_shared.data.schema import Schema
-    from synclave_shared.data.tables import check_folder
+    from synclave_shared.data.modality import check_folder, load_schema
 
     site = SiteSettings.load(settings)
     address = _address(site, settings)
     _require_state(site)
-    report = check_folder(Schema.load(site.schema_file), site.data_folder)
+    report = check_folder(load_schema(site.schema_file), site.data_folder)
     if not report.ok:
         raise report.error()
     me = [sys.executable, "-m"]

@@ -81,20 +81,28 @@ class TableRows:
     code: str | None = None
     codes: TextColumn | None = None
 
+    def fits(self, pattern: str | None) -> npt.NDArray[np.bool_] | None:
+        """Which rows have a code that fits ``pattern`` [rows], None for all; None if the codes cannot be read."""
+        if pattern is None or self.code is None:
+            return np.ones(len(self.patient), dtype=bool)
+        if self.codes is None:
+            return None
+        # The two places after the texts are reached by FAULTY (-2) and EMPTY (-1).
+        fitting = np.array([*(rest_of(text, pattern) is not None for text in self.codes.texts), False, False])
+        fits: npt.NDArray[np.bool_] = fitting[self.codes.index]
+        return fits
+
     def about(self, pattern: str | None) -> TableRows | None:
         """The rows whose code fits ``pattern``, their code cut to what stands in place of its star; None: all rows.
 
         Returns:
             The rows; None if the code column cannot be read (its fault is recorded).
         """
-        if pattern is None or self.code is None:
-            return self
-        if self.codes is None:
-            return None
-        rests = [rest_of(text, pattern) for text in self.codes.texts]
-        # The two places after the texts are reached by FAULTY (-2) and EMPTY (-1).
-        fits = np.array([*(rest is not None for rest in rests), False, False])[self.codes.index]
-        cut = pa.array(rests, pa.string()).take(pa.array(self.codes.index[fits]))
+        fits = self.fits(pattern)
+        if fits is None or pattern is None or self.code is None or self.codes is None:
+            return None if fits is None else self
+        rests = pa.array([rest_of(text, pattern) for text in self.codes.texts], pa.string())
+        cut = rests.take(pa.array(self.codes.index[fits], pa.int64()))
         table = self.source.table.filter(pa.array(fits))
         table = table.set_column(table.column_names.index(self.code), self.code, cut)
         return replace(
@@ -302,7 +310,7 @@ def _encode_number(field: NumberField, rows: TableRows, faults: FaultLog) -> Fie
     texts = rows.column(field.column, faults, field.missing_values)
     if texts is None:
         return FieldOnes.together(())
-    inside = f"{field.minimum} to {field.maximum} {field.unit}".strip()
+    inside = field.inside
     if field.combine == "count":
         # Who has no row has counted none; that is a number too.
         counted = rows.patient[(texts.index >= 0) & (rows.patient >= 0)]

@@ -17,7 +17,17 @@ import numpy.typing as npt
 
 from synclave_shared.errors import DataError
 
-__all__ = ["FAULT_CODES", "LISTED_PER_PLACE", "NOTICE_CODES", "CheckReport", "Fault", "FaultLog", "Notice", "shown"]
+__all__ = [
+    "FAULT_CODES",
+    "LISTED_PER_PLACE",
+    "NOTICE_CODES",
+    "ChannelCount",
+    "CheckReport",
+    "Fault",
+    "FaultLog",
+    "Notice",
+    "shown",
+]
 
 LISTED_PER_PLACE: Final = 20
 """Faults of one kind in one column that are listed; more are counted only."""
@@ -50,6 +60,8 @@ FAULT_CODES: Final = {
     "not-a-number": "no finite number, or no whole one where one is needed",
     "out-of-bounds": "a number outside its public bounds",
     "bad-order": "the order column does not order the patient's rows",
+    "bad-time": "no time, or not written as the schema says",
+    "no-series": "a patient without a row on the grid of time",
 }
 """Closed vocabulary of faults: code -> what it means."""
 
@@ -60,6 +72,10 @@ NOTICE_CODES: Final = {
     "missing": "empty cells",
     "not-read": "events with codes that no field reads",
     "left-out": "patients without a label",
+    "no-series": "patients without a row on the grid of time",
+    "other-stay": "rows of a stay that is not kept",
+    "before-start": "rows before time 0 of the grid",
+    "after-horizon": "rows after the horizon of the grid",
     "file-not-used": "a file that no table of the schema names",
 }
 """What the schema's own rules did to the data: nothing happens silently."""
@@ -110,6 +126,27 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelCount:
+    """What became of one channel's values on the grid.
+
+    Attributes:
+        name: the channel.
+        values: values read on the grid.
+        dropped: values (or a step's sums) out of bounds that count as not observed.
+        clipped: values (or a step's sums) moved to the nearest bound.
+        observed: steps of patients in the data set with an observation.
+        steps: all steps of patients in the data set, within their stays.
+    """
+
+    name: str
+    values: int
+    dropped: int
+    clipped: int
+    observed: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
     """Everything found in one pass over a folder. It describes private data and stays at the site.
 
@@ -123,6 +160,7 @@ class CheckReport:
         rows: file -> number of data rows.
         label_counts: label value -> number of patients; empty while there are faults.
         notices: what the schema's rules did.
+        channels: of time series, what became of each channel; empty while there are faults.
     """
 
     schema: str
@@ -134,6 +172,7 @@ class CheckReport:
     rows: dict[str, int]
     label_counts: dict[str, int]
     notices: tuple[Notice, ...]
+    channels: tuple[ChannelCount, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -156,6 +195,7 @@ class CheckReport:
             ],
             "faults": [asdict(fault) for fault in self.faults],
             "notices": [asdict(notice) for notice in self.notices],
+            "channels": [asdict(channel) for channel in self.channels],
         }
 
     def error(self) -> DataError:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import cached_property
 from itertools import pairwise
+from math import isfinite
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -26,11 +27,14 @@ __all__ = [
     "CodePath",
     "CodePattern",
     "CodesField",
+    "ColumnName",
     "FieldName",
     "FlagField",
     "NumberBin",
     "NumberField",
+    "NumberReader",
     "SchemaField",
+    "TableReader",
     "is_number",
     "normal_form",
     "rest_of",
@@ -117,15 +121,15 @@ class CodePath(FrozenModel):
     levels: Annotated[int, Field(ge=1, le=20)]
 
 
-class _Field(FrozenModel):
-    """What every field has.
+class TableReader(FrozenModel):
+    """What every quantity that is read from a table has: a field, or a channel of a series.
 
     Attributes:
-        name: its name; columns are called ``name:value``.
+        name: its name; columns of a field are called ``name:value``.
         title: what it is, for people.
         table: the table it is read from.
-        code: in a table of events, the events that it reads, see :func:`rest_of`; None for all rows. Where the field
-            reads the code column itself, it sees what stands in place of the star.
+        code: in a table of events, the events that it reads, see :func:`rest_of`; None for all rows. Where it reads
+            the code column itself, it sees what stands in place of the star.
         missing_values: texts that mean "not recorded" in its columns, besides those of the table.
     """
 
@@ -136,7 +140,7 @@ class _Field(FrozenModel):
     missing_values: tuple[str, ...] = ()
 
 
-class _Vocabulary(_Field):
+class _Vocabulary(TableReader):
     """Shared by ``codes`` and ``category``: from the text of a cell to the position of its column."""
 
     form: Form = "text"
@@ -263,7 +267,7 @@ class CategoryField(_Vocabulary):
         return (self.column,)
 
 
-class FlagField(_Field):
+class FlagField(TableReader):
     """Yes or no, one 0/1 column.
 
     Attributes:
@@ -316,16 +320,46 @@ class NumberBin(FrozenModel):
     middle: ExactDecimal
 
 
-class NumberField(_Field):
-    """A number in public bins, one-hot.
+class NumberReader(TableReader):
+    """A number that is read from one column.
 
     Attributes:
         column: where the number stands.
         unit: its unit, for people.
         minimum, maximum: public bounds, both allowed values, in ``unit``.
+        mapping: texts that stand for a number, such as ``"> 89"`` for 90.
+    """
+
+    column: ColumnName
+    unit: str
+    minimum: ExactDecimal
+    maximum: ExactDecimal
+    mapping: dict[str, ExactDecimal] = Field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns read from the table."""
+        return (self.column,)
+
+    @property
+    def inside(self) -> str:
+        """The bounds in words."""
+        return f"{self.minimum} to {self.maximum} {self.unit}".strip()
+
+    def number(self, text: str) -> float | None:
+        """The number that ``text`` means; None if it is none, or not a finite one."""
+        if text in self.mapping:
+            return float(self.mapping[text])
+        value = float(text) if is_number(text) else float("nan")
+        return value if isfinite(value) else None
+
+
+class NumberField(NumberReader):
+    """A number in public bins, one-hot.
+
+    Attributes:
         edges: inner bin borders in ``unit``, increasing; a value equal to an edge belongs to the upper bin.
         integer: whether only whole numbers are values.
-        mapping: texts that stand for a number, such as ``"> 89"`` for 90.
         combine: over a patient's rows: ``first`` or ``last`` by the order column, ``min``, ``max``, ``sum``, or
             ``count`` (of rows with something in the column).
         outside: a value out of bounds is a ``fault``, or moved to the nearest bound (``clip``, counted in the report).
@@ -334,13 +368,8 @@ class NumberField(_Field):
     """
 
     kind: Literal["number"]
-    column: ColumnName
-    unit: str
-    minimum: ExactDecimal
-    maximum: ExactDecimal
     edges: tuple[ExactDecimal, ...] = ()
     integer: bool
-    mapping: dict[str, ExactDecimal] = Field(default_factory=dict)
     combine: Literal["first", "last", "min", "max", "sum", "count"]
     outside: Literal["fault", "clip"]
     missing: Literal["own-category", "fault"]
@@ -357,11 +386,6 @@ class NumberField(_Field):
         if abs(self.minimum) > 2**53 or abs(self.maximum) > 2**53:
             raise ValueError(f"field {self.name}: bounds beyond 2^53 cannot be told apart exactly")
         return self
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Columns read from the table."""
-        return (self.column,)
 
     @cached_property
     def bins(self) -> tuple[NumberBin, ...]:
@@ -387,14 +411,9 @@ class NumberField(_Field):
 
     def number(self, text: str) -> float | None:
         """The number that ``text`` means; None if it is none, or not a whole number where one is needed."""
-        if text in self.mapping:
-            return float(self.mapping[text])
-        if not is_number(text):
-            return None
-        value = float(text)
-        if value in (float("inf"), float("-inf")):
-            return None
-        return None if self.integer and not value.is_integer() else value
+        value = super().number(text)
+        whole = value is None or not self.integer or value.is_integer() or text in self.mapping
+        return value if whole else None
 
 
 def _short_middle(low: Decimal, high: Decimal) -> Decimal:

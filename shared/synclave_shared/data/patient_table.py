@@ -21,7 +21,7 @@ from synclave_shared.data.encode import bin_positions
 from synclave_shared.data.faults import FaultLog, shown
 from synclave_shared.data.fields import CategoryField, NumberField, SchemaField
 from synclave_shared.data.patients import PatientDataset
-from synclave_shared.data.schema import PATIENT_ID, Schema
+from synclave_shared.data.schema import PATIENT_ID, Group, PatientSchema
 from synclave_shared.data.source import (
     EMPTY,
     SUFFIXES,
@@ -46,7 +46,7 @@ __all__ = [
 _BITS: Final = {"0": 0, "1": 1, "false": 0, "true": 1}
 
 
-def wide_columns(schema: Schema) -> list[str]:
+def wide_columns(schema: PatientSchema) -> list[str]:
     """Names of the columns of the schema's patient table."""
     names = [PATIENT_ID, schema.label.name]
     for group in schema.groups:
@@ -55,7 +55,7 @@ def wide_columns(schema: Schema) -> list[str]:
 
 
 def to_table(
-    schema: Schema, features: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], ids: list[str]
+    schema: PatientSchema, features: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], ids: list[str]
 ) -> pa.Table:
     """Lay patients out as a wide table.
 
@@ -98,7 +98,7 @@ def to_table(
 
 def write_patient_table(
     path: Path,
-    schema: Schema,
+    schema: PatientSchema,
     features: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.int64],
     ids: list[str],
@@ -132,7 +132,7 @@ def write_patient_table(
         unfinished.unlink(missing_ok=True)
 
 
-def read_patient_table(schema: Schema, path: Path) -> PatientDataset:
+def read_patient_table(schema: PatientSchema, path: Path) -> PatientDataset:
     """Read a wide patient table, in the order of its rows.
 
     Raises:
@@ -145,7 +145,7 @@ def read_patient_table(schema: Schema, path: Path) -> PatientDataset:
     return dataset
 
 
-def is_patient_table(schema: Schema, path: Path) -> bool:
+def is_patient_table(schema: PatientSchema, path: Path) -> bool:
     """Whether a file is a wide patient table of the schema, judged by its column names alone.
 
     It is if it has all of the table's columns; and also, so that a damaged one is reported as such, if it has the
@@ -158,7 +158,7 @@ def is_patient_table(schema: Schema, path: Path) -> bool:
     return {PATIENT_ID, schema.label.name} <= names and not keys & names
 
 
-def read_wide(schema: Schema, path: Path, faults: FaultLog) -> PatientDataset | None:
+def read_wide(schema: PatientSchema, path: Path, faults: FaultLog) -> PatientDataset | None:
     """Read a wide patient table and record every fault; None if there is one."""
     patient_ids: list[str] = []
     labels = np.zeros(0, dtype=np.int64)
@@ -189,7 +189,7 @@ def read_wide(schema: Schema, path: Path, faults: FaultLog) -> PatientDataset | 
     return PatientDataset(features=features, labels=labels, patient_ids=patient_ids)
 
 
-def _field_columns(schema: Schema) -> dict[str, tuple[SchemaField, int]]:
+def _field_columns(schema: PatientSchema) -> dict[str, tuple[SchemaField, int]]:
     """Of each column of the table but the first two: its field, and its (first) column of the features."""
     return {
         name: (field, group.start + offset)

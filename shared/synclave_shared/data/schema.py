@@ -1,8 +1,10 @@
 """The public agreement on what a patient's record is: tables, fields, label, and the columns they make.
 
-A schema is written as TOML with vocabulary files beside it (:mod:`synclave_shared.data.schema_file`). Loaded, it is
-this value with every vocabulary and mapping resolved inside; its canonical JSON is what the digest in a training plan
-covers, so two sites with one digest read their data in the same way.
+What schemas of every modality share is :class:`PatientSchema`; :class:`Schema` is that of 0/1 rows, and
+:mod:`synclave_shared.data.series.schema` adds channels over time. A schema is written as TOML with vocabulary files
+beside it (:mod:`synclave_shared.data.schema_file`). Loaded, it is this value with every vocabulary and mapping resolved
+inside; its canonical JSON is what the digest in a training plan covers, so two sites with one digest read their data in
+the same way.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Protocol, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -20,6 +22,7 @@ from synclave_shared.data.fields import (
     CategoryField,
     CodePattern,
     CodesField,
+    ColumnName,
     FieldName,
     FlagField,
     NumberField,
@@ -29,7 +32,19 @@ from synclave_shared.data.fields import (
 from synclave_shared.data.schema_file import read_json, read_toml
 from synclave_shared.errors import SchemaError
 
-__all__ = ["MAX_WIDTH", "PATIENT_ID", "Group", "Join", "Label", "Schema", "Table"]
+__all__ = [
+    "MAX_WIDTH",
+    "PATIENT_ID",
+    "Group",
+    "Join",
+    "Label",
+    "PatientSchema",
+    "Reader",
+    "Schema",
+    "Table",
+    "TableName",
+    "explain",
+]
 
 MAX_WIDTH: Final = 50_000
 """Most columns of a schema: a patient is a dense row in memory at every site."""
@@ -37,7 +52,26 @@ PATIENT_ID: Final = "patient_id"
 """Name of the identifier in a wide patient table."""
 
 TableName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
-ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Reader(Protocol):
+    """Whatever a schema reads from a table: the label, a field, a channel."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def table(self) -> str:
+        """The table it is read from."""
+
+    @property
+    def code(self) -> str | None:
+        """In a table of events, the events that it reads; None for all rows."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns it reads, besides those that lead to the patient."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,29 +173,34 @@ class Label(FrozenModel):
             raise ValueError(f"label: the mapping leads to {strangers[0]!r}, which is not one of the values")
         return self
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns read from the table."""
+        return (self.column,)
+
     def position(self, text: str) -> int | None:
         """Position of the value that the stored ``text`` means; None if it means none."""
         value = self.mapping.get(text) if self.mapping else text
         return self.values.index(value) if value in self.values else None
 
 
-class Schema(FrozenModel):
-    """Tables, fields and label, with all vocabularies resolved.
+class PatientSchema(FrozenModel):
+    """Tables, fields and label, with all vocabularies resolved: what every modality's schema has.
 
     Attributes:
         name: its name in plans and reports.
-        modality: what the items are; ``codes`` is a 0/1 row per patient.
+        modality: what the items are.
         tables: the files of a site's folder.
-        fields: the quantities, in the order of their columns.
+        fields: the quantities of a patient that know no time, in the order of their columns.
         label: the outcome.
     """
 
     version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-    modality: Literal["codes"]
+    modality: str
     title: str = ""
     tables: Annotated[tuple[Table, ...], Field(min_length=1)]
-    fields: Annotated[tuple[SchemaField, ...], Field(min_length=1)]
+    fields: tuple[SchemaField, ...]
     label: Label
 
     @model_validator(mode="after")
@@ -185,19 +224,25 @@ class Schema(FrozenModel):
         label_table = tables.get(self.label.table)
         if label_table is None or label_table.patient is None:
             raise ValueError("label: its table must be one of the tables, with a patient column of its own")
-        for user in (self.label, *self.fields):
-            of_user = tables.get(user.table)
-            if of_user is None:
-                raise ValueError(f"{user.name}: there is no table {user.table}")
-            if user.code is not None and of_user.code is None:
-                raise ValueError(f"{user.name}: code needs a table with a code column; {user.table} names none")
-            if getattr(user, "combine", None) in ("first", "last") and of_user.order is None:
-                raise ValueError(f"{user.name}: first and last need an order column in table {user.table}")
+        for reader in self.readers:
+            of_reader = tables.get(reader.table)
+            if of_reader is None:
+                raise ValueError(f"{reader.name}: there is no table {reader.table}")
+            if reader.code is not None and of_reader.code is None:
+                raise ValueError(f"{reader.name}: code needs a table with a code column; {reader.table} names none")
+        for ordered in (self.label, *self.fields):
+            if getattr(ordered, "combine", None) in ("first", "last") and tables[ordered.table].order is None:
+                raise ValueError(f"{ordered.name}: first and last need an order column in table {ordered.table}")
         if len(self.columns) > MAX_WIDTH:
             raise ValueError(f"more than {MAX_WIDTH} columns")
         if len(set(self.columns)) != len(self.columns):
             raise ValueError("two columns have the same name")
         return self
+
+    @property
+    def readers(self) -> tuple[Reader, ...]:
+        """Everything that reads a table."""
+        return (self.label, *self.fields)
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
@@ -220,7 +265,7 @@ class Schema(FrozenModel):
 
     @property
     def width(self) -> int:
-        """Number of columns of the feature matrix."""
+        """Number of columns that the fields make."""
         return len(self.columns)
 
     @cached_property
@@ -238,13 +283,12 @@ class Schema(FrozenModel):
         """Every column of ``table`` that the schema reads, each once."""
         names = [table.key, *(name for name in (table.order, table.code) if name is not None)]
         names += [other.join.column for other in self.tables if other.join and other.join.table == table.name]
-        names += [self.label.column] if self.label.table == table.name else []
-        names += [column for field in self.fields if field.table == table.name for column in field.columns]
+        names += [column for reader in self.readers if reader.table == table.name for column in reader.columns]
         return tuple(dict.fromkeys(names))
 
     def patterns(self, table: Table) -> tuple[str | None, ...]:
-        """For the label and each field that reads ``table``, the codes that it reads; None for all rows."""
-        return tuple(user.code for user in (self.label, *self.fields) if user.table == table.name)
+        """For everything that reads ``table``, the codes that it reads; None for all rows."""
+        return tuple(reader.code for reader in self.readers if reader.table == table.name)
 
     def items(self) -> Iterator[tuple[CodesField | CategoryField | FlagField | NumberField, Group]]:
         """Each field with its columns."""
@@ -291,6 +335,13 @@ class Schema(FrozenModel):
                 found=explain(error),
                 remedy="Correct the file; docs/schema.md describes every setting.",
             ) from None
+
+
+class Schema(PatientSchema):
+    """The schema of ``codes``: one 0/1 row per patient, made of the fields' columns."""
+
+    modality: Literal["codes"]
+    fields: Annotated[tuple[SchemaField, ...], Field(min_length=1)]
 
 
 def explain(error: ValidationError) -> str:

@@ -1,7 +1,7 @@
 """From a schema's TOML and the vocabulary files beside it to plain values that are complete in themselves.
 
-The TOML uses singular section names (``[[table]]``, ``[[field]]``); ``vocabulary`` may be a list of codes, and
-``vocabulary_file`` / ``mapping_file`` name CSV files with the headers ``code,title`` and ``code,target``.
+The TOML uses singular section names (``[[table]]``, ``[[field]]``, ``[[channel]]``); ``vocabulary`` may be a list of
+codes, and ``vocabulary_file`` / ``mapping_file`` name CSV files with the headers ``code,title`` and ``code,target``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         document = tomllib.loads(_read(path).decode("utf-8"), parse_float=Decimal)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise _unusable(path, "TOML in UTF-8", str(error)) from None
-    for singular, plural in (("table", "tables"), ("field", "fields")):
+    for singular, plural in (("table", "tables"), ("field", "fields"), ("channel", "channels")):
         if singular in document:
             document[plural] = document.pop(singular)
     fields = document.get("fields")

@@ -22,7 +22,7 @@ from synclave_shared.data.meds.layout import LABELS
 from synclave_shared.data.meds.reading import MedsReading
 from synclave_shared.data.meds.selection import Selection
 from synclave_shared.data.new_folder import new_folder
-from synclave_shared.data.schema import Schema
+from synclave_shared.data.schema import PatientSchema
 from synclave_shared.errors import ConfigurationError, DataError
 
 __all__ = ["LEFT_OUT", "ImportReport", "import_meds"]
@@ -70,7 +70,7 @@ class ImportReport:
 
 
 def import_meds(
-    folder: Path, schema: Schema, out: Path, *, split: str | None = None, labels: Path | None = None
+    folder: Path, schema: PatientSchema, out: Path, *, split: str | None = None, labels: Path | None = None
 ) -> ImportReport:
     """Write the tables that ``schema`` reads from the MEDS dataset in ``folder``.
 

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from synclave_shared.data.fields import rest_of
 from synclave_shared.data.meds.layout import EVENTS, LABELS
-from synclave_shared.data.schema import Schema
+from synclave_shared.data.schema import PatientSchema
 from synclave_shared.errors import SchemaError
 
 __all__ = ["EVENT_COLUMNS", "LABEL_COLUMNS", "SUBJECT_COLUMNS", "MedsReading"]
@@ -43,7 +43,7 @@ class MedsReading:
     until: Literal["first", "last"] | None
 
     @classmethod
-    def of(cls, schema: Schema) -> MedsReading:
+    def of(cls, schema: PatientSchema) -> MedsReading:
         """Take the reading from a schema.
 
         Raises:
