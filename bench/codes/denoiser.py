@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.codes.environments import ENVIRONMENTS
 from bench.codes.task import Sampler, Task
-from synclave_client.training.loop import train_round
+from synclave_client.training.codes import train_round
 from synclave_client.training.marginals import release_marginals
 from synclave_client.training.noise import SecretRandomness
 from synclave_server.aggregate import initial_state, server_step, weighted_mean

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synclave_client.training.loop import DiffusionLoss
+from synclave_client.training.codes import DiffusionLoss
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_shared.data.schema import Schema
 from synclave_shared.diffusion.preconditioning import prior_logits

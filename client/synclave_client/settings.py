@@ -34,7 +34,7 @@ class SitePolicy(FrozenModel):
         minimum_noise_multiplier: floor for every noise multiplier of a plan (std / clip_norm, dimensionless).
     """
 
-    modalities: Annotated[tuple[Literal["codes"], ...], Field(min_length=1)] = ("codes",)
+    modalities: Annotated[tuple[Literal["codes", "series"], ...], Field(min_length=1)] = ("codes", "series")
     trust_modes: Annotated[tuple[Literal["local"], ...], Field(min_length=1)] = ("local",)
     minimum_noise_multiplier: Annotated[ExactDecimal, Field(ge=0, le=1000)] = Decimal("0.3")
 

@@ -17,18 +17,28 @@ from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
 from synclave_server.cohort import Transport
-from synclave_server.exchanges import Exchange, MarginalsExchange, MomentsExchange, Procedure, TrainingExchange
+from synclave_server.exchanges import (
+    Exchange,
+    MarginalsExchange,
+    MomentsExchange,
+    Procedure,
+    SeriesMarginalsExchange,
+    TrainingExchange,
+)
 from synclave_server.federation.transport import GridTransport
 from synclave_server.rounds import run_training
 from synclave_server.run_folder import RoundProgress, RunFolder
 from synclave_server.warm_start import load_start
-from synclave_shared.data.schema import Schema
+from synclave_shared.data.modality import AnySchema, schema_from_json
+from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import SynclaveError
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.models.anchor import Anchor
 from synclave_shared.models.copula import copula_vector, independent_copula
 from synclave_shared.models.layout import CodeLayout
-from synclave_shared.plan import CopulaSpec, RoundKind, TrainPlan
+from synclave_shared.models.series.anchor import SeriesAnchor
+from synclave_shared.models.series.layout import SeriesLayout
+from synclave_shared.plan import CopulaSpec, ModelSpec, RoundKind, SeriesSpec, TrainPlan
 
 __all__ = ["COORDINATOR_KEY_VARIABLE", "RUN_VARIABLE", "app", "conduct", "procedure_of"]
 
@@ -62,7 +72,7 @@ def conduct(run: RunFolder, transport: Transport, coordinator_key: Path) -> None
         plan = run.plan()
         key = SigningKey.load(coordinator_key)
         start = None if plan.warm_start is None else run.start()
-        run_training(run, transport, key, procedure_of(plan, Schema.from_json_bytes(run.schema()), start))
+        run_training(run, transport, key, procedure_of(plan, schema_from_json(run.schema()), start))
     except SynclaveError as error:
         _log.error("%s", error)
         _report_failure(run, expected=error.expected, found=error.found, remedy=error.remedy)
@@ -82,7 +92,7 @@ def _report_failure(run: RunFolder, *, expected: str, found: str, remedy: str) -
     )
 
 
-def procedure_of(plan: TrainPlan, schema: Schema, start: bytes | None) -> Procedure:
+def procedure_of(plan: TrainPlan, schema: AnySchema, start: bytes | None) -> Procedure:
     """How a plan is run; a trained model begins as the untrained one, public and the same at every start, or warm.
 
     Args:
@@ -93,6 +103,8 @@ def procedure_of(plan: TrainPlan, schema: Schema, start: bytes | None) -> Proced
     Raises:
         SnapshotError: if ``start`` is not what the plan names.
     """
+    if isinstance(schema, SeriesSchema):
+        return _series_procedure(plan, schema, start)
     layout = CodeLayout.of(schema)
     if isinstance(plan.model, CopulaSpec):
 
@@ -108,6 +120,7 @@ def procedure_of(plan: TrainPlan, schema: Schema, start: bytes | None) -> Proced
     from synclave_shared.models.codes import anchor_size, build_code_denoiser
     from synclave_shared.models.parameters import parameter_vector
 
+    assert isinstance(plan.model, ModelSpec)  # noqa: S101 - the plan is of its schema's modality
     parameters = parameter_vector(build_code_denoiser(layout, plan.model))
     training: dict[RoundKind, Exchange] = {
         "marginals": MarginalsExchange(plan=plan, schema=schema),
@@ -117,4 +130,22 @@ def procedure_of(plan: TrainPlan, schema: Schema, start: bytes | None) -> Proced
         start=parameters if start is None else load_start(start, plan, parameters.size),
         fixed_size=True,
         exchanges=training,
+    )
+
+
+def _series_procedure(plan: TrainPlan, schema: SeriesSchema, start: bytes | None) -> Procedure:
+    from synclave_shared.models.parameters import parameter_vector
+    from synclave_shared.models.series.denoiser import build_series_denoiser
+
+    assert isinstance(plan.model, SeriesSpec)  # noqa: S101 - the plan is of its schema's modality
+    layout = SeriesLayout.of(schema)
+    parameters = parameter_vector(build_series_denoiser(layout, plan.model))
+    exchanges: dict[RoundKind, Exchange] = {
+        "marginals": SeriesMarginalsExchange(plan=plan, layout=layout),
+        "training": TrainingExchange(plan=plan, size=parameters.size, anchor_size=SeriesAnchor.size(layout)),
+    }
+    return Procedure(
+        start=parameters if start is None else load_start(start, plan, parameters.size),
+        fixed_size=True,
+        exchanges=exchanges,
     )

@@ -26,6 +26,7 @@ from synclave_server.progress_view import Steps, training_view
 from synclave_server.sites import set_up_sites, socket_folder
 from synclave_shared.canonical import decimal_text
 from synclave_shared.data.patients import together
+from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import load_patients
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.ledger.keys import SigningKey
@@ -127,17 +128,19 @@ def run_demo(
         ):
             run_deployed(run, key_file, [site.settings for site in sites], view)
         with steps.step("The synthetic patients"):
-            real = load_patients(draft.schema, example.test)
+            schema = draft.schema
+            assert isinstance(schema, Schema)  # noqa: S101 - the examples of the demo are codes
+            real = load_patients(schema, example.test)
             cohort = folder / "synthetic.parquet"
             provenance = sample(run.snapshot, min(len(real), LARGEST_COHORT), out=cohort, seed=seed)
-            synthetic = load_patients(draft.schema, cohort)
+            synthetic = load_patients(schema, cohort)
             shown = ", ".join(f"{count} {value}" for value, count in provenance.request.label_counts.items())
-            steps.note(f"{len(synthetic)} patients; {draft.schema.label.title}: {shown}")
+            steps.note(f"{len(synthetic)} patients; {schema.label.title}: {shown}")
         with steps.step("The report: synthetic beside held-out real patients"):
             # These data are public. Where they are not, training patients are compared inside their hospital only.
-            train = together([load_patients(draft.schema, data) for data in example.sites.values()])
+            train = together([load_patients(schema, data) for data in example.sites.values()])
             metrics = evaluate(
-                draft.schema,
+                schema,
                 real,
                 synthetic,
                 train,
@@ -145,7 +148,7 @@ def run_demo(
                 out=folder / "report",
                 seed=seed,
                 sampling=provenance.model_dump(mode="json"),
-                sites={name: load_patients(draft.schema, path) for name, path in example.held_out.items()},
+                sites={name: load_patients(schema, path) for name, path in example.held_out.items()},
             )
         with steps.step("The audit: every hospital's budget recomputed from the ledger alone"):
             audit = verify_ledger(run.ledger)

@@ -26,9 +26,20 @@ from synclave_shared.models.anchor import (
 )
 from synclave_shared.models.copula import copula_vector, fit_copula, moments_size
 from synclave_shared.models.layout import CodeLayout
+from synclave_shared.models.series.anchor import anchor_from_moments
+from synclave_shared.models.series.anchor import moments_size as series_moments_size
+from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.plan import RoundKind, TrainPlan
 
-__all__ = ["Exchange", "MarginalsExchange", "MomentsExchange", "Procedure", "State", "TrainingExchange"]
+__all__ = [
+    "Exchange",
+    "MarginalsExchange",
+    "MomentsExchange",
+    "Procedure",
+    "SeriesMarginalsExchange",
+    "State",
+    "TrainingExchange",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +49,7 @@ class State:
     Attributes:
         model: parameters with which the next round begins, float32 [P].
         average: what is sampled from, float32 [P]: the same, or the average of the models so far.
-        anchor: logits, float32 [L, D], or None before the marginals.
+        anchor: what the marginals tell, float32, or None before them: logits [L, D] of codes, a vector [A] of series.
         label_shares: float32 [L], likewise.
         server: the server optimiser's state.
         next_round: number of the next round.
@@ -133,6 +144,32 @@ class MarginalsExchange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesMarginalsExchange:
+    """Moments of time series become the anchor, kept as one vector."""
+
+    plan: TrainPlan
+    layout: SeriesLayout
+    title: str = "marginals"
+
+    @property
+    def size(self) -> int:
+        """See :class:`Exchange`."""
+        return series_moments_size(self.layout)
+
+    def payload(self, _state: State) -> NDArray[np.float32]:
+        """Nothing."""
+        return np.zeros(0, np.float32)
+
+    def combine(
+        self, state: State, releases: Mapping[str, NDArray[np.float64]], round_number: int
+    ) -> tuple[State, NDArray[np.float64]]:
+        """See :class:`Exchange`."""
+        total, noise_std = _summed(self.plan, round_number, releases)
+        anchor, shares = anchor_from_moments(total, self.layout, noise_std)
+        return replace(state, anchor=anchor.to_vector(), label_shares=shares.astype(np.float32)), total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MomentsExchange:
     """Second moments about the anchor become a copula."""
 
@@ -169,7 +206,7 @@ class TrainingExchange:
     Attributes:
         plan: the plan.
         size: number of parameters P.
-        anchor_size: number of anchor logits that follow them in the payload; zeros if there is no anchor.
+        anchor_size: numbers of the anchor that follow them in the payload; zeros if there is no anchor.
     """
 
     plan: TrainPlan

@@ -14,9 +14,11 @@ from typing import Annotated, Any, Final
 from pydantic import Field, ValidationError
 
 from synclave_shared.canonical import ExactDecimal, FrozenModel
+from synclave_shared.data.modality import AnySchema
 from synclave_shared.data.schema import Schema
+from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import PlanError
-from synclave_shared.model_spec import AnyModel, CopulaSpec, ModelSpec
+from synclave_shared.model_spec import AnyModel, CopulaSpec, ModelSpec, SeriesSpec
 from synclave_shared.plan import (
     MOST_PARAMETERS,
     Federation,
@@ -33,7 +35,7 @@ from synclave_shared.plan import (
 from synclave_shared.privacy.calibrate import noise_multiplier_for
 from synclave_shared.privacy.mechanism import Delta, GaussianSum, PositiveDecimal, Probability
 
-__all__ = ["COPULA_CLIP_NORM", "PlanFile", "compile_plan", "parse_plan_file", "resolve_privacy"]
+__all__ = ["COPULA_CLIP_NORM", "PlanFile", "compile_plan", "parameters_of", "parse_plan_file", "resolve_privacy"]
 
 COPULA_CLIP_NORM: Final = Decimal("0.35")
 """In units of what the anchor expects of a patient. Most are shortened: all moments become smaller alike, which their
@@ -217,7 +219,7 @@ def resolve_privacy(plan_file: PlanFile) -> Privacy:
 def compile_plan(
     plan_file: PlanFile,
     *,
-    schema: Schema,
+    schema: AnySchema,
     coordinator_key: str,
     site_keys: Mapping[str, str],
     warm_start: str | None = None,
@@ -242,7 +244,7 @@ def compile_plan(
             found=f"no key for {without_key or 'none'}, no size for {without_size or 'none'}",
             remedy="Give the same site names to the plan file and on the command line.",
         )
-    parameters = plan_file.model.parameter_count(schema.width, len(schema.label.values))
+    parameters = parameters_of(plan_file.model, schema)
     if not 1 <= parameters <= MOST_PARAMETERS:
         raise PlanError(
             expected=f"a model of 1 to {MOST_PARAMETERS} parameters for the {schema.width} columns of {schema.name}",
@@ -256,6 +258,7 @@ def compile_plan(
         return TrainPlan(
             name=plan_file.name,
             coordinator_key=coordinator_key,
+            modality=schema.modality,
             schema_name=schema.name,
             schema_digest=schema.digest,
             model=plan_file.model,
@@ -278,3 +281,21 @@ def compile_plan(
         raise PlanError(
             expected="a coherent plan", found=explain_validation(error), remedy="Correct the plan file."
         ) from None
+
+
+def parameters_of(model: AnyModel, schema: AnySchema) -> int:
+    """Parameters of a model for a schema.
+
+    Raises:
+        PlanError: if they are of two modalities.
+    """
+    if isinstance(schema, SeriesSchema) and isinstance(model, SeriesSpec):
+        return model.size_for(schema)
+    if isinstance(schema, Schema) and not isinstance(model, SeriesSpec):
+        return model.size_for(schema)
+    kinds = "series" if isinstance(schema, SeriesSchema) else "diffusion or copula"
+    raise PlanError(
+        expected=f"model.kind = {kinds}: the modality of schema {schema.name} is {schema.modality}",
+        found=f"model.kind = {model.kind}",
+        remedy="Write kind under [model], or name another schema.",
+    )

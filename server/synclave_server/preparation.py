@@ -10,7 +10,7 @@ from synclave_server.planning import PlanFile, compile_plan, parse_plan_file
 from synclave_server.run_folder import RunFolder
 from synclave_server.warm_start import read_start
 from synclave_shared.canonical import sha256_hex
-from synclave_shared.data.schema import Schema
+from synclave_shared.data.modality import AnySchema, load_schema
 from synclave_shared.errors import ConfigurationError, LedgerError
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.verify import VerifyReport
@@ -33,7 +33,7 @@ class Draft:
 
     plan_file: PlanFile
     schema_path: Path
-    schema: Schema
+    schema: AnySchema
     start: bytes | None = None
 
 
@@ -47,7 +47,7 @@ def read_draft(path: Path) -> Draft:
     """
     plan_file = parse_plan_file(read_plan_toml(path))
     schema_path = (path.parent / plan_file.schema_file).resolve()
-    schema = Schema.load(schema_path)
+    schema = load_schema(schema_path)
     start = None
     if plan_file.warm_start is not None and isinstance(plan_file.model, ModelSpec):
         start = read_start(

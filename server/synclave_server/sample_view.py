@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from synclave_server.snapshots import read_snapshot
-from synclave_shared.data.schema import Schema
+from synclave_shared.data.modality import schema_from_json
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.processes import stop_on_signals
 
@@ -111,7 +111,7 @@ def run_sample(
     from synclave_server.sampling.cohort_writer import unfinished_folder
     from synclave_server.sampling.engine import sample
 
-    label = Schema.from_json_bytes(read_snapshot(snapshot).schema).label
+    label = schema_from_json(read_snapshot(snapshot).schema).label
     with stop_on_signals(), _Pace(console, patients) as pace:
         try:
             provenance = sample(

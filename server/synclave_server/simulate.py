@@ -14,7 +14,7 @@ from synclave_server.planning import resolve_privacy
 from synclave_server.preparation import Draft, coordinator_key, prepare_run, read_draft, require_valid
 from synclave_server.progress_view import Steps, training_view
 from synclave_server.sites import set_up_sites, socket_folder
-from synclave_shared.data.tables import check_folder
+from synclave_shared.data.modality import check_folder
 from synclave_shared.errors import ConfigurationError, DataError
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.verify import verify_ledger

@@ -13,23 +13,27 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from synclave_server.planning import parameters_of
 from synclave_server.public_model import RECORD_FILE, read_public_model
 from synclave_server.snapshots import read_snapshot
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.errors import PlanError, ProtocolError, SnapshotError
-from synclave_shared.plan import ModelSpec, TrainPlan
+from synclave_shared.plan import AnyModel, ModelSpec, TrainPlan
 from synclave_shared.protocol import decode_model, encode_model
 
 if TYPE_CHECKING:
-    from synclave_shared.data.schema import Schema
+    from synclave_shared.data.modality import AnySchema
 
 __all__ = ["load_start", "read_start"]
 
-NETWORK: Final = ("corruption", "coupled_columns", "width", "blocks")
+NETWORK: Final[dict[str, tuple[str, ...]]] = {
+    "diffusion": ("kind", "corruption", "coupled_columns", "width", "blocks"),
+    "series": ("kind", "couplings", "width", "blocks"),
+}
 """What must agree for parameters to mean the same; noise levels may differ, further training sees to them."""
 
 
-def read_start(folder: Path, *, schema: Schema, spec: ModelSpec, anchored: bool) -> bytes:
+def read_start(folder: Path, *, schema: AnySchema, spec: AnyModel, anchored: bool) -> bytes:
     """The parameters of a stored model, for a plan.
 
     Args:
@@ -45,25 +49,24 @@ def read_start(folder: Path, *, schema: Schema, spec: ModelSpec, anchored: bool)
         PlanError: if the model belongs to another schema or network, or cannot stand on the plan's anchor.
         SnapshotError: if it is missing or damaged.
     """
-    from synclave_shared.models.codes import parameter_count  # loads torch, which a plan without warm start spares
-
+    found: AnyModel
+    if spec.kind not in NETWORK:
+        raise _unsuitable("a model that is trained", f"model.kind = {spec.kind}")
     if (folder / RECORD_FILE).exists():
         public = read_public_model(folder)
         digest, found, has_anchor = public.record.schema_digest, public.record.model, True
         parameters = public.model
     else:
         snapshot = read_snapshot(folder)
-        if not isinstance(snapshot.plan.model, ModelSpec):
-            raise _unsuitable("the snapshot of a training", f"one of a {snapshot.plan.model.kind}")
         digest, found, has_anchor = snapshot.record.schema_digest, snapshot.plan.model, snapshot.anchor is not None
         parameters = snapshot.model
     if digest != schema.digest:
         raise _unsuitable(f"a model of the schema {schema.name}, {schema.digest[:16]}...", f"one of {digest[:16]}...")
-    for name in NETWORK:
-        wanted, given = getattr(spec, name), getattr(found, name)
+    for name in NETWORK[spec.kind]:
+        wanted, given = getattr(spec, name), getattr(found, name, None)
         if wanted != given:
             raise _unsuitable(f"a model with {name} = {wanted}, as under [model] in the plan", f"{name} = {given}")
-    if 0 < spec.coupled_columns < schema.width:
+    if isinstance(spec, ModelSpec) and 0 < spec.coupled_columns < schema.width:
         # Which columns are coupled is decided by each training's own anchor: parameters would change their columns.
         raise _unsuitable(
             f"couplings of all {schema.width} columns or of none", f"coupled_columns = {spec.coupled_columns}"
@@ -73,7 +76,7 @@ def read_start(folder: Path, *, schema: Schema, spec: ModelSpec, anchored: bool)
             "a plan with [privacy.marginals]" if has_anchor else "a plan without [privacy.marginals]",
             f"a model that was trained {'with' if has_anchor else 'without'} prevalences, which it corrects",
         )
-    size = parameter_count(schema, spec)
+    size = parameters_of(spec, schema)
     if parameters.shape != (size,):
         raise _unsuitable(f"{size} parameters", f"{parameters.size}")
     return encode_model(parameters)

@@ -6,12 +6,16 @@ Whoever signs a plan need not have torch, so the sizes that a signature depends 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from synclave_shared.canonical import ExactDecimal, FrozenModel
 from synclave_shared.privacy.mechanism import PositiveDecimal
+
+if TYPE_CHECKING:
+    from synclave_shared.data.schema import Schema
+    from synclave_shared.data.series.schema import SeriesSchema
 
 __all__ = ["LEVEL_KNOTS", "AnyModel", "CopulaSpec", "ModelSpec", "SeriesSpec"]
 
@@ -60,6 +64,10 @@ class ModelSpec(FrozenModel):
         blocks = self.blocks * width * (6 * width + 7)
         return coupled * (coupled + 1) // 2 + (tower + blocks if width else 0)
 
+    def size_for(self, schema: Schema) -> int:
+        """:meth:`parameter_count` for a schema."""
+        return self.parameter_count(schema.width, len(schema.label.values))
+
 
 class CopulaSpec(FrozenModel):
     """The Gaussian copula: fitted to one noisy sum of second moments, nothing is trained.
@@ -73,6 +81,10 @@ class CopulaSpec(FrozenModel):
     def parameter_count(self, columns: int, label_values: int) -> int:
         """Number of second moments M that a site releases: a variance or covariance per pair of columns."""
         return columns * (columns + 1) // 2
+
+    def size_for(self, schema: Schema) -> int:
+        """:meth:`parameter_count` for a schema."""
+        return self.parameter_count(schema.width, len(schema.label.values))
 
 
 class SeriesSpec(FrozenModel):
@@ -99,6 +111,21 @@ class SeriesSpec(FrozenModel):
     sigma_max: PositiveDecimal = Decimal("20")
     log_sigma_mean: ExactDecimal = Decimal("-0.4")
     log_sigma_std: PositiveDecimal = Decimal("1.4")
+
+    def parameter_count(self, steps: int, channels: int, fields: int, label_values: int) -> int:
+        """Number of parameters P of the network for so many steps, channels, columns of fields and label values.
+
+        Written out, because whoever signs a plan need not have torch.
+        """
+        corrections, context, width = 2 * channels, fields + steps, self.width
+        couplings = corrections * (corrections + 1) + context * corrections
+        ends = width * (3 * channels + steps + LEVEL_KNOTS + label_values + context + width + 7 + corrections)
+        blocks = self.blocks * width * (12 * width + 15)
+        return couplings * self.couplings + (ends + corrections + blocks if width else 0)
+
+    def size_for(self, schema: SeriesSchema) -> int:
+        """:meth:`parameter_count` for a schema."""
+        return self.parameter_count(schema.horizon, len(schema.channels), schema.width, len(schema.label.values))
 
 
 def _kind_of(model: Any) -> Any:

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from synclave_shared.canonical import ExactDecimal, FrozenModel, canonical_bytes, sha256_hex
 from synclave_shared.errors import PlanError
-from synclave_shared.model_spec import AnyModel, CopulaSpec, ModelSpec
+from synclave_shared.model_spec import AnyModel, CopulaSpec, ModelSpec, SeriesSpec
 from synclave_shared.privacy.mechanism import Delta, GaussianSum, PoissonGaussian, PositiveDecimal, Probability
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Optimiser",
     "Privacy",
     "RoundKind",
+    "SeriesSpec",
     "SiteEntry",
     "TrainPlan",
     "all_mechanisms",
@@ -179,7 +180,7 @@ class TrainPlan(FrozenModel):
     version: Literal[1] = 1
     name: Name
     coordinator_key: PublicKeyText
-    modality: Literal["codes"] = "codes"
+    modality: Literal["codes", "series"] = "codes"
     trust_mode: Literal["local"] = "local"
     schema_name: str
     schema_digest: Digest
@@ -203,6 +204,8 @@ class TrainPlan(FrozenModel):
         weighted = {site.weight is None for site in self.sites}
         if len(weighted) > 1:
             raise ValueError("give a weight to every site or to none")
+        if (self.modality == "series") != isinstance(self.model, SeriesSpec):
+            raise ValueError(f"a model of kind {self.model.kind} is not for the modality {self.modality}")
         faults = misfits(
             self.model,
             self.optimiser,
@@ -273,14 +276,14 @@ class TrainPlan(FrozenModel):
         total = sum(raw.values())
         return {name: weight / total for name, weight in raw.items()}
 
-    def training(self) -> tuple[ModelSpec, PoissonGaussian]:
+    def training(self) -> tuple[ModelSpec | SeriesSpec, PoissonGaussian]:
         """The model that is trained, and the mechanism of each training round.
 
         Raises:
             PlanError: if the plan trains nothing.
         """
         mechanism = self.mechanism(1)
-        if isinstance(self.model, ModelSpec) and isinstance(mechanism, PoissonGaussian):
+        if not isinstance(self.model, CopulaSpec) and isinstance(mechanism, PoissonGaussian):
             return self.model, mechanism
         raise PlanError(
             expected="a plan with training rounds",
@@ -351,7 +354,7 @@ def signed_plan_bytes(content: bytes) -> bytes:
 
 
 def misfits(
-    model: ModelSpec | CopulaSpec,
+    model: AnyModel,
     optimiser: Optimiser,
     federation: Federation,
     *,
@@ -374,9 +377,11 @@ def misfits(
         "federation.rounds": federation.rounds,
         "federation.steps_per_round": federation.steps_per_round,
     }
-    if isinstance(model, ModelSpec):
+    if not isinstance(model, CopulaSpec):
         faults = [f"{name} is missing" for name, value in training.items() if value is None]
-        return [*faults, "sigma_min must be below sigma_max"] if model.sigma_min >= model.sigma_max else faults
+        faults += ["sigma_min must be below sigma_max"] * (model.sigma_min >= model.sigma_max)
+        unanchored = isinstance(model, SeriesSpec) and not anchored
+        return faults + ["privacy.marginals is missing: a model of series is trained about them"] * unanchored
     given = [name for name, value in training.items() if value is not None]
     defaults = Federation()
     given += [f"federation.{name}" for name in OF_UPDATES if getattr(federation, name) != getattr(defaults, name)]

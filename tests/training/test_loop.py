@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from synclave_client.performance import Performance
-from synclave_client.training.loop import DiffusionBatch, DiffusionLoss, train_round
+from synclave_client.training.codes import DiffusionBatch, DiffusionLoss, train_round
 from synclave_client.training.marginals import clipped_marginals, release_marginals
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import PatientGradients

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from synclave_client.performance import Performance
-from synclave_client.training.loop import DiffusionLoss, _batches
+from synclave_client.training.codes import CodeLearner, DiffusionLoss
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import PatientGradients, check_places
 from synclave_client.training.rehearsal import rehearse
@@ -130,7 +130,9 @@ def moved_by_the_first_patient(width: int, patients: int, tile: int) -> float:
             patient_ids=[str(i) for i in kept],
         )
         own: Any = OwnStreams(kept)
-        return gradients.clipped_sum(_batches(dataset, np.arange(len(kept)), loss, own, 0, "cpu", tile)).clone()
+        learner = CodeLearner(network=network, objective=loss, dataset=dataset, device="cpu")
+        tiles = np.split(np.arange(len(kept)), range(tile, len(kept), tile))
+        return gradients.clipped_sum(learner.batch(rows, tile, own, 0) for rows in tiles).clone()
 
     everybody = np.arange(patients)
     return float((total(everybody) - total(everybody[1:])).norm())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from synclave_client.training.loop import DiffusionBatch, DiffusionLoss
+from synclave_client.training.codes import DiffusionBatch, DiffusionLoss
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import PatientGradients
 from synclave_client.training.private.engine import ROUNDING_MARGIN

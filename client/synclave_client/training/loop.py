@@ -1,4 +1,4 @@
-"""A training round at a site: DP-SGD on the diffusion loss, from the coordinator's model to a released update.
+"""A training round at a site: DP-SGD on any network and loss, from the coordinator's model to a released update.
 
 The plan fixes every number that privacy depends on. What leaves is the difference of two models, the second of which is
 a function of noised gradients only.
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Self
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,110 +18,50 @@ from torch import Tensor, nn
 from synclave_client.performance import Performance
 from synclave_client.training.allocator import freed_memory_kept
 from synclave_client.training.batch_selection import select_patients
-from synclave_client.training.marginals import release_marginals
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import PatientGradients
+from synclave_client.training.private.batch import PatientBatch
 from synclave_client.training.release import fixed_point_update
-from synclave_shared.diffusion.corruption import corrupt, hidden_cross_entropy
-from synclave_shared.diffusion.preconditioning import posterior_logits, prior_logits
-from synclave_shared.errors import DataError
-from synclave_shared.models.codes import build_code_denoiser
-from synclave_shared.models.layout import CodeLayout
 from synclave_shared.models.parameters import load_parameter_vector
-from synclave_shared.plan import ModelSpec, TrainPlan
+from synclave_shared.plan import TrainPlan
 
-if TYPE_CHECKING:
-    from synclave_shared.data.patients import PatientDataset
-    from synclave_shared.data.schema import Schema
-
-__all__ = ["DiffusionBatch", "DiffusionLoss", "release_marginals", "train_round"]
+__all__ = ["Learner", "run_steps"]
 
 _log = logging.getLogger("synclave.vault")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiffusionBatch:
-    """Some patients, each seen at K noise levels.
-
-    Attributes:
-        clean: [B, D], 0/1 rows.
-        labels: [B], label numbers; L where the label is hidden in this step.
-        levels: [B, K], standard normal: how much each level hides.
-        noise: [B, K, D], standard normal.
-        present: [B], false for rows of padding.
-    """
-
-    clean: Tensor
-    labels: Tensor
-    levels: Tensor
-    noise: Tensor
-    present: Tensor
-
-    def __len__(self) -> int:
-        return len(self.clean)
+class Learner(Protocol):
+    """A site's patients and what is learnt from them."""
 
     @property
-    def patient_of_row(self) -> None:
-        """None: the first axis is the patient, whose noise levels lie behind it."""
-        return None
+    def network(self) -> nn.Module:
+        """The network, on its device."""
+        ...
 
-    def select(self, patients: Tensor) -> Self:
-        """The batch of some patients."""
-        return type(self)(**{field.name: getattr(self, field.name)[patients] for field in fields(self)})
+    def __len__(self) -> int:
+        """Number of the site's patients."""
+        ...
 
+    def loss(self, network: nn.Module, batch: PatientBatch, /) -> Tensor:
+        """One loss per patient of a batch, [B]; a patient's does not depend on the others'."""
+        ...
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiffusionLoss:
-    """Mean cross-entropy over a patient's K noise levels: averaging before clipping costs no privacy."""
+    def batch(self, rows: NDArray[np.int64], size: int, streams: PatientStreams, step: int) -> PatientBatch:
+        """The patients ``rows`` with their noise, padded to ``size`` with patients who are not there.
 
-    spec: ModelSpec
-    layout: CodeLayout
-    prior: Tensor
-
-    def __call__(self, network: nn.Module, batch: DiffusionBatch) -> Tensor:
-        """One loss per patient, [B], in nats."""
-        seen = corrupt(batch.clean, batch.levels, batch.noise, self.spec, self.layout)
-        logits = posterior_logits(network, seen.x, seen.sigma, batch.labels, self.prior, self.layout, seen.known)
-        return hidden_cross_entropy(logits, batch.clean, seen, self.layout).mean(dim=1)
-
-    def draw(
-        self, clean: Tensor, labels: Tensor, streams: PatientStreams, step: int, rows: NDArray[np.int64]
-    ) -> DiffusionBatch:
-        """Noise levels, noise and hidden labels.
-
-        Args:
-            clean: [B, D]; what follows the first ``len(rows)`` rows is padding.
-            labels: [B], likewise.
-            streams: the patients' diffusion randomness.
-            step: number of the step in the round.
-            rows: which patients these are.
+        Always of one size: with another shape a matrix product may round other patients' rows in another way, and a
+        model made for it would blow that up.
         """
-        patients, width = clean.shape
-        levels = self.spec.noise_levels
-        coins = np.ones(patients)
-        values = np.zeros((patients, levels * (1 + width)), np.float32)
-        coins[: len(rows)], values[: len(rows)] = streams.draw(step, rows, values.shape[1])
-        normals = torch.from_numpy(values).to(clean.device)
-        hidden = torch.from_numpy(coins < float(self.spec.label_dropout)).to(clean.device)
-        return DiffusionBatch(
-            clean=clean,
-            labels=torch.where(hidden, self.layout.label_values, labels),
-            levels=normals[:, :levels],
-            noise=normals[:, levels:].reshape(patients, levels, width),
-            present=torch.arange(patients, device=clean.device) < len(rows),
-        )
+        ...
 
 
-def train_round(
+def run_steps(
     plan: TrainPlan,
     site_name: str,
-    schema: Schema,
-    dataset: PatientDataset,
+    learner: Learner,
     model_vector: NDArray[np.float32],
-    anchor: NDArray[np.float32] | None,
-    device: torch.device | str,
     randomness: SecretRandomness,
-    performance: Performance | None = None,
+    performance: Performance,
 ) -> NDArray[np.int64]:
     """Make the plan's DP-SGD steps of one round and return the update.
 
@@ -133,11 +72,8 @@ def train_round(
     Args:
         plan: the accepted plan.
         site_name: this site in the plan's roster.
-        schema: columns and label values.
-        dataset: the site's patients.
+        learner: network, loss and patients.
         model_vector: [P], the global model.
-        anchor: [L, D] anchor logits, or None.
-        device: where to compute.
         randomness: the site's secret randomness.
         performance: how to compute; changes cost only. Noise is added once per step, whatever the tiles.
 
@@ -145,22 +81,15 @@ def train_round(
         [P], fixed point, of L2 norm at most ``plan.federation.update_norm`` (up to rounding).
 
     Raises:
-        DataError: if the data does not have the schema's columns or labels.
         PlanError: if the plan trains nothing.
         ProtocolError: if the update is not finite.
         SnapshotError: if the model vector has another length.
     """
-    layout = CodeLayout.of(schema)
-    _check_dataset(dataset, layout)
-    spec, mechanism = plan.training()
-    network = build_code_denoiser(layout, spec).to(device)
+    _, mechanism = plan.training()
+    network = learner.network
     load_parameter_vector(network, model_vector)
-    logits = np.zeros((layout.label_values, layout.width), np.float32) if anchor is None else anchor
-    prior = prior_logits(torch.from_numpy(np.array(logits, dtype=np.float32)), layout).to(device)
-    loss = DiffusionLoss(spec=spec, layout=layout, prior=prior)
     clip_norm = float(mechanism.clip_norm)
-    performance = performance or Performance()
-    gradients = PatientGradients(network, loss, clip_norm, performance)
+    gradients = PatientGradients(network, learner.loss, clip_norm, performance)
     noise_std = float(mechanism.noise_multiplier) * clip_norm
     batch_size = plan.expected_batch_size(site_name)
 
@@ -169,11 +98,16 @@ def train_round(
     optimiser = _optimiser(exact, plan)
     exact.grad = torch.zeros_like(exact)
     streams = PatientStreams(randomness)
+
+    def batches(step: int, chosen: NDArray[np.int64]) -> Iterator[PatientBatch]:
+        tile = performance.patients_at_once
+        for start in range(0, len(chosen), tile):
+            yield learner.batch(chosen[start : start + tile], tile, streams, step)
+
     with freed_memory_kept():
         for step in range(mechanism.steps):
-            chosen = select_patients(len(dataset), mechanism.selection_rate, randomness)
-            batches = _batches(dataset, chosen, loss, streams, step, device, performance.patients_at_once)
-            exact.grad.copy_(gradients.clipped_sum(batches))
+            chosen = select_patients(len(learner), mechanism.selection_rate, randomness)
+            exact.grad.copy_(gradients.clipped_sum(batches(step, chosen)))
             randomness.add_normal(exact.grad.numpy(), noise_std)
             exact.grad /= batch_size
             optimiser.step()
@@ -185,40 +119,6 @@ def train_round(
     return fixed_point_update(model_vector, exact.detach().numpy(), float(plan.federation.update_norm))
 
 
-def _batches(
-    dataset: PatientDataset,
-    chosen: NDArray[np.int64],
-    loss: DiffusionLoss,
-    streams: PatientStreams,
-    step: int,
-    device: torch.device | str,
-    tile: int,
-) -> Iterator[DiffusionBatch]:
-    for start in range(0, len(chosen), tile):
-        rows = chosen[start : start + tile]
-        # Tiles of one shape: with another shape a matrix product may round other patients' rows in another way, and a
-        # model made for it would blow that up.
-        clean = np.zeros((tile, dataset.features.shape[1]), np.float32)
-        labels = np.zeros(tile, np.int64)
-        clean[: len(rows)], labels[: len(rows)] = dataset.features[rows], dataset.labels[rows]
-        yield loss.draw(torch.from_numpy(clean).to(device), torch.from_numpy(labels).to(device), streams, step, rows)
-
-
 def _optimiser(parameters: Tensor, plan: TrainPlan) -> torch.optim.Optimizer:
     kind = torch.optim.SGD if plan.optimiser.name == "sgd" else torch.optim.Adam
     return kind([parameters], lr=plan.learning_rate())
-
-
-def _check_dataset(dataset: PatientDataset, layout: CodeLayout) -> None:
-    if dataset.features.shape[1] != layout.width:
-        raise DataError(
-            expected=f"patients with {layout.width} columns",
-            found=f"shape {dataset.features.shape}",
-            remedy="Load the data with the schema of the plan.",
-        )
-    if len(dataset.labels) and (dataset.labels.min() < 0 or dataset.labels.max() >= layout.label_values):
-        raise DataError(
-            expected=f"label numbers from 0 to {layout.label_values - 1}",
-            found=f"{dataset.labels.min()} to {dataset.labels.max()}",
-            remedy="Load the data with the schema of the plan.",
-        )

@@ -6,26 +6,36 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
+from torch import nn
 
 from synclave_client.performance import Performance
-from synclave_client.training.loop import DiffusionBatch, DiffusionLoss
+from synclave_client.training.codes import DiffusionBatch, DiffusionLoss
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import SelfTestReport, check_places, self_test
+from synclave_client.training.series import SeriesBatch, SeriesLoss
+from synclave_shared.data.series.dataset import SeriesDataset
 from synclave_shared.diffusion.preconditioning import prior_logits
+from synclave_shared.diffusion.series import SeriesPrior
 from synclave_shared.models.codes import build_code_denoiser
 from synclave_shared.models.layout import CodeLayout
-from synclave_shared.plan import ModelSpec
+from synclave_shared.models.series.anchor import usual_anchor
+from synclave_shared.models.series.denoiser import build_series_denoiser
+from synclave_shared.models.series.layout import SeriesLayout
+from synclave_shared.plan import ModelSpec, SeriesSpec
 
 if TYPE_CHECKING:
     from synclave_shared.data.schema import Schema
 
-__all__ = ["rehearse"]
+__all__ = ["rehearse", "rehearse_series"]
 
 INVENTED_PATIENTS: Final = 5
 """Enough to find patients that are mixed, few enough for a second of computing."""
 
 SHARE_OF_CODES: Final = 0.2
 """Of the codes that an invented patient has."""
+
+SHARE_OF_STEPS: Final = 0.4
+"""Of the steps at which an invented patient's channel was measured."""
 
 COUPLING_STD: Final = 0.1
 """Of the invented parameters: away from zero, where every gradient path is open."""
@@ -47,10 +57,7 @@ def rehearse(
     """
     layout = CodeLayout.of(schema)
     generator = torch.Generator().manual_seed(0)
-    network = build_code_denoiser(layout, spec).to(device)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(COUPLING_STD * torch.randn(parameter.shape, generator=generator))
+    network = _with_invented_parameters(build_code_denoiser(layout, spec), generator).to(device)
     anchor = torch.randn(layout.label_values, layout.width, generator=generator)
     loss = DiffusionLoss(spec=spec, layout=layout, prior=prior_logits(anchor, layout).to(device))
     streams = PatientStreams(SecretRandomness(bytes(32)))
@@ -68,3 +75,51 @@ def rehearse(
     report = self_test(network, loss, invented(INVENTED_PATIENTS), performance)
     check_places(network, loss, invented(performance.patients_at_once))
     return report
+
+
+def rehearse_series(
+    layout: SeriesLayout, spec: SeriesSpec, performance: Performance, device: torch.device | str = "cpu"
+) -> SelfTestReport:
+    """:func:`rehearse` for the model of time series.
+
+    Args:
+        layout: steps, channels, context and label values.
+        spec: the plan's model settings.
+        performance: how the site computes.
+        device: where.
+
+    Raises:
+        ClippingError: if gradients cannot be bounded per patient on this machine, naming the layer.
+    """
+    generator = torch.Generator().manual_seed(0)
+    network = _with_invented_parameters(build_series_denoiser(layout, spec), generator).to(device)
+    anchor = usual_anchor(layout)
+    loss = SeriesLoss(spec=spec, layout=layout, anchor=anchor, prior=SeriesPrior.of(anchor, device))
+    streams = PatientStreams(SecretRandomness(bytes(32)))
+    rng = np.random.default_rng(0)
+
+    def invented(patients: int) -> SeriesBatch:
+        shape = (patients, layout.steps, layout.channels)
+        lengths = rng.integers(1, layout.steps + 1, patients)
+        inside = (np.arange(layout.steps) < lengths[:, None])[:, :, None]
+        observed = ((rng.random(shape) < SHARE_OF_STEPS) & inside).astype(np.uint8)
+        dataset = SeriesDataset(
+            values=np.where(observed, rng.uniform(-1, 1, shape), 0).astype(np.float32),
+            observed=observed,
+            lengths=lengths,
+            static=(rng.random((patients, layout.fields)) < SHARE_OF_CODES).astype(np.uint8),
+            labels=np.arange(patients) % layout.label_values,
+            patient_ids=[str(number) for number in range(patients)],
+        )
+        return loss.draw(dataset, np.arange(patients), patients, streams, 0).to(device)
+
+    report = self_test(network, loss, invented(INVENTED_PATIENTS), performance)
+    check_places(network, loss, invented(performance.patients_at_once))
+    return report
+
+
+def _with_invented_parameters(network: nn.Module, generator: torch.Generator) -> nn.Module:
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(COUPLING_STD * torch.randn(parameter.shape, generator=generator))
+    return network

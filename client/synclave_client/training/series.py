@@ -1,4 +1,4 @@
-"""What training on time series needs beside the loop: the patients of a step, their noise, and their losses."""
+"""Training on time series at a site: the noisy moments of the first round, then the patients of a step."""
 
 from __future__ import annotations
 
@@ -10,17 +10,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from synclave_client.training.noise import PatientStreams
+from synclave_client.performance import Performance
+from synclave_client.training.loop import run_steps
+from synclave_client.training.noise import PatientStreams, SecretRandomness
+from synclave_client.training.private.batch import PatientBatch
 from synclave_shared.data.series.filling import filled
 from synclave_shared.diffusion.series import SeriesPrior, series_loss, series_posterior
+from synclave_shared.errors import DataError, PlanError
+from synclave_shared.fixed_point import to_fixed
 from synclave_shared.model_spec import SeriesSpec
-from synclave_shared.models.series.anchor import SeriesAnchor
+from synclave_shared.models.series.anchor import SeriesAnchor, context_columns, contributions
+from synclave_shared.models.series.denoiser import build_series_denoiser
 from synclave_shared.models.series.layout import SeriesLayout
+from synclave_shared.plan import TrainPlan
 
 if TYPE_CHECKING:
     from synclave_shared.data.series.dataset import SeriesDataset
 
-__all__ = ["SeriesBatch", "SeriesLoss", "context_of"]
+__all__ = [
+    "SeriesBatch",
+    "SeriesLearner",
+    "SeriesLoss",
+    "release_series_marginals",
+    "series_spec",
+    "train_series_round",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +73,9 @@ class SeriesBatch:
         """The batch of some patients."""
         return type(self)(**{field.name: getattr(self, field.name)[patients] for field in fields(self)})
 
-
-def context_of(static: NDArray[np.uint8], lengths: NDArray[np.int64], layout: SeriesLayout) -> NDArray[np.uint8]:
-    """Context columns [N, S]: the fields' columns, then the length of the stay as a one-hot group."""
-    length = (np.arange(layout.steps) == lengths[:, None] - 1).astype(np.uint8)
-    return np.concatenate([static, length], axis=1)
+    def to(self, device: torch.device | str) -> Self:
+        """The batch on another device."""
+        return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,17 +111,18 @@ class SeriesLoss:
         """
         layout, levels = self.layout, self.spec.noise_levels
         count = len(rows)
-        values = np.zeros((size, layout.steps, layout.channels), np.float32)
+        shape = (size, layout.steps, layout.channels)
+        values = np.zeros(shape, np.float32)
         observed = np.zeros_like(values)
         lengths, labels = np.ones(size, np.int64), np.zeros(size, np.int64)
         context = np.zeros((size, layout.context.width), np.float32)
         whole = filled(dataset.values[rows], dataset.observed[rows])
-        never = ~dataset.observed[rows].any(axis=1)[:, None]
+        never = np.logical_not(dataset.observed[rows].any(axis=1))[:, None]
         expected = self.anchor.shift[dataset.labels[rows]][:, None]
         values[:count] = np.where(never, expected, (whole - self.anchor.centre) / self.anchor.scale)
         observed[:count], lengths[:count] = dataset.observed[rows], dataset.lengths[rows]
         labels[:count] = dataset.labels[rows]
-        context[:count] = context_of(dataset.static[rows], dataset.lengths[rows], layout)
+        context[:count] = context_columns(dataset.static[rows], dataset.lengths[rows], layout)
         coins = np.ones(size)
         normals = np.zeros((size, levels * (1 + 2 * layout.steps * layout.channels)), np.float32)
         coins[:count], normals[:count] = streams.draw(step, rows, normals.shape[1])
@@ -118,10 +131,121 @@ class SeriesLoss:
         return SeriesBatch(
             values=torch.from_numpy(values),
             observed=torch.from_numpy(observed),
-            inside=torch.from_numpy(np.arange(layout.steps) < lengths[:, None]),
+            inside=torch.arange(layout.steps) < torch.from_numpy(lengths)[:, None],
             context=torch.from_numpy(context),
             labels=torch.where(hidden, layout.label_values, torch.from_numpy(labels)),
             levels=noise[:, :levels],
             noise=noise[:, levels:].reshape(size, levels, layout.steps, 2 * layout.channels),
             present=torch.arange(size) < count,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesLearner:
+    """The site's time series; see :class:`synclave_client.training.loop.Learner`."""
+
+    network: nn.Module
+    objective: SeriesLoss
+    dataset: SeriesDataset
+    device: torch.device | str
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def loss(self, network: nn.Module, batch: PatientBatch, /) -> Tensor:
+        """One loss per patient, [B]."""
+        assert isinstance(batch, SeriesBatch)  # noqa: S101 - made below
+        return self.objective(network, batch)
+
+    def batch(self, rows: NDArray[np.int64], size: int, streams: PatientStreams, step: int) -> SeriesBatch:
+        """Some patients with their noise, padded to ``size``."""
+        return self.objective.draw(self.dataset, rows, size, streams, step).to(self.device)
+
+
+def series_spec(plan: TrainPlan) -> SeriesSpec:
+    """The model of a plan for time series.
+
+    Raises:
+        PlanError: if the plan is for another modality.
+    """
+    if isinstance(plan.model, SeriesSpec):
+        return plan.model
+    raise PlanError(
+        expected="a plan with model.kind = series, as the installed schema's modality is",
+        found=f"model.kind = {plan.model.kind}",
+        remedy="Use a plan of the schema's modality.",
+    )
+
+
+def release_series_marginals(
+    plan: TrainPlan, layout: SeriesLayout, dataset: SeriesDataset, randomness: SecretRandomness
+) -> NDArray[np.int64]:
+    """The site's noisy moments: one Gaussian release, :class:`synclave_shared.privacy.mechanism.GaussianSum`.
+
+    Args:
+        plan: the accepted plan; it fixes clip norm and noise.
+        layout: of the schema.
+        dataset: the site's patients.
+        randomness: the site's secret randomness.
+
+    Returns:
+        [:func:`~synclave_shared.models.series.anchor.moments_size`], fixed point.
+
+    Raises:
+        PlanError: if the plan has no marginals release.
+    """
+    if plan.privacy.marginals is None:
+        raise PlanError(
+            expected="a plan with a marginals release", found="none", remedy="Start this plan with round 1."
+        )
+    clip_norm = float(plan.privacy.marginals.clip_norm)
+    sums = contributions(dataset, layout, clip_norm)
+    randomness.add_normal(sums, float(plan.privacy.marginals.noise_multiplier) * clip_norm)
+    return to_fixed(sums)
+
+
+def train_series_round(
+    plan: TrainPlan,
+    site_name: str,
+    layout: SeriesLayout,
+    dataset: SeriesDataset,
+    model_vector: NDArray[np.float32],
+    anchor: SeriesAnchor,
+    device: torch.device | str,
+    randomness: SecretRandomness,
+    performance: Performance | None = None,
+) -> NDArray[np.int64]:
+    """One round on time series; see :func:`synclave_client.training.loop.run_steps`.
+
+    Args:
+        plan: the accepted plan.
+        site_name: this site in the plan's roster.
+        layout: of the schema.
+        dataset: the site's patients.
+        model_vector: [P], the global model.
+        anchor: of the marginals round.
+        device: where to compute.
+        randomness: the site's secret randomness.
+        performance: how to compute; changes cost only.
+
+    Returns:
+        [P], fixed point.
+
+    Raises:
+        DataError: if the data does not have the schema's shape.
+        PlanError: if the plan is for another modality.
+    """
+    if dataset.values.shape[1:] != (layout.steps, layout.channels) or dataset.static.shape[1] != layout.fields:
+        raise DataError(
+            expected=f"{layout.steps} steps, {layout.channels} channels and {layout.fields} columns",
+            found=f"{dataset.values.shape[1:]} and {dataset.static.shape[1]}",
+            remedy="Load the data with the schema of the plan.",
+        )
+    spec = series_spec(plan)
+    learner = SeriesLearner(
+        network=build_series_denoiser(layout, spec).to(device),
+        objective=SeriesLoss(spec=spec, layout=layout, anchor=anchor, prior=SeriesPrior.of(anchor, device)),
+        dataset=dataset,
+        device=device,
+    )
+    return run_steps(plan, site_name, learner, model_vector, randomness, performance or Performance())

@@ -76,10 +76,10 @@ def serve_site(settings: SiteSettings, training_lock: threading.Lock) -> Any:
 
 def _load(settings: SiteSettings) -> Workload | None:
     # Imported here: torch takes seconds, and settings that cannot be used should say so at once.
-    from synclave_client.vault.workload import PatientWorkload
+    from synclave_client.vault.loading import load_workload
 
     try:
-        return PatientWorkload.load(settings)
+        return load_workload(settings)
     except SynclaveError as error:
         _log.error(
             "%s: data or device cannot be used. Expected %s; found %s. %s Then restart it; until then it answers %s.",

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from synclave_client.performance import Performance
 from synclave_client.settings import SiteSettings
-from synclave_client.training.loop import train_round
+from synclave_client.training.codes import code_model, train_round, trained_codes
 from synclave_client.training.marginals import release_marginals
 from synclave_client.training.moments import release_moments
 from synclave_client.training.noise import SecretRandomness
+from synclave_client.training.private import SelfTestReport
 from synclave_client.training.rehearsal import rehearse
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
@@ -25,7 +26,7 @@ from synclave_shared.models.layout import CodeLayout
 from synclave_shared.plan import MOST_PARAMETERS, ModelSpec, TrainPlan
 from synclave_shared.protocol import decode_model
 
-__all__ = ["PatientWorkload", "check_device"]
+__all__ = ["PatientWorkload", "check_device", "check_size", "report_self_test", "require_nothing"]
 
 _log = logging.getLogger("synclave.vault")
 
@@ -68,19 +69,12 @@ class PatientWorkload:
         """
         check_device(settings.device)
         schema = Schema.load(settings.schema_file)
-        report = rehearse(schema, ModelSpec(), settings.performance, settings.device)
-        _log.info(
-            "%s: clipping self-test passed in %.1f s: norms within %.0e, sums within %.0e of one backward pass per"
-            " patient (%d parameters, %s, %s)",
-            *(settings.name, report.seconds, report.norm_deviation, report.sum_deviation, report.parameters),
-            *(settings.performance.clipping, settings.device),
-        )
-        dataset = load_patients(schema, settings.data_folder)
+        report_self_test(settings, rehearse(schema, ModelSpec(), settings.performance, settings.device))
         return cls(
             site_name=settings.name,
             device=settings.device,
             schema=schema,
-            dataset=dataset,
+            dataset=load_patients(schema, settings.data_folder),
             performance=settings.performance,
         )
 
@@ -95,15 +89,10 @@ class PatientWorkload:
         Raises:
             ClippingError: naming the layer, or the size of a model whose release could not travel.
         """
-        parameters = plan.model.parameter_count(self._schema.width, len(self._schema.label.values))
-        if not 1 <= parameters <= MOST_PARAMETERS:
-            raise ClippingError(
-                expected=f"a model of 1 to {MOST_PARAMETERS} parameters",
-                found=f"{parameters}",
-                remedy="Ask the coordinator for a smaller model.",
-            )
-        if isinstance(plan.model, ModelSpec):
-            rehearse(self._schema, plan.model, self._performance, self._device)
+        model = code_model(plan)
+        check_size(model.size_for(self._schema))
+        if isinstance(model, ModelSpec):
+            rehearse(self._schema, model, self._performance, self._device)
 
     def check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:
         """Refuse a payload that the round cannot work with, before anything is spent on it.
@@ -114,16 +103,11 @@ class PatientWorkload:
         """
         match plan.round_kind(round_number):
             case "marginals":
-                if payload:
-                    raise ProtocolError(
-                        expected="no payload with the marginals round",
-                        found=f"{len(payload)} bytes",
-                        remedy="The message was dropped.",
-                    )
+                require_nothing(payload)
             case "moments":
                 self._anchor(payload)
             case "training":
-                decode_model(payload, model_payload_size(self._schema, plan.training()[0]))
+                decode_model(payload, model_payload_size(self._schema, trained_codes(plan)))
 
     def release(self, plan: TrainPlan, round_number: int, payload: bytes) -> NDArray[np.int64]:
         """Run the round's mechanism with fresh randomness of the operating system.
@@ -139,7 +123,7 @@ class PatientWorkload:
                 about = self._anchor(payload)
                 return release_moments(plan, round_number, self._schema, self._dataset, about, randomness)
             case "training":
-                spec, _ = plan.training()
+                spec = trained_codes(plan)
                 values = decode_model(payload, model_payload_size(self._schema, spec))
                 model, anchor = split_payload(values, self._schema, spec)
                 return train_round(
@@ -157,6 +141,36 @@ class PatientWorkload:
     def _anchor(self, payload: bytes) -> Anchor:
         layout = CodeLayout.of(self._schema)
         return anchor_of_payload(decode_model(payload, anchor_payload_size(layout)), layout)
+
+
+def report_self_test(settings: SiteSettings, report: SelfTestReport) -> None:
+    """Say in the vault's log what was proved before the data are opened."""
+    _log.info(
+        "%s: clipping self-test passed in %.1f s: norms within %.0e, sums within %.0e of one backward pass per"
+        " patient (%d parameters, %s, %s)",
+        *(settings.name, report.seconds, report.norm_deviation, report.sum_deviation, report.parameters),
+        *(settings.performance.clipping, settings.device),
+    )
+
+
+def check_size(parameters: int) -> None:
+    """Raise ``ClippingError`` unless a release of so many numbers can travel."""
+    if not 1 <= parameters <= MOST_PARAMETERS:
+        raise ClippingError(
+            expected=f"a model of 1 to {MOST_PARAMETERS} parameters",
+            found=f"{parameters}",
+            remedy="Ask the coordinator for a smaller model.",
+        )
+
+
+def require_nothing(payload: bytes) -> None:
+    """Raise ``ProtocolError`` if a marginals round brings a payload."""
+    if payload:
+        raise ProtocolError(
+            expected="no payload with the marginals round",
+            found=f"{len(payload)} bytes",
+            remedy="The message was dropped.",
+        )
 
 
 def check_device(device: str) -> None:

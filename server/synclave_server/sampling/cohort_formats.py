@@ -9,14 +9,20 @@ from types import MappingProxyType, TracebackType
 from typing import Final, Protocol, Self
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from synclave_server.sampling.series_rows import row_bytes, unpack_series
 from synclave_shared.data.meds.writer import MedsWriter
+from synclave_shared.data.modality import AnySchema
 from synclave_shared.data.patient_table import to_table
 from synclave_shared.data.schema import Schema
+from synclave_shared.data.series.schema import SeriesSchema
+from synclave_shared.data.series.table import PATIENTS, SERIES, series_table
+from synclave_shared.models.series.layout import SeriesLayout
 
-__all__ = ["FORMATS", "CohortFormat", "CohortWriter", "ParquetWriter"]
+__all__ = ["CODE_FORMATS", "FORMATS", "SERIES_FORMATS", "CohortFormat", "CohortWriter", "ParquetWriter", "SeriesWriter"]
 
 
 class CohortWriter(Protocol):
@@ -73,6 +79,53 @@ class ParquetWriter:
         self._file.close()
 
 
+class SeriesWriter:
+    """The two tables of a series cohort in a folder, one row group of patients for each call of :meth:`write`.
+
+    Args:
+        folder: where nothing is yet.
+        schema: the public schema.
+        notes: key-value metadata.
+    """
+
+    def __init__(self, folder: Path, schema: SeriesSchema, notes: Mapping[str, str]) -> None:
+        self._folder, self._schema, self._notes = folder, schema, dict(notes)
+        self._layout = SeriesLayout.of(schema)
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir()
+        nobody = self._tables(np.zeros((0, row_bytes(self._layout)), np.uint8), np.zeros(0, np.int64), [])
+        self._files = {
+            name: pq.ParquetWriter(
+                self._folder / f"{name}.parquet",
+                table.schema.with_metadata(self._notes),
+                compression="zstd",
+                write_page_checksum=True,
+            )
+            for name, table in nobody.items()
+        }
+        return self
+
+    def write(self, features: NDArray[np.uint8], labels: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
+        """Add a row group; ``features`` are rows of :mod:`synclave_server.sampling.series_rows`."""
+        ids = [f"synthetic-{number:010d}" for number in numbers.tolist()]
+        for name, table in self._tables(features, labels, ids).items():
+            self._files[name].write_table(table.replace_schema_metadata(self._notes))
+
+    def _tables(self, rows: NDArray[np.uint8], labels: NDArray[np.int64], ids: list[str]) -> dict[str, pa.Table]:
+        dataset = unpack_series(rows, labels, ids, self._layout)
+        return {
+            PATIENTS: to_table(self._schema, dataset.static, dataset.labels, ids),
+            SERIES: series_table(self._schema, dataset),
+        }
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            file.close()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CohortFormat:
     """A format by which a cohort can be asked for.
@@ -82,14 +135,42 @@ class CohortFormat:
         suffix: what the name of a file must end in; None: the cohort is a folder.
     """
 
-    writer: Callable[[Path, Schema, Mapping[str, str]], CohortWriter]
+    writer: Callable[[Path, AnySchema, Mapping[str, str]], CohortWriter]
     suffix: str | None
 
 
-FORMATS: Final[Mapping[str, CohortFormat]] = MappingProxyType(
+def _of_codes(
+    writer: Callable[[Path, Schema, Mapping[str, str]], CohortWriter],
+) -> Callable[[Path, AnySchema, Mapping[str, str]], CohortWriter]:
+    def make(path: Path, schema: AnySchema, notes: Mapping[str, str]) -> CohortWriter:
+        assert isinstance(schema, Schema)  # noqa: S101 - a format is chosen by the modality
+        return writer(path, schema, notes)
+
+    return make
+
+
+def _of_series(
+    writer: Callable[[Path, SeriesSchema, Mapping[str, str]], CohortWriter],
+) -> Callable[[Path, AnySchema, Mapping[str, str]], CohortWriter]:
+    def make(path: Path, schema: AnySchema, notes: Mapping[str, str]) -> CohortWriter:
+        assert isinstance(schema, SeriesSchema)  # noqa: S101 - likewise
+        return writer(path, schema, notes)
+
+    return make
+
+
+CODE_FORMATS: Final[Mapping[str, CohortFormat]] = MappingProxyType(
     {
-        "parquet": CohortFormat(writer=ParquetWriter, suffix=".parquet"),
-        "meds": CohortFormat(writer=MedsWriter, suffix=None),
+        "parquet": CohortFormat(writer=_of_codes(ParquetWriter), suffix=".parquet"),
+        "meds": CohortFormat(writer=_of_codes(MedsWriter), suffix=None),
     }
 )
-"""Formats by the name that a user types."""
+"""Formats of codes by the name that a user types."""
+
+SERIES_FORMATS: Final[Mapping[str, CohortFormat]] = MappingProxyType(
+    {"parquet": CohortFormat(writer=_of_series(SeriesWriter), suffix=None)}
+)
+"""Formats of time series: a folder with the two tables of a series cohort."""
+
+FORMATS: Final = tuple(dict.fromkeys((*CODE_FORMATS, *SERIES_FORMATS)))
+"""Every name of a format."""

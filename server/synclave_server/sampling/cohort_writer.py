@@ -4,7 +4,7 @@
 
     OUT.unfinished/
       request.json          what is being made; another request is refused
-      parts/0000017.bits    a finished row group: 0/1 rows, 8 columns to a byte, no header; whole or absent
+      parts/0000017.rows    a finished row group: rows as RowForm stores them, no header; whole or absent
       OUT                   the cohort so far, written anew by every run from the parts
     OUT                     the finished cohort
     OUT.provenance.json     where it comes from
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from synclave_server.run_folder import write_atomically
 from synclave_server.sampling.cohort_formats import CohortFormat
+from synclave_server.sampling.rows import RowForm
 from synclave_shared.canonical import canonical_bytes
 from synclave_shared.errors import ConfigurationError
 
@@ -72,41 +73,36 @@ class PartStore:
 
     Attributes:
         folder: where.
-        width: number of columns D.
+        form: of a patient's row.
         groups: what a part holds.
     """
 
     folder: Path
-    width: int
+    form: RowForm
     groups: RowGroups
 
     def finished(self) -> list[int]:
         """Groups whose part is there, whole, ascending."""
         return [group for group in range(len(self.groups)) if self._whole(group)]
 
-    def write(self, group: int, features: NDArray[np.uint8]) -> None:
-        """Store the rows [n, D] of a group, durably."""
+    def write(self, group: int, rows: NDArray[np.uint8]) -> None:
+        """Store the rows [n, W] of a group, durably."""
         path = self._path(group)
         # A worker that outlives a killed run may write the same part at the same time as its successor.
         own = path.with_name(f"{path.name}.{os.getpid()}")
-        write_atomically(own, np.packbits(features, axis=1).tobytes())
+        write_atomically(own, self.form.pack(rows).tobytes())
         own.replace(path)
 
     def read(self, group: int) -> NDArray[np.uint8]:
-        """The rows [n, D] of a finished group."""
-        packed = np.fromfile(self._path(group), np.uint8).reshape(-1, self._row_bytes)
-        return np.unpackbits(packed, axis=1, count=self.width)
-
-    @property
-    def _row_bytes(self) -> int:
-        return -(-self.width // 8)
+        """The rows [n, W] of a finished group."""
+        return self.form.unpack(np.fromfile(self._path(group), np.uint8).reshape(-1, self.form.stored_bytes))
 
     def _path(self, group: int) -> Path:
-        return self.folder / f"{group:07d}.bits"
+        return self.folder / f"{group:07d}.rows"
 
     def _whole(self, group: int) -> bool:
         try:
-            return self._path(group).stat().st_size == self.groups.count(group) * self._row_bytes
+            return self._path(group).stat().st_size == self.groups.count(group) * self.form.stored_bytes
         except FileNotFoundError:
             return False
 
@@ -130,7 +126,7 @@ class UnfinishedCohort:
     @classmethod
     @contextmanager
     def open(
-        cls, out: Path, cohort_format: CohortFormat, identity: Mapping[str, Any], *, width: int, groups: RowGroups
+        cls, out: Path, cohort_format: CohortFormat, identity: Mapping[str, Any], *, form: RowForm, groups: RowGroups
     ) -> Iterator[UnfinishedCohort]:
         """Begin a cohort, or go on with an interrupted one of the same identity.
 
@@ -140,7 +136,7 @@ class UnfinishedCohort:
             out: where the finished cohort will be.
             cohort_format: of the finished cohort.
             identity: everything that the bytes depend on.
-            width: number of columns D.
+            form: of a patient's row.
             groups: the parts.
 
         Raises:
@@ -148,7 +144,7 @@ class UnfinishedCohort:
         """
         _require_name(out, cohort_format)
         folder = unfinished_folder(out)
-        store = PartStore(folder=folder / "parts", width=width, groups=groups)
+        store = PartStore(folder=folder / "parts", form=form, groups=groups)
         with _errors_explained(out), _locked(folder, out):
             _require_same(folder, out, identity)
             store.folder.mkdir(exist_ok=True)

@@ -19,20 +19,21 @@ import pyarrow
 import torch
 from numpy.typing import NDArray
 
-from synclave_server.sampling.cohort_formats import FORMATS, CohortFormat, CohortWriter
+from synclave_server.sampling.cohort_formats import CohortFormat, CohortWriter
 from synclave_server.sampling.cohort_writer import ROW_GROUP_PATIENTS, PartStore, RowGroups, UnfinishedCohort, digest_of
 from synclave_server.sampling.generator import PatientGenerator
 from synclave_server.sampling.given import label_shares_given, read_given
+from synclave_server.sampling.kinds import SampledKind, kind_of
 from synclave_server.sampling.labels import LabelAssignment
 from synclave_server.sampling.request import Precision, SampleRequest, resolve_request
 from synclave_server.sampling.workers import device_kind, draw, plan_jobs
 from synclave_server.snapshots import Snapshot, read_snapshot
 from synclave_shared.canonical import FrozenModel, canonical_bytes
-from synclave_shared.data.schema import Schema
-from synclave_shared.errors import ConfigurationError, SnapshotError
+from synclave_shared.data.modality import AnySchema
+from synclave_shared.data.series.schema import SeriesSchema
+from synclave_shared.errors import ConfigurationError
 from synclave_shared.models.anchor import Anchor
 from synclave_shared.models.layout import CodeLayout
-from synclave_shared.plan import ModelSpec
 
 __all__ = ["PatientGenerator", "Provenance", "sample"]
 
@@ -108,7 +109,7 @@ def sample(
         classifier_guidance: strength of guidance by the anchor's noise-aware classifier.
         precision: of the network.
         calibrated: whether prevalences are brought back to the anchor's; the last setting that changes rows.
-        cohort_format: a key of :data:`synclave_server.sampling.cohort_formats.FORMATS`.
+        cohort_format: one of :data:`synclave_server.sampling.cohort_formats.FORMATS`, as the modality has it.
         batch_size: patients whose progress is reported together.
         devices: torch devices of one kind that share the work.
         workers: processes; None: chosen for the machine. One works in this process.
@@ -123,27 +124,18 @@ def sample(
         SnapshotError: if the snapshot is damaged.
     """
     snapshot = read_snapshot(snapshot_dir)
-    schema = Schema.from_json_bytes(snapshot.schema)
-    layout = CodeLayout.of(schema)
-    if snapshot.anchor is not None and snapshot.anchor.shape != (layout.label_values, layout.width):
-        raise SnapshotError(
-            expected=f"an anchor of shape {(layout.label_values, layout.width)}",
-            found=str(snapshot.anchor.shape),
-            remedy="Use the snapshot with the schema it was trained with.",
-        )
-    fixed = read_given(given, schema)
-    shares: NDArray[np.floating] | None = snapshot.label_shares
-    if fixed and shares is not None and snapshot.anchor is not None:
-        anchor = Anchor(logits=snapshot.anchor, label_shares=shares.astype(np.float64))
-        shares = label_shares_given(anchor, layout, schema.columns, fixed)
+    kind = kind_of(snapshot)
+    schema = kind.schema
+    writer_format = _format(cohort_format, kind)
+    fixed, shares = _given(kind, given, classifier_guidance)
     request = resolve_request(
         patients=patients,
         label_counts=label_counts,
         label_values=schema.label.values,
         label_shares=shares,
         given=fixed,
-        corruption=snapshot.plan.model.corruption if isinstance(snapshot.plan.model, ModelSpec) else None,
-        anchored=snapshot.anchor is not None,
+        corruption=kind.corruption,
+        anchored=kind.anchored,
         sampler=sampler,
         steps=steps,
         seed=seed,
@@ -152,7 +144,6 @@ def sample(
         precision=precision,
         calibrated=calibrated,
     )
-    writer_format = _format(cohort_format)
     if batch_size < 1:
         raise ConfigurationError(
             expected="a batch of at least one patient", found=str(batch_size), remedy="Correct the request."
@@ -160,7 +151,7 @@ def sample(
     provenance = _provenance(snapshot, request, device_kind(devices))
     groups = RowGroups(patients=patients, size=ROW_GROUP_PATIENTS)
     identity = _identity(provenance, cohort_format, groups)
-    with UnfinishedCohort.open(out, writer_format, identity, width=layout.width, groups=groups) as unfinished:
+    with UnfinishedCohort.open(out, writer_format, identity, form=kind.form, groups=groups) as unfinished:
         jobs = plan_jobs(
             snapshot_dir,
             snapshot.record.tensors_digest,
@@ -216,12 +207,34 @@ def _report(progress: Callable[[int, int], None] | None, done: int, patients: in
         progress(done, patients)
 
 
-def _format(name: str) -> CohortFormat:
-    if name not in FORMATS:
+def _format(name: str, kind: SampledKind) -> CohortFormat:
+    if name not in kind.formats:
         raise ConfigurationError(
-            expected=f"a format of {', '.join(FORMATS)}", found=name, remedy="Choose one of the formats."
+            expected=f"a format of {', '.join(kind.formats)} for a cohort of {kind.schema.modality}",
+            found=name,
+            remedy="Choose one of the formats.",
         )
-    return FORMATS[name]
+    return kind.formats[name]
+
+
+def _given(
+    kind: SampledKind, given: Sequence[str], classifier_guidance: Decimal
+) -> tuple[dict[str, int], NDArray[np.floating] | None]:
+    """The columns that are fixed, and the label values' shares among such patients."""
+    snapshot, schema = kind.snapshot, kind.schema
+    if isinstance(schema, SeriesSchema):
+        if given or classifier_guidance:
+            raise ConfigurationError(
+                expected="labels and --guidance: the model is one of time series",
+                found="--given" if given else "--classifier-guidance",
+                remedy="Leave it away.",
+            )
+        return {}, snapshot.label_shares
+    fixed = read_given(given, schema)
+    if not fixed or snapshot.label_shares is None or snapshot.anchor is None:
+        return fixed, snapshot.label_shares
+    anchor = Anchor(logits=snapshot.anchor, label_shares=snapshot.label_shares.astype(np.float64))
+    return fixed, label_shares_given(anchor, CodeLayout.of(schema), schema.columns, fixed)
 
 
 def _provenance(snapshot: Snapshot, request: SampleRequest, device: str) -> Provenance:
@@ -250,7 +263,7 @@ def _identity(provenance: Provenance, cohort_format: str, groups: RowGroups) -> 
     }
 
 
-def _notes(schema: Schema, provenance: Provenance) -> dict[str, str]:
+def _notes(schema: AnySchema, provenance: Provenance) -> dict[str, str]:
     return {
         "synclave.schema": schema.name,
         "synclave.schema_digest": schema.digest,

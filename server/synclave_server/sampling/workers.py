@@ -24,16 +24,11 @@ import torch
 from numpy.typing import NDArray
 
 from synclave_server.sampling.cohort_writer import PartStore
-from synclave_server.sampling.copula import CopulaGenerator
-from synclave_server.sampling.generator import PatientGenerator
+from synclave_server.sampling.kinds import kind_of
 from synclave_server.sampling.labels import LabelAssignment
 from synclave_server.sampling.request import SampleRequest
 from synclave_server.snapshots import Snapshot, read_snapshot
-from synclave_shared.data.schema import Schema
 from synclave_shared.errors import ConfigurationError, SamplingError, SnapshotError, SynclaveError
-from synclave_shared.models.copula import copula_of_vector
-from synclave_shared.models.layout import CodeLayout
-from synclave_shared.plan import CopulaSpec
 
 __all__ = ["Drawn", "Job", "device_kind", "draw", "plan_jobs"]
 
@@ -200,9 +195,8 @@ def draw(jobs: Sequence[Job], snapshot: Snapshot, groups: Sequence[int]) -> Gene
 
 def _draw_here(job: Job, snapshot: Snapshot, groups: Iterable[int]) -> Generator[Drawn]:
     labels = LabelAssignment(list(job.request.label_counts.values()), int(job.request.seed))
-    schema = Schema.from_json_bytes(snapshot.schema)
     with _faults_explained(job.device), _one_torch_thread(), ThreadPoolExecutor(job.threads, "sampling") as pool:
-        generator = _generator(snapshot, schema, job)
+        generator = kind_of(snapshot).generator(job.device, job.request.precision)
         batch = -(-job.batch_size // generator.tile) * generator.tile
         in_hand: deque[tuple[int, list[Future[NDArray[np.uint8]]]]] = deque()
 
@@ -228,22 +222,6 @@ def _draw_here(job: Job, snapshot: Snapshot, groups: Iterable[int]) -> Generator
                 yield from oldest()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _generator(snapshot: Snapshot, schema: Schema, job: Job) -> PatientGenerator | CopulaGenerator:
-    layout = CodeLayout.of(schema)
-    if isinstance(snapshot.plan.model, CopulaSpec):
-        shares = np.ones(layout.label_values) if snapshot.label_shares is None else snapshot.label_shares
-        return CopulaGenerator(copula_of_vector(snapshot.model, shares, layout), job.device)
-    return PatientGenerator(
-        snapshot.plan.model,
-        layout,
-        snapshot.model,
-        snapshot.anchor,
-        job.device,
-        job.request.precision,
-        schema.columns,
-    )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.data.tables import read_patients
 from synclave_shared.errors import SchemaError
 
-__all__ = ["MODALITIES", "AnySchema", "check_folder", "load_schema"]
+__all__ = ["MODALITIES", "AnySchema", "check_folder", "load_schema", "schema_from_json"]
 
 AnySchema = Schema | SeriesSchema
 MODALITIES: Final[dict[str, type[Schema] | type[SeriesSchema]]] = {"codes": Schema, "series": SeriesSchema}
@@ -37,6 +37,15 @@ def load_schema(path: Path) -> AnySchema:
     return MODALITIES[modality].load(path)
 
 
+def schema_from_json(data: bytes) -> AnySchema:
+    """The schema of any modality whose canonical JSON this is.
+
+    Raises:
+        SchemaError: if it is none.
+    """
+    return MODALITIES.get(_modality_of(data), Schema).from_json_bytes(data)
+
+
 def check_folder(schema: AnySchema, folder: Path) -> CheckReport:
     """Check a folder (or one file) against a schema and report everything that does not fit."""
     return read_series(schema, folder)[1] if isinstance(schema, SeriesSchema) else read_patients(schema, folder)[1]
@@ -45,8 +54,12 @@ def check_folder(schema: AnySchema, folder: Path) -> CheckReport:
 def _modality(path: Path) -> str:
     if path.suffix != ".json":
         return str(read_toml(path).get("modality"))
+    return _modality_of(read_json(path))
+
+
+def _modality_of(data: bytes) -> str:
     try:
-        document = json.loads(read_json(path))
+        document = json.loads(data)
     except ValueError:
         # What is wrong with it is told by the schema that is tried.
         return "codes"

@@ -21,7 +21,7 @@ from synclave_shared.data.encode import bin_positions
 from synclave_shared.data.faults import FaultLog, shown
 from synclave_shared.data.fields import CategoryField, NumberField, SchemaField
 from synclave_shared.data.patients import PatientDataset
-from synclave_shared.data.schema import PATIENT_ID, Group, PatientSchema
+from synclave_shared.data.schema import PATIENT_ID, PatientSchema
 from synclave_shared.data.source import (
     EMPTY,
     SUFFIXES,

@@ -26,6 +26,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from synclave_shared.data.sparse_rows import SparseRows
 from synclave_shared.errors import ProtocolError, SnapshotError
 from synclave_shared.models.anchor import Anchor, prevalences
 from synclave_shared.models.layout import CodeLayout
@@ -110,7 +111,7 @@ def expected_norm(anchor: Anchor, layout: CodeLayout) -> float:
 
 
 def second_moments(
-    features: NDArray[np.uint8], labels: NDArray[np.int64], anchor: Anchor, layout: CodeLayout, clip_norm: float
+    features: SparseRows, labels: NDArray[np.int64], anchor: Anchor, layout: CodeLayout, clip_norm: float
 ) -> NDArray[np.float64]:
     """Sum over patients of the outer product of the residuals z = (x - prevalence under the label) / scale.
 

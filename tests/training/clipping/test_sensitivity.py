@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from bench.private_step.models import ResidualMlp, Rows, SeriesTransformer, Unet
 from synclave_client.performance import Performance
-from synclave_client.training.loop import DiffusionLoss
+from synclave_client.training.codes import DiffusionLoss
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import PatientGradients
 from synclave_client.training.private.engine import ROUNDING_MARGIN

@@ -11,17 +11,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from synclave_shared.data.series.filling import filled
 from synclave_shared.errors import ProtocolError
 from synclave_shared.models.anchor import estimate_anchor, prevalences
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.models.series.layout import SeriesLayout
 
-__all__ = ["SeriesAnchor", "anchor_from_moments", "contributions", "lags", "moments_size"]
+if TYPE_CHECKING:
+    from synclave_shared.data.series.dataset import SeriesDataset
+
+__all__ = [
+    "SeriesAnchor",
+    "anchor_from_moments",
+    "context_columns",
+    "contributions",
+    "lags",
+    "moments_size",
+    "usual_anchor",
+]
 
 SMALLEST_SCALE: Final = 0.02
 """Of a channel's standard deviation, in units of half the width of its public bounds."""
@@ -37,6 +49,9 @@ CHUNK_PATIENTS: Final = 1024
 
 USUAL_LEVEL, USUAL_DECAY = 0.5, 0.85
 """A channel of which nothing is known: half of its variance is between patients, the rest fades within hours."""
+
+USUAL_SCALE: Final = 0.2
+"""Its standard deviation: a tenth of the width of its bounds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +99,13 @@ class SeriesAnchor:
             position = stop
         context, observed, centre, scale, shift, inertia = parts
         anchor = cls(context=context, observed=observed, centre=centre, scale=scale, shift=shift, inertia=inertia)
-        if scale.min() <= 0 or np.abs(inertia).max() > 1.0 + 1e-6 or np.abs(inertia[:, 0] - 1.0).max() > 1e-6:
+        if (
+            scale.min() < SMALLEST_SCALE * (1 - 1e-6)
+            or np.abs(inertia).max() > 1.0 + 1e-6
+            or np.abs(inertia[:, 0] - 1.0).max() > 1e-6
+        ):
             raise ProtocolError(
-                expected="positive scales, and autocorrelations from -1 to 1 that begin with 1",
+                expected=f"scales from {SMALLEST_SCALE}, and autocorrelations from -1 to 1 that begin with 1",
                 found="others",
                 remedy="The message was dropped.",
             )
@@ -105,6 +124,26 @@ class SeriesAnchor:
         return sum(math.prod(shape) for shape in cls.shapes(layout))
 
 
+def usual_anchor(layout: SeriesLayout) -> SeriesAnchor:
+    """What is held of series of which nothing is known: for rehearsals on invented patients."""
+    values, channels = layout.label_values, layout.channels
+    context = np.zeros((values, layout.context.width), np.float32)
+    for start, stop in layout.context.categories:
+        context[:, start:stop] = -math.log(stop - start)
+    return SeriesAnchor(
+        context=context,
+        observed=np.zeros((values, channels), np.float32),
+        centre=np.zeros(channels, np.float32),
+        scale=np.full(channels, USUAL_SCALE, np.float32),
+        shift=np.zeros((values, channels), np.float32),
+        inertia=np.tile(_usual_inertia(layout.steps).astype(np.float32), (channels, 1)),
+    )
+
+
+def _usual_inertia(steps: int) -> NDArray[np.float64]:
+    return np.asarray(USUAL_LEVEL + (1.0 - USUAL_LEVEL) * USUAL_DECAY ** np.arange(steps), np.float64)
+
+
 def lags(steps: int) -> tuple[int, ...]:
     """The lags at which covariances are summed: 0, and powers of two below T."""
     return (0, *(2**power for power in range(steps.bit_length()) if 2**power < steps))
@@ -116,15 +155,13 @@ def moments_size(layout: SeriesLayout) -> int:
     return layout.label_values * (columns + layout.channels + 1) + layout.channels * len(lags(layout.steps))
 
 
-def contributions(
-    filled: NDArray[np.float32],
-    observed: NDArray[np.uint8],
-    lengths: NDArray[np.int64],
-    context: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    layout: SeriesLayout,
-    clip_norm: float,
-) -> NDArray[np.float64]:
+def context_columns(static: NDArray[np.uint8], lengths: NDArray[np.int64], layout: SeriesLayout) -> NDArray[np.uint8]:
+    """Context [N, S]: the fields' columns, then the length of the stay as a one-hot group."""
+    length = (np.arange(layout.steps) == lengths[:, None] - 1).astype(np.uint8)
+    return np.concatenate([static, length], axis=1)
+
+
+def contributions(dataset: SeriesDataset, layout: SeriesLayout, clip_norm: float) -> NDArray[np.float64]:
     """Sum of the patients' moments, each patient's scaled down to ``clip_norm`` in L2.
 
     A patient gives, in the block of its label: its context columns; per channel the share of its steps that have a
@@ -132,11 +169,7 @@ def contributions(
     products of values at each lag. Means over time are of one patient: whatever the stay's length, it counts once.
 
     Args:
-        filled: [N, T, C], values without gaps in units of the data set, 0 where a channel was never observed.
-        observed: [N, T, C].
-        lengths: [N], in steps.
-        context: [N, S], 0/1.
-        labels: [N].
+        dataset: N patients.
         layout: of the schema.
         clip_norm: L2 bound of one patient's contribution.
 
@@ -144,30 +177,32 @@ def contributions(
         [:func:`moments_size`], without noise: adding it is the caller's part, who has the randomness.
     """
     values, channels = layout.label_values, layout.channels
-    sums = np.zeros((values, layout.context.width + 3 * channels))
-    counts, of_all = np.zeros(values), np.zeros(channels * len(lags(layout.steps)))
-    for start in range(0, len(filled), CHUNK_PATIENTS):
-        part = slice(start, start + CHUNK_PATIENTS)
-        by_label, always = _moments(filled[part], observed[part], lengths[part], context[part])
+    sums: NDArray[np.float64] = np.zeros((values, layout.context.width + 3 * channels))
+    counts = np.zeros(values)
+    of_all: NDArray[np.float64] = np.zeros(channels * len(lags(layout.steps)))
+    for start in range(0, len(dataset), CHUNK_PATIENTS):
+        part = dataset.select(np.arange(start, min(start + CHUNK_PATIENTS, len(dataset))))
+        context = context_columns(part.static, part.lengths, layout)
+        by_label, always = _moments(filled(part.values, part.observed), part.observed, part.lengths, context)
         norms = np.sqrt(np.square(by_label).sum(axis=1) + np.square(always).sum(axis=1) + 1.0)
         weight = np.minimum(1.0, clip_norm / norms)
         for label in range(values):
-            chosen = labels[part] == label
+            chosen = part.labels == label
             sums[label] += weight[chosen] @ by_label[chosen]
             counts[label] += weight[chosen].sum()
-        of_all += weight @ always
+        of_all += np.asarray(weight @ always, np.float64)
     return np.concatenate([sums.reshape(-1), counts, of_all])
 
 
 def _moments(
-    filled: NDArray[np.float32], observed: NDArray[np.uint8], lengths: NDArray[np.int64], context: NDArray[np.uint8]
+    whole: NDArray[np.float32], observed: NDArray[np.uint8], lengths: NDArray[np.int64], context: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What each patient gives in the block of its label [N, S + 3C], and for all labels together [N, G * C]."""
-    steps = filled.shape[1]
+    steps = whole.shape[1]
     length = lengths[:, None]
     ever = observed.any(axis=1)
-    inside = np.arange(steps) < length
-    clean = np.where(inside[:, :, None] & ever[:, None, :], filled, 0.0).astype(np.float64)
+    inside = np.less(np.arange(steps), length)[:, :, None]
+    clean = np.where(inside, whole, 0.0).astype(np.float64)
     products = [np.square(clean).sum(axis=1) / length]
     for lag in lags(steps)[1:]:
         # A stay too short for the lag gives what its own longest lag says: 0 would be taken for a value.
@@ -249,7 +284,7 @@ def _inertia(found: NDArray[np.float64], noise: NDArray[np.float64], steps: int)
     """Autocorrelations [C, T] nearest to those found at the lags above 0 [G - 1, C], with noise of std [C]."""
     at = np.array(lags(steps)[1:])
     every = np.arange(steps)
-    usual = USUAL_LEVEL + (1.0 - USUAL_LEVEL) * USUAL_DECAY**every
+    usual = _usual_inertia(steps)
     if not len(at):
         return np.ones((found.shape[1], steps))
     levels = np.linspace(0.0, 0.99, 34)

@@ -15,10 +15,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from synclave_shared.model_spec import SeriesSpec
 from synclave_shared.models.coupling import SymmetricCoupling
 from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.models.series.transformer import SeriesTransformer
-from synclave_shared.model_spec import SeriesSpec
 
 __all__ = ["SeriesDenoiser", "build_series_denoiser"]
 

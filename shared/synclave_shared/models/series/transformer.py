@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from synclave_shared.model_spec import LEVEL_KNOTS
 from synclave_shared.models.tower import LevelFeatures, smooth_gate
-from synclave_shared.plan import LEVEL_KNOTS
 
-__all__ = ["HEAD_WIDTH", "SeriesTransformer", "transformer_parameters"]
+__all__ = ["HEAD_WIDTH", "SeriesTransformer"]
 
 HEAD_WIDTH: Final = 32
 """Width of an attention head."""
@@ -93,8 +93,15 @@ class SeriesTransformer(nn.Module):
         nn.init.zeros_(self.write.bias)
 
     def forward(self, evidence: Tensor, visible: Tensor, labels: Tensor, context: Tensor, inside: Tensor) -> Tensor:
-        """Correction [B, K, T, O] from evidence [B, K, T, E], visibility [B, K], labels [B], context [B, S] and
-        ``inside`` [B, T]."""
+        """Map evidence [B, K, T, E] to corrections [B, K, T, O].
+
+        Args:
+            evidence: what is read.
+            visible: [B, K], share of the signal.
+            labels: [B].
+            context: [B, S].
+            inside: bool [B, T].
+        """
         patients, levels, steps, _ = evidence.shape
         who = (self.label_in(labels) + self.context_in(context))[:, None]
         told = smooth_gate(self.mix(smooth_gate(self.level_in(self.level(visible)) + who)))
@@ -105,12 +112,3 @@ class SeriesTransformer(nn.Module):
             hidden = block(hidden, told, within)
         correction: Tensor = self.write(self.norm(hidden))
         return correction.reshape(patients, levels, steps, -1)
-
-
-def transformer_parameters(
-    steps: int, evidence: int, corrections: int, context: int, label_values: int, width: int, blocks: int
-) -> int:
-    """Number of parameters, written out for those who have no torch."""
-    ends = width * (evidence + 1 + steps + LEVEL_KNOTS + 1 + label_values + 1 + context + 1 + width + 1 + 2)
-    block = width * (4 + 4 * width + 4 + 3 * width + 3 + width + 1 + 2 * WIDENING * width + WIDENING + 1)
-    return ends + corrections * (width + 1) + blocks * block

@@ -1,0 +1,18 @@
+"""The workload of whatever modality a site's schema has."""
+
+from __future__ import annotations
+
+from synclave_client.settings import SiteSettings
+from synclave_client.vault.series_workload import SeriesWorkload
+from synclave_client.vault.workload import PatientWorkload
+from synclave_shared.data.modality import load_schema
+from synclave_shared.data.series.schema import SeriesSchema
+
+__all__ = ["load_workload"]
+
+
+def load_workload(settings: SiteSettings) -> PatientWorkload | SeriesWorkload:
+    """Prove the clipping, then read the site's patients; see the two classes' ``load`` for what it may raise."""
+    if isinstance(load_schema(settings.schema_file), SeriesSchema):
+        return SeriesWorkload.load(settings)
+    return PatientWorkload.load(settings)

@@ -1,0 +1,129 @@
+"""The time series and their model of one site, loaded once and kept warm between rounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synclave_client.performance import Performance
+from synclave_client.settings import SiteSettings
+from synclave_client.training.noise import SecretRandomness
+from synclave_client.training.rehearsal import rehearse_series
+from synclave_client.training.series import release_series_marginals, series_spec, train_series_round
+from synclave_client.vault.workload import check_device, check_size, report_self_test, require_nothing
+from synclave_shared.data.series.reading import load_series
+from synclave_shared.data.series.schema import SeriesSchema
+from synclave_shared.model_spec import SeriesSpec
+from synclave_shared.models.series.anchor import SeriesAnchor
+from synclave_shared.models.series.layout import SeriesLayout
+from synclave_shared.plan import TrainPlan
+from synclave_shared.protocol import decode_model
+
+if TYPE_CHECKING:
+    from synclave_shared.data.series.dataset import SeriesDataset
+
+__all__ = ["SeriesWorkload"]
+
+
+class SeriesWorkload:
+    """Private training on the site's time series; see :class:`synclave_client.vault.session.Workload`.
+
+    Args:
+        site_name: the site's name in plans.
+        device: torch device.
+        schema: the installed schema.
+        dataset: its patients.
+        performance: how to compute; changes cost only.
+    """
+
+    def __init__(
+        self,
+        *,
+        site_name: str,
+        device: str,
+        schema: SeriesSchema,
+        dataset: SeriesDataset,
+        performance: Performance | None = None,
+    ) -> None:
+        self._site_name, self._device, self._schema, self._dataset = site_name, device, schema, dataset
+        self._layout = SeriesLayout.of(schema)
+        self._performance = performance or Performance()
+
+    @classmethod
+    def load(cls, settings: SiteSettings) -> SeriesWorkload:
+        """Read the schema, prove the clipping on invented patients, and only then read the data.
+
+        Raises:
+            ConfigurationError: if the device is not there.
+            SchemaError: if the schema cannot be used.
+            ClippingError: if this machine does not bound gradients per patient as it must.
+            DataError: if the data do not fit it; the error lists every fault.
+        """
+        check_device(settings.device)
+        schema = SeriesSchema.load(settings.schema_file)
+        layout = SeriesLayout.of(schema)
+        report_self_test(settings, rehearse_series(layout, SeriesSpec(), settings.performance, settings.device))
+        return cls(
+            site_name=settings.name,
+            device=settings.device,
+            schema=schema,
+            dataset=load_series(schema, settings.data_folder),
+            performance=settings.performance,
+        )
+
+    @property
+    def schema_digest(self) -> str:
+        """Digest of the installed schema."""
+        return self._schema.digest
+
+    def check_model(self, plan: TrainPlan) -> None:
+        """Refuse a plan whose model cannot be clipped here, before it is accepted. Touches no data.
+
+        Raises:
+            ClippingError: naming the layer, or the size of a model whose release could not travel.
+            PlanError: if the plan is for another modality.
+        """
+        spec = series_spec(plan)
+        check_size(spec.size_for(self._schema))
+        rehearse_series(self._layout, spec, self._performance, self._device)
+
+    def check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:
+        """Refuse a payload that the round cannot work with, before anything is spent on it.
+
+        Raises:
+            ProtocolError: if a marginals round brings a payload, or a model or an anchor has another size or holds
+                numbers that it cannot have.
+        """
+        if plan.round_kind(round_number) == "marginals":
+            require_nothing(payload)
+        else:
+            self._model_and_anchor(plan, payload)
+
+    def release(self, plan: TrainPlan, round_number: int, payload: bytes) -> NDArray[np.int64]:
+        """Run the round's mechanism with fresh randomness of the operating system.
+
+        Returns:
+            Moments or the model's update [P], as the round is; fixed point, noised.
+        """
+        randomness = SecretRandomness.from_os()
+        if plan.round_kind(round_number) == "marginals":
+            return release_series_marginals(plan, self._layout, self._dataset, randomness)
+        model, anchor = self._model_and_anchor(plan, payload)
+        return train_series_round(
+            plan,
+            self._site_name,
+            self._layout,
+            self._dataset,
+            model,
+            anchor,
+            self._device,
+            randomness,
+            self._performance,
+        )
+
+    def _model_and_anchor(self, plan: TrainPlan, payload: bytes) -> tuple[NDArray[np.float32], SeriesAnchor]:
+        size = series_spec(plan).size_for(self._schema)
+        values = decode_model(payload, size + SeriesAnchor.size(self._layout))
+        return values[:size], SeriesAnchor.from_vector(values[size:], self._layout)

@@ -1,0 +1,155 @@
+"""Time series from a trained model on one device; draws like :class:`~.generator.PatientGenerator`.
+
+Sex, age and the other fields are drawn from the anchor under the patient's label, and so is the length of the stay; the
+network draws the series given them. Values are drawn from the posterior at the last noise level, and what was measured
+is a coin per step and channel.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from synclave_server.sampling.generator import DRAW, FIRST_STEP, START
+from synclave_server.sampling.philox import PatientRandomness
+from synclave_server.sampling.request import Precision, SampleRequest
+from synclave_server.sampling.series_rows import pack_series, row_bytes
+from synclave_shared.diffusion.drawing import draw_rows
+from synclave_shared.diffusion.preconditioning import posterior_mean, sigmoid
+from synclave_shared.diffusion.samplers import SAMPLERS
+from synclave_shared.diffusion.schedules import karras_sigmas
+from synclave_shared.diffusion.series import Belief, SeriesPrior, series_posterior
+from synclave_shared.model_spec import SeriesSpec
+from synclave_shared.models.parameters import load_parameter_vector
+from synclave_shared.models.series.anchor import SeriesAnchor
+from synclave_shared.models.series.denoiser import build_series_denoiser
+from synclave_shared.models.series.layout import SeriesLayout
+
+__all__ = ["SeriesGenerator"]
+
+CPU_TILE: Final = 64
+"""Patients per call of the network on a CPU."""
+
+GPU_TILE: Final = 1024
+"""Elsewhere."""
+
+CONTEXT, LAST = 3, 4
+"""Purposes of a patient's random numbers, beside those of :mod:`~.generator` and 2, the order of labels."""
+
+SCHEDULE_EXPONENT: Final = 5.0
+"""rho of the noise levels: a series is decided over a wider range of them than codes are."""
+
+
+class SeriesGenerator:
+    """A trained model on one device.
+
+    Args:
+        spec: the model's numbers.
+        layout: steps, channels, context and label values.
+        model: parameters, float32 [P].
+        anchor: of the marginals.
+        device: where to compute.
+        precision: of the network.
+    """
+
+    def __init__(
+        self,
+        spec: SeriesSpec,
+        layout: SeriesLayout,
+        model: NDArray[np.float32],
+        anchor: SeriesAnchor,
+        device: torch.device | str = "cpu",
+        precision: Precision = "float32",
+    ) -> None:
+        self._spec, self._layout, self._device = spec, layout, torch.device(device)
+        self._reduced = precision == "bfloat16"
+        self.tile = CPU_TILE if self._device.type == "cpu" else GPU_TILE
+        network = build_series_denoiser(layout, spec).eval()
+        load_parameter_vector(network, model)
+        self._network = network.to(self._device)
+        self._prior = SeriesPrior.of(anchor, self._device)
+        self._context = posterior_mean(torch.from_numpy(anchor.context), layout.context).to(self._device)
+        self._centre, self._scale = (torch.from_numpy(part).to(self._device) for part in (anchor.centre, anchor.scale))
+
+    def features(
+        self, request: SampleRequest, patients: NDArray[np.int64], labels: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        """Draw patients.
+
+        Args:
+            request: sampler, steps, seed and guidance.
+            patients: [n], patient numbers.
+            labels: [n], their label numbers.
+
+        Returns:
+            uint8 [n, row_bytes], of :mod:`~.series_rows`; each row depends on its own number and label alone.
+        """
+        rows = np.empty((len(patients), row_bytes(self._layout)), np.uint8)
+        for start in range(0, len(patients), self.tile):
+            part = slice(start, start + self.tile)
+            size = len(patients[part])
+            # Tiles of one shape: a matrix product of another one may round a patient's numbers differently.
+            padding = (0, self.tile - size)
+            numbers = torch.from_numpy(np.pad(patients[part], padding, mode="edge")).to(self._device)
+            given = torch.from_numpy(np.pad(labels[part], padding, mode="edge")).to(self._device)
+            rows[part] = self._tile(request, numbers, given)[:size]
+        return rows
+
+    @torch.inference_mode()
+    def _tile(self, request: SampleRequest, patients: Tensor, labels: Tensor) -> NDArray[np.uint8]:
+        layout, randomness = self._layout, PatientRandomness(int(request.seed))
+        shape = (len(patients), layout.steps, 2 * layout.channels)
+        columns = randomness.uniform(patients, layout.context.width, CONTEXT)
+        context = draw_rows(self._context[labels], columns, layout.context)
+        lengths = context[:, layout.fields :].argmax(dim=1) + 1
+        inside = torch.arange(layout.steps, device=self._device) < lengths[:, None]
+
+        def normal(purpose: int, width: int = shape[1] * shape[2]) -> Tensor:
+            return randomness.normal(patients, width, purpose)
+
+        def believed(x: Tensor, sigma: float | Tensor) -> Belief:
+            levels = torch.as_tensor(sigma, dtype=torch.float32, device=self._device).reshape(1, -1)
+            rows = x.reshape(len(patients), -1, *shape[1:])
+            levels = levels.expand(rows.shape[:2])
+            return self._guided(rows, levels, labels, context.float(), inside, float(request.guidance))
+
+        def denoise(x: Tensor, sigma: float | Tensor) -> Tensor:
+            return believed(x, sigma).mean().reshape(x.shape)
+
+        sigmas = karras_sigmas(
+            float(self._spec.sigma_min), float(self._spec.sigma_max), request.steps, SCHEDULE_EXPONENT
+        )
+        mean = torch.cat([self._prior.shift[labels], sigmoid(self._prior.observed[labels])], dim=-1)
+        start = mean[:, None].expand(shape).reshape(len(patients), -1) + float(sigmas[0]) * normal(START)
+        end = SAMPLERS[request.sampler](denoise, start, sigmas, noise=lambda step: normal(FIRST_STEP + step))
+        last = believed(end, float(sigmas[-1]))
+        width = layout.steps * layout.channels
+        values = last.values + last.spread * normal(LAST, width).reshape(last.values.shape)
+        coins = randomness.uniform(patients, width, DRAW).reshape(last.observed.shape)
+        observed = (coins < sigmoid(last.observed))[:, 0] & inside[:, :, None]
+        scaled = (self._centre + self._scale * values[:, 0]).clamp(-1.0, 1.0)
+        return pack_series(context.cpu().numpy(), observed.cpu().numpy(), scaled.cpu().numpy())
+
+    def _guided(
+        self, x: Tensor, sigma: Tensor, labels: Tensor, context: Tensor, inside: Tensor, weight: float
+    ) -> Belief:
+        """Classifier-free guidance (Ho and Salimans 2022): away from what is believed without the label."""
+        found = series_posterior(self._correct, x, sigma, labels, context, inside, self._prior)
+        if not weight:
+            return found
+        hidden = torch.full_like(labels, self._layout.label_values)
+        free = series_posterior(self._correct, x, sigma, hidden, context, inside, self._prior)
+        return Belief(
+            values=found.values + weight * (found.values - free.values),
+            spread=found.spread,
+            observed=found.observed + weight * (found.observed - free.observed),
+        )
+
+    def _correct(self, *given: Tensor) -> Tensor:
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._reduced):
+            correction: Tensor = self._network(*given)
+        return correction.float()
