@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from synclave_server.sampling import cohort_writer, engine
-from synclave_server.sampling.cohort_formats import FORMATS, CohortFormat
+from synclave_server.sampling.cohort_formats import CODE_FORMATS, CohortFormat
 from synclave_server.sampling.cohort_writer import PartStore, RowGroups, UnfinishedCohort, digest_of, unfinished_folder
 from synclave_server.sampling.engine import Provenance, sample
 from synclave_server.sampling.generator import PatientGenerator
@@ -267,7 +267,7 @@ class FolderWriter:
 
 def test_a_format_may_be_a_folder(snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        engine, "FORMATS", {**FORMATS, "folder": CohortFormat(writer=FolderWriter, suffix=None)}, raising=True
+        engine, "CODE_FORMATS", {**CODE_FORMATS, "folder": CohortFormat(writer=FolderWriter, suffix=None)}, raising=True
     )
     options: dict[str, Any] = OPTIONS | {"cohort_format": "folder"}
     whole = sample(snapshot, PATIENTS, out=tmp_path / "whole", **options)
@@ -318,6 +318,6 @@ def test_the_lock_of_a_removed_folder_is_not_taken_for_the_lock(tmp_path: Path) 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cohort_writer.fcntl, "flock", removed_meanwhile)
-        with UnfinishedCohort.open(out, FORMATS["parquet"], {}, width=1, groups=groups):
+        with UnfinishedCohort.open(out, CODE_FORMATS["parquet"], {}, width=1, groups=groups):
             assert len(taken) == 2
             assert unfinished_folder(out).stat().st_ino == taken[1]

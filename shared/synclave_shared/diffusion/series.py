@@ -37,8 +37,8 @@ class SeriesPrior:
     Attributes:
         observed: logits, [L + 1, C].
         shift: means, in standard deviations about the centre, [L + 1, C].
-        variances: eigenvalues of each channel's covariance over the steps, [C, T].
-        modes: its eigenvectors, [C, T, T], the last axis numbering them.
+        variances: eigenvalues of each channel's covariance over the steps of a stay, by its length; [T + 1, C, T].
+        modes: its eigenvectors, 0 after the end of the stay; [T + 1, C, T, T], the last axis numbering them.
     """
 
     observed: Tensor
@@ -50,16 +50,22 @@ class SeriesPrior:
     def of(cls, anchor: SeriesAnchor, device: torch.device | str = "cpu") -> Self:
         """The tensors of an anchor."""
         inertia = torch.from_numpy(anchor.inertia.astype("float64"))
-        steps = torch.arange(inertia.shape[1])
-        variances, modes = torch.linalg.eigh(inertia[:, (steps[:, None] - steps).abs()])
+        channels, steps = inertia.shape
+        lag = (torch.arange(steps)[:, None] - torch.arange(steps)).abs()
+        variances = torch.ones(steps + 1, channels, steps)
+        modes = torch.zeros(steps + 1, channels, steps, steps)
+        for length in range(1, steps + 1):
+            values, vectors = torch.linalg.eigh(inertia[:, lag[:length, :length]])
+            variances[length, :, :length] = values.clamp_min(LEAST_INERTIA).float()
+            modes[length, :, :length, :length] = vectors.float()
         logits = torch.from_numpy(anchor.observed)
         hidden = torch.logit(sigmoid(logits).mean(dim=0, keepdim=True).clamp(1e-7, 1 - 1e-7))
         shift = torch.from_numpy(anchor.shift)
         return cls(
             observed=torch.cat([logits, hidden]).to(device),
             shift=torch.cat([shift, shift.mean(dim=0, keepdim=True)]).to(device),
-            variances=variances.clamp_min(LEAST_INERTIA).float().to(device),
-            modes=modes.float().to(device),
+            variances=variances.to(device),
+            modes=modes.to(device),
         )
 
 
@@ -82,14 +88,20 @@ class Belief:
         return torch.cat([self.values, sigmoid(self.observed)], dim=-1)
 
 
-def _through_noise(x: Tensor, sigma: Tensor, prior: SeriesPrior) -> tuple[Tensor, Tensor]:
-    """Posterior mean and standard deviation of centred processes seen as ``x`` [B, K, T, C] at ``sigma`` [B, K]."""
+def _through_noise(x: Tensor, sigma: Tensor, inside: Tensor, prior: SeriesPrior) -> tuple[Tensor, Tensor]:
+    """Posterior mean and standard deviation of centred processes seen as ``x`` [B, K, T, C] at ``sigma`` [B, K].
+
+    What stands after the end of a stay tells nothing of it; there the mean is 0 and the deviation 1.
+    """
     noise = sigma.square()[..., None, None]
-    gain = prior.variances / (prior.variances + noise)
-    modes = torch.einsum("bktc,ctm->bkcm", x, prior.modes)
-    mean = torch.einsum("bkcm,ctm->bktc", gain * modes, prior.modes)
-    variance = torch.einsum("bkcm,ctm->bktc", gain * noise, prior.modes.square())
-    return mean, variance.sqrt()
+    length = inside.sum(dim=1)
+    modes = prior.modes[length]
+    variances = prior.variances[length][:, None]
+    gain = variances / (variances + noise)
+    parts = torch.einsum("bktc,bctm->bkcm", x, modes)
+    mean = torch.einsum("bkcm,bctm->bktc", gain * parts, modes)
+    variance = torch.einsum("bkcm,bctm->bktc", gain * noise, modes.square())
+    return mean, torch.where(inside[:, None, :, None], variance, 1.0).sqrt()
 
 
 def series_posterior(
@@ -115,7 +127,7 @@ def series_posterior(
     values, seen = x.chunk(2, dim=-1)
     level = sigma[..., None, None]
     expected = prior.shift[labels][:, None, None]
-    beyond, spread = _through_noise(values - expected, sigma, prior)
+    beyond, spread = _through_noise(values - expected, sigma, inside, prior)
     before = prior.observed[labels][:, None, None]
     logits = before + (seen - 0.5) / level.square()
     surprise = torch.cat([beyond, sigmoid(logits.clamp(-LOGIT_BOUND, LOGIT_BOUND)) - sigmoid(before)], dim=-1)

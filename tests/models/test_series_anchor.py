@@ -1,0 +1,151 @@
+"""What one noisy sum tells of time series."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from synclave_shared.data.series.dataset import SeriesDataset
+from synclave_shared.data.series.filling import filled
+from synclave_shared.errors import ProtocolError
+from synclave_shared.models.anchor import Anchor, prevalences
+from synclave_shared.models.layout import CodeLayout
+from synclave_shared.models.series.anchor import (
+    SeriesAnchor,
+    anchor_from_moments,
+    context_columns,
+    contributions,
+    lags,
+    moments_size,
+    usual_anchor,
+)
+from synclave_shared.models.series.layout import SeriesLayout
+from tests.models.small_series import SERIES_LAYOUT, STEPS, series_dataset
+
+
+def test_gaps_are_filled_from_the_patients_own_record_forward_and_back() -> None:
+    values = np.array([[[0.0], [0.5], [0.0], [-0.25], [0.0]], [[0.0], [0.0], [0.0], [0.0], [0.0]]], np.float32)
+    observed = np.array([[[0], [1], [0], [1], [0]], [[0], [0], [0], [0], [0]]], np.uint8)
+    found = filled(values, observed)
+    assert found[0, :, 0].tolist() == [0.5, 0.5, 0.5, -0.25, -0.25]
+    assert not found[1].any()
+
+
+def test_a_patients_moments_are_what_the_text_says() -> None:
+    """One patient, worked out by hand: a stay of two of three steps, one channel."""
+    layout = SeriesLayout(steps=3, channels=1, context=CodeLayout(width=5, categories=((0, 2), (2, 5)), label_values=2))
+    patient = SeriesDataset(
+        values=np.array([[[0.5], [0.0], [0.0]]], np.float32),
+        observed=np.array([[[1], [0], [0]]], np.uint8),
+        lengths=np.array([2]),
+        static=np.array([[0, 1]], np.uint8),
+        labels=np.array([1]),
+        patient_ids=["p"],
+    )
+    assert lags(3) == (0, 1, 2)
+    context, share, ever, mean = [0, 1, 0, 1, 0], [0.5], [1], [0.5]
+    nobody = [0.0] * 8
+    products = [0.25, 0.25, 0.25]  # filled: 0.5 at both steps; no pair is two steps apart, so the longest lag stands
+    expected = [*nobody, *context, *share, *ever, *mean, 0, 1, *products]
+    assert contributions(patient, layout, 100.0).tolist() == expected
+    norm = np.sqrt(np.square([*context, *share, *ever, *mean, 1, *products]).sum())
+    np.testing.assert_allclose(contributions(patient, layout, 1.0), np.array(expected) / norm)
+
+
+@pytest.mark.parametrize("clip_norm", [0.5, 2.0, 50.0])
+def test_a_patient_more_moves_the_sum_by_at_most_the_clip_norm(clip_norm: float) -> None:
+    everybody = series_dataset(40)
+    extreme = replace(
+        series_dataset(1, seed=5),
+        values=np.ones((1, STEPS, 3), np.float32),
+        observed=np.ones((1, STEPS, 3), np.uint8),
+        lengths=np.array([STEPS]),
+        patient_ids=["extreme"],
+    )
+    for one in (extreme, series_dataset(1, seed=9)):
+        moved = contributions(one, SERIES_LAYOUT, clip_norm)
+        assert np.linalg.norm(moved) <= clip_norm * (1 + 1e-12)
+    total = contributions(everybody, SERIES_LAYOUT, clip_norm)
+    alone = sum(contributions(everybody.select(np.array([i])), SERIES_LAYOUT, clip_norm) for i in range(40))
+    np.testing.assert_allclose(total, alone)
+
+
+def processes(patients: int, seed: int) -> SeriesDataset:
+    """Half of the variance between patients, the rest fading by 0.6 a step; mean -0.2, deviation 0.2."""
+    rng = np.random.default_rng(seed)
+    course = np.empty((patients, STEPS, 3))
+    state = rng.normal(size=(patients, 3))
+    level = rng.normal(size=(patients, 3))
+    for step in range(STEPS):
+        course[:, step] = -0.2 + 0.2 * np.sqrt(0.5) * (level + state)
+        state = 0.6 * state + 0.8 * rng.normal(size=(patients, 3))
+    labels = (rng.random(patients) < 0.4).astype(np.int64)
+    course[:, :, 2] += 0.2 * labels[:, None]
+    return replace(
+        series_dataset(patients, seed),
+        values=np.clip(course, -1, 1).astype(np.float32),
+        observed=np.ones((patients, STEPS, 3), np.uint8),
+        lengths=np.full(patients, STEPS),
+        labels=labels,
+    )
+
+
+@pytest.mark.parametrize("noise_std", [0.0, 30.0])
+def test_the_anchor_finds_centre_scale_inertia_and_the_labels_shift(noise_std: float) -> None:
+    sums = contributions(processes(6000, 0), SERIES_LAYOUT, 1e6)
+    sums = sums + noise_std * np.random.default_rng(1).standard_normal(sums.size)
+    anchor, shares = anchor_from_moments(sums, SERIES_LAYOUT, noise_std)
+    assert shares == pytest.approx([0.6, 0.4], abs=0.02)
+    assert anchor.centre[:2] == pytest.approx([-0.2, -0.2], abs=0.02)
+    assert anchor.scale[:2] == pytest.approx([0.2, 0.2], abs=0.02 if noise_std == 0 else 0.05)
+    expected = 0.5 + 0.5 * 0.6 ** np.arange(STEPS)
+    tolerance = 0.06 if noise_std == 0 else 0.25
+    assert np.abs(anchor.inertia[:2] - expected).max() < tolerance
+    # 0.2 apart at a scale of about 0.22.
+    assert anchor.shift[1, 2] - anchor.shift[0, 2] == pytest.approx(0.9, abs=0.15)
+    assert np.abs(anchor.shift[:, :2]).max() < 0.15
+
+
+def test_of_noise_alone_comes_an_anchor_that_claims_little() -> None:
+    sums = 500.0 * np.random.default_rng(0).standard_normal(moments_size(SERIES_LAYOUT))
+    anchor, _ = anchor_from_moments(sums, SERIES_LAYOUT, 500.0)
+    assert np.abs(anchor.shift).max() < 1.0
+    assert SeriesAnchor.from_vector(anchor.to_vector(), SERIES_LAYOUT).scale.min() > 0
+
+
+def test_what_is_recorded_how_often_and_how_long_are_prevalences() -> None:
+    dataset = series_dataset(3000)
+    anchor, _ = anchor_from_moments(contributions(dataset, SERIES_LAYOUT, 1e6), SERIES_LAYOUT, 0.0)
+    context = SERIES_LAYOUT.context
+    known = prevalences(Anchor(logits=anchor.context, label_shares=np.ones(2) / 2), context)
+    for label in (0, 1):
+        chosen = dataset.labels == label
+        truth = context_columns(dataset.static[chosen], dataset.lengths[chosen], SERIES_LAYOUT).mean(axis=0)
+        assert np.abs(known[label] - truth).max() < 0.02
+        shares = (dataset.observed[chosen].sum(axis=1) / dataset.lengths[chosen, None]).mean(axis=0)
+        assert 1 / (1 + np.exp(-anchor.observed[label])) == pytest.approx(shares, abs=0.02)
+
+
+def test_an_anchor_travels_as_one_vector_and_impossible_ones_are_refused() -> None:
+    anchor, _ = anchor_from_moments(contributions(series_dataset(300), SERIES_LAYOUT, 1e6), SERIES_LAYOUT, 0.0)
+    vector = anchor.to_vector()
+    again = SeriesAnchor.from_vector(vector, SERIES_LAYOUT)
+    for name in ("context", "observed", "centre", "scale", "shift", "inertia"):
+        assert np.array_equal(getattr(again, name), getattr(anchor, name))
+    usual = usual_anchor(SERIES_LAYOUT)
+    wrong = [
+        vector[:-1],
+        np.where(np.arange(vector.size) == 3, np.nan, vector),
+        replace(usual, scale=np.zeros(3, np.float32)).to_vector(),
+        replace(usual, inertia=np.full((3, STEPS), 2.0, np.float32)).to_vector(),
+    ]
+    for one in wrong:
+        with pytest.raises(ProtocolError):
+            SeriesAnchor.from_vector(one.astype(np.float32), SERIES_LAYOUT)
+
+
+def test_moments_of_another_length_or_not_finite_are_refused() -> None:
+    sums = np.zeros(moments_size(SERIES_LAYOUT))
+    for wrong in (sums[1:], np.full_like(sums, np.inf)):
+        with pytest.raises(ProtocolError):
+            anchor_from_moments(wrong, SERIES_LAYOUT, 1.0)

@@ -1,0 +1,159 @@
+"""A round of time series at a site, as its release is seen from outside."""
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from synclave_client.performance import Performance
+from synclave_client.training.noise import PatientStreams, SecretRandomness
+from synclave_client.training.private import PatientGradients
+from synclave_client.training.rehearsal import rehearse_series
+from synclave_client.training.series import SeriesLoss, release_series_marginals, train_series_round
+from synclave_client.vault.series_workload import SeriesWorkload
+from synclave_shared.data.series.dataset import SeriesDataset
+from synclave_shared.diffusion.series import SeriesPrior
+from synclave_shared.errors import DataError, PlanError, ProtocolError
+from synclave_shared.fixed_point import from_fixed
+from synclave_shared.models.parameters import parameter_vector
+from synclave_shared.models.series.anchor import SeriesAnchor, contributions, usual_anchor
+from synclave_shared.models.series.denoiser import build_series_denoiser
+from synclave_shared.plan import SeriesSpec, TrainPlan
+from synclave_shared.protocol import encode_model
+from tests.models.small import small_plan
+from tests.models.small_series import SERIES_LAYOUT, series_dataset, series_plan, series_schema
+from tests.training.test_noise import has_std
+
+ANCHOR = usual_anchor(SERIES_LAYOUT)
+
+
+def update(plan: TrainPlan, dataset: SeriesDataset, key: int = 0) -> NDArray[np.float64]:
+    model = parameter_vector(build_series_denoiser(SERIES_LAYOUT, SeriesSpec()))
+    randomness = SecretRandomness(bytes([key]) * 32)
+    return from_fixed(train_series_round(plan, "north", SERIES_LAYOUT, dataset, model, ANCHOR, "cpu", randomness))
+
+
+@pytest.mark.parametrize(
+    "spec", [{}, {"width": 32, "blocks": 2}, {"width": 32, "blocks": 1, "couplings": False, "noise_levels": 1}]
+)
+def test_every_model_of_series_passes_the_self_test(spec: dict[str, Any]) -> None:
+    report = rehearse_series(SERIES_LAYOUT, SeriesSpec.model_validate(spec), Performance())
+    assert report.sum_deviation < 1e-5
+    assert any("transformer" in name for name, _ in report.layers) == bool(spec.get("width"))
+
+
+def test_the_marginals_carry_the_plans_noise_about_the_clipped_sum() -> None:
+    plan = series_plan()
+    dataset = series_dataset(50)
+    releases = [
+        from_fixed(release_series_marginals(plan, SERIES_LAYOUT, dataset, SecretRandomness(bytes([key]) * 32)))
+        for key in range(60)
+    ]
+    noise = np.concatenate(releases) - np.tile(contributions(dataset, SERIES_LAYOUT, 3.0), 60)
+    assert has_std(noise, 3.0)
+    assert not has_std(noise, 2.0)
+
+
+def test_the_noise_has_the_plans_size_on_the_released_update() -> None:
+    """An empty site releases noise alone: std = learning rate * noise_multiplier * clip_norm / expected batch."""
+    plan = series_plan(
+        privacy={"selection_rate": Decimal("0.5"), "noise_multiplier": Decimal(3), "clip_norm": Decimal(2)},
+        federation={"steps_per_round": 1, "update_norm": Decimal(1_000_000)},
+        optimiser={"learning_rate": Decimal(1)},
+    )
+    values = np.concatenate([update(plan, series_dataset(0), key) for key in range(40)])
+    assert has_std(values, 3 * 2 / (0.5 * 200))
+    assert not has_std(values, 2 * 2 / (0.5 * 200))
+
+
+def test_a_round_learns_and_depends_on_key_and_patients() -> None:
+    plan = series_plan(privacy={"noise_multiplier": Decimal("0.000001"), "selection_rate": Decimal(1)})
+    one = update(plan, series_dataset(60))
+    assert np.array_equal(one, update(plan, series_dataset(60)))
+    assert not np.array_equal(one, update(plan, series_dataset(60), key=1))
+    assert not np.array_equal(one, update(plan, series_dataset(60, seed=1)))
+
+
+@pytest.mark.parametrize("spec", [{}, {"width": 32, "blocks": 1}])
+def test_taking_out_a_patient_moves_the_clipped_sum_by_at_most_the_clip_norm(spec: dict[str, Any]) -> None:
+    dataset = series_dataset(30)
+    model = SeriesSpec.model_validate({"noise_levels": 3, **spec})
+    network = build_series_denoiser(SERIES_LAYOUT, model)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    loss = SeriesLoss(spec=model, layout=SERIES_LAYOUT, anchor=ANCHOR, prior=SeriesPrior.of(ANCHOR))
+    streams = PatientStreams(SecretRandomness(bytes(32)))
+    gradients = PatientGradients(network, loss, 0.5)
+    rows = np.arange(30)
+    batch = loss.draw(dataset, rows, 32, streams, 0)
+    whole = gradients.clipped_sum([batch]).clone()
+    for patient in (0, 7, 29):
+        absent = batch.present.clone()
+        absent[patient] = False
+        fewer = replace(batch, present=absent)
+        moved = whole - gradients.clipped_sum([fewer])
+        assert 0 < float(moved.norm()) <= 0.5 * (1 + 1e-6)
+
+
+def test_padding_is_nobody() -> None:
+    dataset = series_dataset(4)
+    loss = SeriesLoss(spec=SeriesSpec(), layout=SERIES_LAYOUT, anchor=ANCHOR, prior=SeriesPrior.of(ANCHOR))
+    streams = PatientStreams(SecretRandomness(bytes(32)))
+    batch = loss.draw(dataset, np.array([2, 0]), 8, streams, 0)
+    assert batch.present.tolist() == [True, True, *[False] * 6]
+    assert batch.inside.sum(dim=1).tolist()[:2] == dataset.lengths[[2, 0]].tolist()
+    alone = loss.draw(dataset, np.array([0]), 8, streams, 0)
+    assert torch.equal(batch.noise[1], alone.noise[0])
+    assert torch.equal(batch.values[1], alone.values[0])
+
+
+def workload() -> SeriesWorkload:
+    return SeriesWorkload(site_name="north", device="cpu", schema=series_schema(), dataset=series_dataset(20))
+
+
+def test_a_payload_is_refused_before_anything_is_spent_on_it() -> None:
+    plan, site = series_plan(), workload()
+    size = plan.model.size_for(series_schema())  # type: ignore[arg-type]
+    good = np.concatenate([np.zeros(size, np.float32), ANCHOR.to_vector()])
+    site.check_payload(plan, 0, b"")
+    site.check_payload(plan, 1, encode_model(good))
+    bad = good.copy()
+    bad[size:] = 0.0
+    for number, payload in ((0, b"1234"), (1, b""), (1, encode_model(good[:-1])), (1, encode_model(bad))):
+        with pytest.raises(ProtocolError):
+            site.check_payload(plan, number, payload)
+
+
+def test_a_plan_of_the_other_modality_is_refused() -> None:
+    with pytest.raises(PlanError, match="modality"):
+        workload().check_model(small_plan())
+
+
+def test_data_of_another_shape_are_refused() -> None:
+    dataset = series_dataset(5)
+    short = SeriesDataset(
+        values=dataset.values[:, :3],
+        observed=dataset.observed[:, :3],
+        lengths=np.minimum(dataset.lengths, 3),
+        static=dataset.static,
+        labels=dataset.labels,
+        patient_ids=dataset.patient_ids,
+    )
+    with pytest.raises(DataError, match="steps"):
+        update(series_plan(), short)
+
+
+def test_an_anchor_from_marginals_is_what_a_training_round_takes() -> None:
+    plan, site = series_plan(), workload()
+    release = site.release(plan, 0, b"")
+    assert release.dtype == np.int64
+    size = plan.model.size_for(series_schema())  # type: ignore[arg-type]
+    payload = encode_model(np.concatenate([np.zeros(size, np.float32), ANCHOR.to_vector()]))
+    assert site.release(plan, 1, payload).shape == (size,)
+    assert SeriesAnchor.size(SERIES_LAYOUT) == ANCHOR.to_vector().size
