@@ -291,7 +291,7 @@ def _combined(
     channel: Channel, sorted_values: npt.NDArray[np.float64], first: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.float64]:
     """What each step shows [cells] of its sorted values, which begin at ``first`` [cells]."""
-    ends = np.append(first[1:], len(sorted_values))
+    ends = np.append(first, len(sorted_values))[1:]
     combined: npt.NDArray[np.float64]
     if channel.combine in ("first", "min"):
         combined = sorted_values[first]
