@@ -278,15 +278,16 @@ class TestTime:
         assert [fault.code for fault in report.faults] == ["no-patients"]
 
 
+STAYS: dict[str, list[Any]] = {
+    "person": ["p", "p", "p", "q", "q"],
+    "stay": [9, 10, 10, 3, 3],
+    "minute": [0, 0, 60, 0, 500],
+    "pulse": [10, 20, 30, 1, 2],
+}
+
+
 class TestStays:
     """One item is one patient, whatever number of stays."""
-
-    CHART = {
-        "person": ["p", "p", "p", "q", "q"],
-        "stay": [9, 10, 10, 3, 3],
-        "minute": [0, 0, 60, 0, 500],
-        "pulse": [10, 20, 30, 1, 2],
-    }
 
     @pytest.mark.parametrize(
         ("keep", "expected", "other"),
@@ -296,7 +297,7 @@ class TestStays:
         self, tmp_path: Path, keep: str, expected: list[float | None], other: int
     ) -> None:
         schema = make_schema(channel(), stay={"table": "chart", "column": "stay", "keep": keep})
-        dataset, report = read_series(schema, write(tmp_path, self.CHART))
+        dataset, report = read_series(schema, write(tmp_path, STAYS))
         assert dataset is not None, report.faults
         assert shown(schema, dataset)[0] == expected
         assert notices(report) == {"other-stay": other, "after-horizon": 1}
@@ -310,17 +311,17 @@ class TestStays:
         stays = {"person": ["p", "p", "q"], "stay": [9, 10, 3], "came": ["2020-05-01", "2019-01-01", "2020-01-01"]}
         rule = {"table": "stays", "column": "stay", "order": "came", "order_form": "text", "keep": "first"}
         schema = make_schema(channel(), tables=tables, stay=rule)
-        dataset = load_series(schema, write(tmp_path, self.CHART, stays=stays))
+        dataset = load_series(schema, write(tmp_path, STAYS, stays=stays))
         assert shown(schema, dataset)[0] == [20, 30, None, None]
         equal = {**stays, "came": ["2019-01-01", "2019-01-01", "2020-01-01"]}
-        _, report = read_series(schema, write(tmp_path, self.CHART, stays=equal))
+        _, report = read_series(schema, write(tmp_path, STAYS, stays=equal))
         assert [(fault.file, fault.column, fault.code) for fault in report.faults] == [
             ("stays.parquet", "stay", "bad-order")
         ]
 
     def test_a_row_without_stay_is_a_fault(self, tmp_path: Path) -> None:
         schema = make_schema(channel(), stay={"table": "chart", "column": "stay", "keep": "first"})
-        _, report = read_series(schema, write(tmp_path, {**self.CHART, "stay": [9, 10, None, 3, 3]}))
+        _, report = read_series(schema, write(tmp_path, {**STAYS, "stay": [9, 10, None, 3, 3]}))
         assert ("chart.parquet", 3, "stay", "missing-value") in places(report)
 
 

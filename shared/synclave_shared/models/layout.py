@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from synclave_shared.data.schema import Schema
+    from synclave_shared.data.schema import PatientSchema
 
 __all__ = ["CodeLayout"]
 
@@ -50,8 +50,8 @@ class CodeLayout:
         return pieces
 
     @classmethod
-    def of(cls, schema: Schema) -> CodeLayout:
-        """The layout of a schema."""
+    def of(cls, schema: PatientSchema) -> CodeLayout:
+        """The layout of a schema's fields."""
         return cls(
             width=schema.width,
             categories=tuple((group.start, group.stop) for group in schema.groups if group.kind == "categorical"),
