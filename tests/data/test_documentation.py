@@ -13,7 +13,7 @@ from synclave_shared.data.fields import CategoryField, CodesField, FlagField, Nu
 from synclave_shared.data.modality import load_schema
 from synclave_shared.data.schema import Label, PatientSchema, Schema, Table
 from synclave_shared.data.series.channel import Channel
-from synclave_shared.data.series.schema import Grid, Moment, SeriesSchema, SeriesTable, Stay
+from synclave_shared.data.series.schema import Grid, SeriesSchema, SeriesTable, Start, Stay
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "schema.md").read_text(encoding="utf-8")
@@ -41,7 +41,7 @@ def test_the_schema_of_series_on_the_page_loads(tmp_path: Path) -> None:
     assert [channel.transform for channel in schema.channels] == ["none", "log"]
 
 
-MODELS = [Table, Label, CodesField, CategoryField, FlagField, NumberField, SeriesTable, Grid, Moment, Stay, Channel]
+MODELS = [Table, Label, CodesField, CategoryField, FlagField, NumberField, SeriesTable, Grid, Start, Stay, Channel]
 
 
 @pytest.mark.parametrize("model", MODELS)

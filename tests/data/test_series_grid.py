@@ -264,6 +264,27 @@ class TestTime:
         dataset = load_series(schema, write(tmp_path, chart, visits=visits))
         assert shown(schema, dataset) == [[10, 20, None, None], [1, None, None, None]]
 
+    def test_an_event_is_the_end(self, tmp_path: Path) -> None:
+        chart = {
+            "person": ["p"] * 5 + ["q"] * 3 + ["r"] * 2,
+            "minute": [5, 89, 90, 90, 100, 20, 600, 700, 0, 60],
+            "what": ["PULSE", "PULSE", "PULSE", "OUT", "PULSE", "PULSE", "OUT", "PULSE", "OUT", "PULSE"],
+            "value": [10, 20, 30, None, 40, 50, None, 60, None, 70],
+        }
+        people = {"person": ["p", "q", "r"], "died": ["no"] * 3, "sex": ["f"] * 3}
+        schema = make_schema(
+            channel(code="PULSE", column="value"),
+            chart={"code": "what"},
+            grid={"end": {"table": "chart", "code": "OUT"}},
+        )
+        dataset, report = read_series(schema, write(tmp_path, chart, people=people))
+        assert dataset is not None, report.faults
+        # A row at the very time of the end is after it; an end at time 0 is none of this stay.
+        assert shown(schema, dataset) == [[10, 20, None, None], [50, None, None, None], [None, 70, None, None]]
+        # 90 minutes are two steps; a stay beyond the horizon has them all, though nothing was observed in most.
+        assert dataset.lengths.tolist() == [2, 4, 2]
+        assert notices(report) == {"after-end": 3}
+
     def test_who_has_no_row_on_the_grid(self, tmp_path: Path) -> None:
         chart = {"person": ["p", "q"], "minute": [0, -5], "pulse": [10, 20]}
         dataset, report = read_series(make_schema(), write(tmp_path, chart))

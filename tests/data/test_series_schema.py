@@ -53,7 +53,6 @@ def test_what_a_model_needs(examples: Path) -> None:
     assert (lactate.unit, float(lactate.minimum), float(lactate.maximum)) == ("mmol/L", 0.1, 40)
 
 
-CHART = {"name": "chart", "patient": "person", "time": "minute", "time_unit": "minutes"}
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"minimum": 5, "maximum": 5}, {}, "minimum < maximum"),
     ({"transform": "log"}, {}, "a minimum above 0"),
@@ -71,6 +70,8 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"grid": {"steps": 50_001}}, "50000"),
     ({}, {"grid": {"start": {"table": "people", "combine": "first"}}}, "names no time"),
     ({}, {"grid": {"start": {"table": "chart", "code": "A", "combine": "first"}}}, "code needs a table"),
+    ({}, {"grid": {"end": {"table": "people"}}}, "names no time"),
+    ({}, {"grid": {"end": {"table": "nowhere"}}}, "there is no table"),
     ({}, {"stay": {"table": "stays", "column": "stay", "keep": "first"}}, "stay: there is no table stays"),
     ({}, {"modality": "codes"}, "'series'"),
     ({"shift": 1}, {}, "Extra inputs"),
