@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -283,6 +284,31 @@ def test_the_first_stay_of_eicu_is_the_series(script: ModuleType, examples: Path
     assert north is not None, report.faults
     assert north.lengths.tolist() == [24]
     assert not north.observed.any()
+
+
+def test_mimic_as_meds_is_a_series_too(examples: Path, tmp_path: Path) -> None:
+    schema = load_schema(examples / "mimic-meds" / "series.toml")
+    assert isinstance(schema, SeriesSchema)
+    events = [
+        event(1, None, "GENDER//F"),
+        event(1, "2100-01-01", "MEDS_BIRTH"),
+        event(1, "2160-03-01T01:00:00", "LAB//50912//mg/dL", 1.1),
+        event(1, "2160-03-01T02:00:00", "ICU_ADMISSION//MICU"),
+        event(1, "2160-03-01T03:00:00", "FLUID_OUTPUT//226559//ml", 100),
+        event(1, "2160-03-01T05:00:00", "FLUID_OUTPUT//226559//ml", 150),
+        event(1, "2160-03-01T06:00:00", "LAB//50912//mg/dL", 1.3),
+        event(1, "2160-03-01T11:00:00", "ICU_DISCHARGE//MICU"),
+        event(1, "2160-03-02", "LAB//50912//mg/dL", 0.9),
+    ]
+    write_events(tmp_path / "meds" / "data" / "0.parquet", events)
+    import_meds(tmp_path / "meds", schema, tmp_path / "tables")
+    dataset, report = read_series(schema, tmp_path / "tables")
+    assert dataset is not None, report.faults
+    assert dataset.lengths.tolist() == [3]
+    names = [channel.name for channel in schema.channels]
+    seen = {(step, names[place]) for _, step, place in np.argwhere(dataset.observed).tolist()}
+    assert seen == {(0, "urine"), (1, "creatinine")}
+    assert {notice.code: notice.count for notice in report.notices} == {"before-start": 1, "after-end": 1}
 
 
 def test_mimic_as_meds_fits_its_schema(examples: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from synclave_shared.data.fields import is_number
 from synclave_shared.data.placing import PlacedTables, order_ranks
 from synclave_shared.data.series.channel import Channel
 from synclave_shared.data.series.schema import SeriesSchema, SeriesTable, Start, Stay
-from synclave_shared.data.source import EMPTY, TextColumn
+from synclave_shared.data.source import EMPTY
 
 __all__ = ["OFF_GRID", "GridRows", "fill_channel", "lay_on_grid"]
 
@@ -119,10 +119,9 @@ def fill_channel(
         What became of the values, its ``observed`` and ``steps`` still 0; None if they cannot be read.
     """
     about, fits = rows.about(channel.code), rows.fits(channel.code)
-    texts = None if about is None else about.column(channel.column, faults, channel.missing_values)
-    if about is None or fits is None or texts is None:
+    numbers = None if about is None else _numbers(channel, about, faults)
+    if about is None or fits is None or numbers is None:
         return None
-    numbers = _numbers(channel, texts, about, faults)
     step, time = grid.step[fits], grid.time[fits]
     at = np.flatnonzero((step != OFF_GRID) & ~np.isnan(numbers))
     read = len(at)
@@ -132,11 +131,12 @@ def fill_channel(
         at = at[~beyond] if channel.outside == "drop" else at
         numbers = channel.bounded(numbers)
     cell = about.patient[at] * values.shape[1] + step[at]
-    place = np.zeros_like(step) if about.order is None else about.order
-    # The value is a key too: what is first, and in which order a sum is taken, does not depend on the order of rows.
-    keys = (numbers[at], place[at], time[at]) if channel.combine in ("first", "last") else (numbers[at],)
-    order = np.lexsort((*keys, cell))
-    at, cell = at[order], cell[order]
+    if len(cell) and np.bincount(cell).max() > 1:
+        place = np.zeros_like(step) if about.order is None else about.order
+        # The value is a key too: neither what is first nor the rounding of a sum depends on the order of rows.
+        keys = (numbers[at], place[at], time[at]) if channel.combine in ("first", "last") else (numbers[at],)
+        order = np.lexsort((*keys, cell))
+        at, cell = at[order], cell[order]
     starts = np.flatnonzero(np.diff(cell, prepend=-1))
     combined, cell = _combined(channel, numbers[at], starts), cell[starts]
     if channel.combine == "sum":
@@ -281,8 +281,16 @@ def _in_kept_stay(
     return belongs
 
 
-def _numbers(channel: Channel, texts: TextColumn, rows: TableRows, faults: FaultLog) -> npt.NDArray[np.float64]:
-    """The number in each row, NaN for none [rows]; texts that are no number are recorded as faults."""
+def _numbers(channel: Channel, rows: TableRows, faults: FaultLog) -> npt.NDArray[np.float64] | None:
+    """The number in each row, NaN for none [rows]; None if the column cannot be read."""
+    if not (channel.mapping or channel.missing_values or rows.missing_values):
+        # No text has a meaning of its own.
+        stored = rows.source.numbers(channel.column, faults)
+        if stored is not None:
+            return stored
+    texts = rows.column(channel.column, faults, channel.missing_values)
+    if texts is None:
+        return None
     numbers = [channel.number(text) for text in texts.texts]
     wrong = [position for position, number in enumerate(numbers) if number is None]
     rows.fault_cells(texts.where(wrong), channel.column, texts, faults, "not-a-number", f"a number, {channel.inside}")
