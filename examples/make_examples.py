@@ -213,7 +213,7 @@ def make_sepsis(source: Path) -> None:
 
 
 def make_eicu(source: Path, out: Path) -> None:
-    """Write one folder per federation node from a copy of the eICU demo: four tables and the licence.
+    """Write one folder per federation node from a copy of the eICU demo: four tables, the hours and the licence.
 
     A patient seen in several nodes goes with all stays to the node of the lowest stay number, so that sites share no
     patient.
@@ -226,8 +226,11 @@ def make_eicu(source: Path, out: Path) -> None:
     stays = dict(
         zip(patients["patientunitstayid"].to_pylist(), map(node_of.get, patients["uniquepid"].to_pylist()), strict=True)
     )
-    for name in ("patient", "diagnosis", "pastHistory", "treatment"):
-        table = pq.read_table(tables / f"{name}.parquet").replace_schema_metadata(None)
+    files = {name: tables / f"{name}.parquet" for name in ("patient", "diagnosis", "pastHistory", "treatment")}
+    for name, path in {**files, "hourly": source / "eicu-demo" / "hourly" / "hourly.parquet"}.items():
+        table = pq.read_table(path).replace_schema_metadata(None)
+        # The table of hours has another name for the stay.
+        table = table.rename_columns(["patientunitstayid" if old == "stay_id" else old for old in table.column_names])
         nodes = np.array([stays.get(stay) for stay in table["patientunitstayid"].to_pylist()])
         for node in sorted(set(stays.values())):
             site = node.lower().replace("_", "-")

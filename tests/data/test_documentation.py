@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from synclave_shared.data.faults import FAULT_CODES
 from synclave_shared.data.fields import CategoryField, CodesField, FlagField, NumberField
-from synclave_shared.data.schema import Label, Schema, Table
+from synclave_shared.data.modality import load_schema
+from synclave_shared.data.schema import Label, PatientSchema, Schema, Table
+from synclave_shared.data.series.channel import Channel
+from synclave_shared.data.series.schema import Grid, SeriesSchema, SeriesTable, Start, Stay
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "schema.md").read_text(encoding="utf-8")
@@ -29,8 +33,19 @@ def test_the_schema_on_the_page_loads(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("model", [Table, Label, CodesField, CategoryField, FlagField, NumberField])
-def test_every_setting_is_on_the_page(model: type[Table]) -> None:
+def test_the_schema_of_series_on_the_page_loads(tmp_path: Path) -> None:
+    texts = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "schema.toml").write_text(texts[1], encoding="utf-8")
+    schema = load_schema(tmp_path / "schema.toml")
+    assert isinstance(schema, SeriesSchema)
+    assert [channel.transform for channel in schema.channels] == ["none", "log"]
+
+
+MODELS = [Table, Label, CodesField, CategoryField, FlagField, NumberField, SeriesTable, Grid, Start, Stay, Channel]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_setting_is_on_the_page(model: type[BaseModel]) -> None:
     missing = [name for name in model.model_fields if f"`{name}`" not in PAGE]
     assert not missing
 
@@ -39,10 +54,11 @@ def test_every_fault_is_on_the_page() -> None:
     assert not [code for code in FAULT_CODES if f"`{code}`" not in PAGE]
 
 
-def test_every_choice_is_on_the_page() -> None:
+@pytest.mark.parametrize("schema", [Schema, SeriesSchema])
+def test_every_choice_is_on_the_page(schema: type[PatientSchema]) -> None:
     choices = [
         choice
-        for part in Schema.model_json_schema()["$defs"].values()
+        for part in schema.model_json_schema()["$defs"].values()
         for setting in part.get("properties", {}).values()
         for choice in [*setting.get("enum", []), *([setting["const"]] if "const" in setting else [])]
     ]

@@ -23,6 +23,7 @@ from synclave_shared.errors import ConfigurationError
 from synclave_shared.ledger.checkpoint import parse_note
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.privacy.accountant import epsilon
+from tests.data.icu import channel, make_schema, write
 from tests.vault.coordinator import COORDINATOR_KEY, Coordinator, FakeWorkload, make_plan, open_vault
 from tests.vault.toy import write_hospital
 
@@ -189,6 +190,29 @@ def test_check_data_names_each_fault_by_file_row_and_column(site: Any, hospital:
     for part in ("patients.csv", "sex", "[bold]x", "perhaps", "2 faults"):
         assert part in shown.out
     assert table.read_text().startswith("id,sex,died\nP1")
+
+
+def test_check_data_shows_what_became_of_each_channel(site: Any, tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_bytes(make_schema(channel(), channel("rate", outside="clip")).to_json_bytes())
+    chart = {"person": ["p", "p", "q"], "minute": [0, 60, 0], "pulse": [50, 4000, 1], "rate": [-1, -2, None]}
+    icu = write(tmp_path / "icu", chart)
+    before = {file.name: file.read_bytes() for file in icu.iterdir()}
+    done = site("check-data", "--schema", tmp_path / "schema.json", icu, "--json")
+    assert done.code == 0
+    assert done.document["channels"] == [
+        {"name": "pulse", "values": 3, "dropped": 1, "clipped": 0, "observed": 2, "steps": 3},
+        {"name": "rate", "values": 2, "dropped": 0, "clipped": 2, "observed": 2, "steps": 3},
+    ]
+    shown = site("check-data", "--schema", tmp_path / "schema.json", icu)
+    for part in ("No faults", "died = no", "1 dropped", "2 clipped", "66.7%", "0 to 100 1/min", "steps of 60 minutes"):
+        assert part in shown.out
+    write(icu, {**chart, "minute": [0, None, 0]})
+    shown = site("check-data", "--schema", tmp_path / "schema.json", icu)
+    assert shown.code == 1
+    for part in ("bad-time", "chart.parquet", "minute", "1 fault."):
+        assert part in shown.out
+    write(icu, chart)
+    assert {file.name: file.read_bytes() for file in icu.iterdir()} == before
 
 
 def test_check_data_of_a_folder_that_is_not_there(site: Any, hospital: Path) -> None:

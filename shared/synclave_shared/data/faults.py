@@ -75,6 +75,7 @@ NOTICE_CODES: Final = {
     "no-series": "patients without a row on the grid of time",
     "other-stay": "rows of a stay that is not kept",
     "before-start": "rows before time 0 of the grid",
+    "after-end": "rows after the end of the stay",
     "after-horizon": "rows after the horizon of the grid",
     "file-not-used": "a file that no table of the schema names",
 }

@@ -123,6 +123,29 @@ class Source:
             self._fault_values(name, code, np.flatnonzero(np.isin(raw_index, positions)), raw_index, distinct, faults)
         return TextColumn(index=target[raw_index], texts=tuple(texts))
 
+    def numbers(self, name: str, faults: FaultLog) -> npt.NDArray[np.float64] | None:
+        """A column of floating-point numbers without the way over text, for columns of which every value is another.
+
+        Returns:
+            The numbers as :meth:`column` would tell them, NaN where there is none [rows]; None if the column is not
+            there or of another type.
+        """
+        if name not in self.table.column_names or not pa.types.is_floating(self.table.column(name).type):
+            return None
+        column = self.table.column(name)
+        numbers = column.to_numpy().astype(np.float64)
+        recorded = pc.is_valid(column).to_numpy()
+        broken = np.flatnonzero(recorded & ~np.isfinite(numbers))
+        faults.add_rows(
+            self.rows[broken],
+            file=self.file,
+            column=name,
+            code="not-a-number",
+            expected="a finite number",
+            found=lambda i: repr(float(numbers[broken[i]])),
+        )
+        return np.where(np.isfinite(numbers), numbers, np.nan)
+
     def _fault_values(
         self,
         name: str,

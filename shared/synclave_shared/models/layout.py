@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from synclave_shared.data.schema import Group, Schema
+    from synclave_shared.data.schema import Group, PatientSchema
 
 __all__ = ["CodeLayout", "one_hot_ranges"]
 
@@ -52,8 +52,8 @@ class CodeLayout:
         return pieces
 
     @classmethod
-    def of(cls, schema: Schema) -> CodeLayout:
-        """The layout of a schema."""
+    def of(cls, schema: PatientSchema) -> CodeLayout:
+        """The layout of a schema's fields."""
         return cls(
             width=schema.width,
             categories=one_hot_ranges(schema.groups),

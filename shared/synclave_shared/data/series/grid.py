@@ -18,8 +18,8 @@ from synclave_shared.data.faults import ChannelCount, FaultLog, shown
 from synclave_shared.data.fields import is_number
 from synclave_shared.data.placing import PlacedTables, order_ranks
 from synclave_shared.data.series.channel import Channel
-from synclave_shared.data.series.schema import Moment, SeriesSchema, SeriesTable, Stay
-from synclave_shared.data.source import EMPTY, TextColumn
+from synclave_shared.data.series.schema import SeriesSchema, SeriesTable, Start, Stay
+from synclave_shared.data.source import EMPTY
 
 __all__ = ["OFF_GRID", "GridRows", "fill_channel", "lay_on_grid"]
 
@@ -27,6 +27,8 @@ OFF_GRID: Final = -1
 """Step of a row that is not on the grid."""
 NO_TIME: Final = np.iinfo(np.int64).min
 """Time of a row without one."""
+NO_END: Final = np.iinfo(np.int64).max
+"""End of a stay that no row tells."""
 MAX_TIME_US: Final = 2**60
 """Furthest time from 0, 36,000 years: differences still fit 64 bits."""
 _UNIT_US: Final = {"seconds": 10**6, "minutes": 60 * 10**6, "hours": 3600 * 10**6, "days": 86400 * 10**6}
@@ -54,43 +56,44 @@ def lay_on_grid(
     Returns:
         The rows of each table with a time; and each patient's number of steps, 0 without a row on the grid [patients].
     """
-    patients = len(placed.patient_ids)
     kept = _kept_stays(schema.stay, placed, faults) if schema.stay is not None else None
     times: dict[str, npt.NDArray[np.int64]] = {}
-    channel_rows: dict[str, npt.NDArray[np.bool_]] = {}
-    start_rows: dict[str, npt.NDArray[np.bool_]] = {}
-    start = schema.grid.start
+    read: dict[str, npt.NDArray[np.bool_]] = {}
     for table in schema.tables:
         rows = placed.rows.get(table.name)
         if rows is None or table.time is None:
             continue
-        read = _rows_read(rows, [channel.code for channel in schema.channels if channel.table == table.name])
-        begins = _rows_read(rows, [start.code] if isinstance(start, Moment) and start.table == table.name else [])
+        channel_rows = _rows_read(rows, [channel.code for channel in schema.channels if channel.table == table.name])
+        needed = channel_rows | _rows_read(rows, [one.code for one in schema.moments if one.table == table.name])
         if schema.stay is not None and kept is not None:
-            stays = _in_kept_stay(schema.stay, rows, read | begins, kept, faults)
-            faults.notice(file=rows.source.file, code="other-stay", count=int((read & ~stays).sum()))
-            read, begins = read & stays, begins & stays
-        times[table.name] = _times(table, rows, read | begins, faults)
-        channel_rows[table.name] = read & (times[table.name] != NO_TIME)
-        start_rows[table.name] = begins & (times[table.name] != NO_TIME)
-    zero = np.zeros(patients, dtype=np.int64)
-    if start != "zero":
-        last = isinstance(start, Moment) and start.combine == "last"
-        zero = _extreme_times(placed, times, start_rows if isinstance(start, Moment) else channel_rows, last)
-    lengths = np.zeros(patients, dtype=np.int64)
+            belongs = _in_kept_stay(schema.stay, rows, needed, kept, faults)
+            faults.notice(file=rows.source.file, code="other-stay", count=int((channel_rows & ~belongs).sum()))
+            needed &= belongs
+        time = _times(table, rows, needed, faults)
+        times[table.name] = np.where(needed, time, NO_TIME)
+        read[table.name] = channel_rows & needed & (time != NO_TIME)
+    zero, end = _bounds_of_stays(schema, placed, times, read)
+    step_us = schema.grid.step_minutes * _UNIT_US["minutes"]
+    lengths = np.zeros(len(placed.patient_ids), dtype=np.int64)
     grid: dict[str, GridRows] = {}
-    for name, read in channel_rows.items():
+    for name, time in times.items():
         rows = placed.rows[name]
-        step = np.full(len(read), OFF_GRID, dtype=np.int64)
-        on = np.flatnonzero(read)
+        on = np.flatnonzero(read[name])
         on = on[zero[rows.patient[on]] != NO_TIME]
-        ahead = (times[name][on] - zero[rows.patient[on]]) // (schema.grid.step_minutes * _UNIT_US["minutes"])
-        np.maximum.at(lengths, rows.patient[on], np.minimum(ahead + 1, schema.horizon))
-        faults.notice(file=rows.source.file, code="before-start", count=int((ahead < 0).sum()))
-        faults.notice(file=rows.source.file, code="after-horizon", count=int((ahead >= schema.horizon).sum()))
-        inside = (ahead >= 0) & (ahead < schema.horizon)
+        owner = rows.patient[on]
+        before, ended = time[on] < zero[owner], time[on] >= end[owner]
+        ahead = (time[on] - zero[owner]) // step_us
+        beyond = ~ended & (ahead >= schema.horizon)
+        for code, some in (("before-start", before), ("after-end", ended), ("after-horizon", beyond)):
+            faults.notice(file=rows.source.file, code=code, count=int(some.sum()))
+        np.maximum.at(lengths, owner[~before & ~ended], np.minimum(ahead + 1, schema.horizon)[~before & ~ended])
+        step = np.full(len(time), OFF_GRID, dtype=np.int64)
+        inside = ~before & ~ended & ~beyond
         step[on[inside]] = ahead[inside]
-        grid[name] = GridRows(time=times[name], step=step)
+        grid[name] = GridRows(time=time, step=step)
+    told = (lengths > 0) & (end != NO_END)
+    # Rounded up: a stay of 90 minutes lasts two steps of an hour.
+    lengths[told] = np.minimum(-((zero - end)[told] // step_us), schema.horizon)
     return grid, lengths
 
 
@@ -116,10 +119,9 @@ def fill_channel(
         What became of the values, its ``observed`` and ``steps`` still 0; None if they cannot be read.
     """
     about, fits = rows.about(channel.code), rows.fits(channel.code)
-    texts = None if about is None else about.column(channel.column, faults, channel.missing_values)
-    if about is None or fits is None or texts is None:
+    numbers = None if about is None else _numbers(channel, about, faults)
+    if about is None or fits is None or numbers is None:
         return None
-    numbers = _numbers(channel, texts, about, faults)
     step, time = grid.step[fits], grid.time[fits]
     at = np.flatnonzero((step != OFF_GRID) & ~np.isnan(numbers))
     read = len(at)
@@ -129,11 +131,12 @@ def fill_channel(
         at = at[~beyond] if channel.outside == "drop" else at
         numbers = channel.bounded(numbers)
     cell = about.patient[at] * values.shape[1] + step[at]
-    place = np.zeros_like(step) if about.order is None else about.order
-    # The value is a key too: what is first, and in which order a sum is taken, does not depend on the order of rows.
-    keys = (numbers[at], place[at], time[at]) if channel.combine in ("first", "last") else (numbers[at],)
-    order = np.lexsort((*keys, cell))
-    at, cell = at[order], cell[order]
+    if len(cell) and np.bincount(cell).max() > 1:
+        place = np.zeros_like(step) if about.order is None else about.order
+        # The value is a key too: neither what is first nor the rounding of a sum depends on the order of rows.
+        keys = (numbers[at], place[at], time[at]) if channel.combine in ("first", "last") else (numbers[at],)
+        order = np.lexsort((*keys, cell))
+        at, cell = at[order], cell[order]
     starts = np.flatnonzero(np.diff(cell, prepend=-1))
     combined, cell = _combined(channel, numbers[at], starts), cell[starts]
     if channel.combine == "sum":
@@ -200,19 +203,40 @@ def _timestamp_us(text: str) -> int | None:
     return (moment.replace(tzinfo=moment.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
-def _extreme_times(
+def _bounds_of_stays(
+    schema: SeriesSchema,
     placed: PlacedTables,
     times: dict[str, npt.NDArray[np.int64]],
-    rows_of: dict[str, npt.NDArray[np.bool_]],
-    last: bool,
-) -> npt.NDArray[np.int64]:
-    """Each patient's earliest time in ``rows_of``, or the ``last``; :data:`NO_TIME` for who has none [patients]."""
-    sign = -1 if last else 1
-    none = np.iinfo(np.int64).max
-    extreme = np.full(len(placed.patient_ids), none, dtype=np.int64)
-    for name, read in rows_of.items():
-        np.minimum.at(extreme, placed.rows[name].patient[read], sign * times[name][read])
-    return np.where(extreme == none, NO_TIME, sign * extreme)
+    read: dict[str, npt.NDArray[np.bool_]],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Each patient's time 0 (:data:`NO_TIME` for none) and end (:data:`NO_END` for none) in microseconds [patients].
+
+    Args:
+        schema: the public schema.
+        placed: the tables.
+        times: time of the rows of each table with a time.
+        read: which of them a channel reads.
+    """
+    start, patients = schema.grid.start, len(placed.patient_ids)
+    zero = np.zeros(patients, dtype=np.int64)
+    end = np.full(patients, NO_END, dtype=np.int64)
+    if start != "zero":
+        sign = -1 if isinstance(start, Start) and start.combine == "last" else 1
+        extreme = np.full(patients, NO_END, dtype=np.int64)
+        for name, time in times.items():
+            rows = placed.rows[name]
+            if isinstance(start, Start):
+                some = _rows_read(rows, [start.code] if start.table == name else []) & (time != NO_TIME)
+            else:
+                some = read[name]
+            np.minimum.at(extreme, rows.patient[some], sign * time[some])
+        zero = np.where(extreme == NO_END, NO_TIME, sign * extreme)
+    if schema.grid.end is not None and schema.grid.end.table in times:
+        rows, time = placed.rows[schema.grid.end.table], times[schema.grid.end.table]
+        some = _rows_read(rows, [schema.grid.end.code]) & (time != NO_TIME)
+        later = np.flatnonzero(some & (time > zero[rows.patient]))
+        np.minimum.at(end, rows.patient[later], time[later])
+    return zero, end
 
 
 def _kept_stays(
@@ -257,8 +281,16 @@ def _in_kept_stay(
     return belongs
 
 
-def _numbers(channel: Channel, texts: TextColumn, rows: TableRows, faults: FaultLog) -> npt.NDArray[np.float64]:
-    """The number in each row, NaN for none [rows]; texts that are no number are recorded as faults."""
+def _numbers(channel: Channel, rows: TableRows, faults: FaultLog) -> npt.NDArray[np.float64] | None:
+    """The number in each row, NaN for none [rows]; None if the column cannot be read."""
+    if not (channel.mapping or channel.missing_values or rows.missing_values):
+        # No text has a meaning of its own.
+        stored = rows.source.numbers(channel.column, faults)
+        if stored is not None:
+            return stored
+    texts = rows.column(channel.column, faults, channel.missing_values)
+    if texts is None:
+        return None
     numbers = [channel.number(text) for text in texts.texts]
     wrong = [position for position, number in enumerate(numbers) if number is None]
     rows.fault_cells(texts.where(wrong), channel.column, texts, faults, "not-a-number", f"a number, {channel.inside}")
@@ -291,7 +323,7 @@ def _combined(
     channel: Channel, sorted_values: npt.NDArray[np.float64], first: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.float64]:
     """What each step shows [cells] of its sorted values, which begin at ``first`` [cells]."""
-    ends = np.append(first[1:], len(sorted_values))
+    ends = np.append(first, len(sorted_values))[1:]
     combined: npt.NDArray[np.float64]
     if channel.combine in ("first", "min"):
         combined = sorted_values[first]

@@ -11,7 +11,7 @@ from synclave_shared.data.fields import CodePattern, ColumnName, SchemaField
 from synclave_shared.data.schema import MAX_WIDTH, PATIENT_ID, PatientSchema, Reader, Table, TableName
 from synclave_shared.data.series.channel import Channel
 
-__all__ = ["STEP", "Grid", "Moment", "SeriesSchema", "SeriesTable", "Stay"]
+__all__ = ["STEP", "Grid", "Moment", "SeriesSchema", "SeriesTable", "Start", "Stay"]
 
 STEP: Final = "step"
 """Name of the column that counts the steps of the grid, from 0, in a table of series."""
@@ -37,27 +37,35 @@ class SeriesTable(Table):
 
 
 class Moment(FrozenModel):
-    """A moment of a patient: the time of a row, such as the admission.
+    """A moment of a patient: the time of a row, such as the discharge.
 
     Attributes:
         table: a table with a time.
         code: in a table of events, the events that are meant; None for all rows.
-        combine: which of a patient's rows: the ``first`` or the ``last`` by time.
     """
 
     table: TableName
     code: CodePattern | None = None
-    combine: Literal["first", "last"]
 
     @property
     def name(self) -> str:
         """What messages call it."""
-        return "grid start"
+        return "grid"
 
     @property
     def columns(self) -> tuple[str, ...]:
         """No columns but those that lead to patient and time."""
         return ()
+
+
+class Start(Moment):
+    """The moment that is time 0, such as the admission.
+
+    Attributes:
+        combine: which of a patient's rows: the ``first`` or the ``last`` by time.
+    """
+
+    combine: Literal["first", "last"]
 
 
 class Grid(FrozenModel):
@@ -68,13 +76,16 @@ class Grid(FrozenModel):
         steps: number of steps T, the horizon. Rows before time 0 and after the horizon are left out and counted.
         start: where time 0 is: ``zero`` where the tables' times are 0; at the patient's ``first-row``, the earliest row
             that a channel reads; or at a moment.
+        end: the moment that ends the stay, the first after time 0; rows from it on are left out and counted. Without
+            one the stay lasts until the last row that a channel reads.
         missing: patients without a row on the grid (or without that moment) are a ``fault``, or left out and counted
             (``leave-out``).
     """
 
     step_minutes: Annotated[int, Field(ge=1, le=60 * 24 * 366)]
     steps: Annotated[int, Field(ge=1, le=MAX_WIDTH)]
-    start: Literal["zero", "first-row"] | Moment
+    start: Literal["zero", "first-row"] | Start
+    end: Moment | None = None
     missing: Literal["fault", "leave-out"]
 
 
@@ -122,8 +133,7 @@ class SeriesSchema(PatientSchema):
                 raise ValueError(f"the channel's name {channel.name} is taken")
             taken.add(channel.name)
         tables = {table.name: table for table in self.tables}
-        start = [self.grid.start] if isinstance(self.grid.start, Moment) else []
-        timed: list[Channel | Moment] = [*self.channels, *start]
+        timed: list[Channel | Moment] = [*self.channels, *self.moments]
         for reader in timed:
             if tables[reader.table].time is None:
                 raise ValueError(f"{reader.name}: table {reader.table} names no time")
@@ -146,8 +156,13 @@ class SeriesSchema(PatientSchema):
     @property
     def readers(self) -> tuple[Reader, ...]:
         """Everything that reads a table."""
-        start = (self.grid.start,) if isinstance(self.grid.start, Moment) else ()
-        return (*super().readers, *self.channels, *start)
+        return (*super().readers, *self.channels, *self.moments)
+
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """The moments between which a stay is."""
+        start, end = self.grid.start, self.grid.end
+        return (*([start] if isinstance(start, Start) else []), *([end] if end is not None else []))
 
     def used_columns(self, table: Table) -> tuple[str, ...]:
         """Every column of ``table`` that the schema reads, each once."""
