@@ -108,9 +108,9 @@ class SeriesSpec(FrozenModel):
     noise_levels: Annotated[int, Field(ge=1, le=64)] = 4
     label_dropout: Annotated[ExactDecimal, Field(ge=0, le=Decimal("0.9999"))] = Decimal("0.1")
     sigma_min: Annotated[PositiveDecimal, Field(ge=Decimal("0.001"))] = Decimal("0.05")
-    sigma_max: PositiveDecimal = Decimal("20")
+    sigma_max: PositiveDecimal = Decimal("8")
     log_sigma_mean: ExactDecimal = Decimal("-0.4")
-    log_sigma_std: PositiveDecimal = Decimal("1.4")
+    log_sigma_std: PositiveDecimal = Decimal("1.3")
 
     def parameter_count(self, steps: int, channels: int, fields: int, label_values: int) -> int:
         """Number of parameters P of the network for so many steps, channels, columns of fields and label values.

@@ -56,7 +56,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return stored(tmp_path_factory.mktemp("run") / "snapshot")
 
 
-def request(sampler: str = "unipc", steps: int = 6, seed: str = "3", guidance: str = "0") -> SampleRequest:
+def request(sampler: str = "unipc", steps: int = 10, seed: str = "3", guidance: str = "0") -> SampleRequest:
     return SampleRequest.model_validate(
         {
             "label_counts": {"no": 1, "yes": 1},

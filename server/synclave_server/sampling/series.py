@@ -22,7 +22,7 @@ from synclave_shared.diffusion.drawing import draw_rows
 from synclave_shared.diffusion.preconditioning import posterior_mean, sigmoid
 from synclave_shared.diffusion.samplers import SAMPLERS
 from synclave_shared.diffusion.schedules import karras_sigmas
-from synclave_shared.diffusion.series import Belief, SeriesPrior, series_posterior
+from synclave_shared.diffusion.series import Belief, SeriesPrior, series_posterior, series_start
 from synclave_shared.model_spec import SeriesSpec
 from synclave_shared.models.parameters import load_parameter_vector
 from synclave_shared.models.series.anchor import SeriesAnchor
@@ -123,9 +123,8 @@ class SeriesGenerator:
         sigmas = karras_sigmas(
             float(self._spec.sigma_min), float(self._spec.sigma_max), request.steps, SCHEDULE_EXPONENT
         )
-        mean = torch.cat([self._prior.shift[labels], sigmoid(self._prior.observed[labels])], dim=-1)
-        start = mean[:, None].expand(shape).reshape(len(patients), -1) + float(sigmas[0]) * normal(START)
-        end = SAMPLERS[request.sampler](denoise, start, sigmas, noise=lambda step: normal(FIRST_STEP + step))
+        start = series_start(normal(START).reshape(shape), float(sigmas[0]), labels, inside, self._prior)
+        end = SAMPLERS[request.sampler](denoise, start.flatten(1), sigmas, noise=lambda step: normal(FIRST_STEP + step))
         last = believed(end, float(sigmas[-1]))
         width = layout.steps * layout.channels
         values = last.values + last.spread * normal(LAST, width).reshape(last.values.shape)

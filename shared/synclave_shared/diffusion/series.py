@@ -22,7 +22,7 @@ from synclave_shared.diffusion.losses import bernoulli_nats
 from synclave_shared.diffusion.preconditioning import LOGIT_BOUND, sigmoid
 from synclave_shared.models.series.anchor import LEAST_INERTIA, SeriesAnchor
 
-__all__ = ["Belief", "SeriesPrior", "series_loss", "series_posterior"]
+__all__ = ["Belief", "SeriesPrior", "series_loss", "series_posterior", "series_start"]
 
 FILLED_WEIGHT = 0.3
 """Weight of a value that was filled in, beside 1 of one that was measured."""
@@ -102,6 +102,31 @@ def _through_noise(x: Tensor, sigma: Tensor, inside: Tensor, prior: SeriesPrior)
     mean = torch.einsum("bkcm,bctm->bktc", gain * parts, modes)
     variance = torch.einsum("bkcm,bctm->bktc", gain * noise, modes.square())
     return mean, torch.where(inside[:, None, :, None], variance, 1.0).sqrt()
+
+
+def series_start(noise: Tensor, sigma: float, labels: Tensor, inside: Tensor, prior: SeriesPrior) -> Tensor:
+    """Rows seen through the noise of the first level, drawn as if channels were independent.
+
+    That is their law to first order, so that sampling can begin at a level where not all is noise.
+
+    Args:
+        noise: [B, T, 2C], standard normal.
+        sigma: the level.
+        labels: [B], label numbers.
+        inside: bool [B, T].
+        prior: of the anchor.
+
+    Returns:
+        [B, T, 2C].
+    """
+    length = inside.sum(dim=1)
+    values, seen = noise.chunk(2, dim=-1)
+    deviation = (prior.variances[length] + sigma**2).sqrt()
+    course = torch.einsum("bcm,bctm->btc", deviation * values.transpose(1, 2), prior.modes[length])
+    share = sigmoid(prior.observed[labels])[:, None]
+    return torch.cat(
+        [prior.shift[labels][:, None] + course, share + (share * (1.0 - share) + sigma**2).sqrt() * seen], dim=-1
+    )
 
 
 def series_posterior(

@@ -38,6 +38,9 @@ __all__ = [
 SMALLEST_SCALE: Final = 0.02
 """Of a channel's standard deviation, in units of half the width of its public bounds."""
 
+LARGEST_SHIFT: Final = 3.0
+"""Of a label value's mean, in standard deviations."""
+
 DECAYS: Final = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.96, 0.98)
 """What is left of a deviation after a step: candidates."""
 
@@ -62,7 +65,7 @@ class SeriesAnchor:
         context: logits of the context's columns under each label value, float32 [L, S].
         observed: log-odds that a step of a stay has a value, float32 [L, C].
         centre: mean of each channel, in units of the data set (-1 to 1 between the bounds), float32 [C].
-        scale: standard deviation about it, float32 [C].
+        scale: standard deviation of a patient of known label about its mean, float32 [C].
         shift: how far the mean under a label value lies from the centre, in units of the scale, float32 [L, C].
         inertia: autocorrelation of each channel at lags 0 to T - 1, float32 [C, T].
     """
@@ -252,11 +255,17 @@ def anchor_from_moments(
     seen = patients[:, None] * ever
     means = blocks[:, columns:] / seen
 
-    centre = np.clip((seen * means).sum(axis=0) / seen.sum(axis=0), -1.0, 1.0)
+    share = seen / seen.sum(axis=0)
+    centre = np.clip((share * means).sum(axis=0), -1.0, 1.0)
     noise = noise_std / seen.sum(axis=0)
+    least = np.maximum(2.0 * noise, SMALLEST_SCALE) ** 2
     covariances = products / seen.sum(axis=0) - np.square(centre)
-    scale = np.sqrt(np.maximum(covariances[0], np.maximum(2.0 * noise, SMALLEST_SCALE) ** 2))
-    shift = _shrunk((means - centre) / scale, np.square(noise_std / seen / scale) + 1.0 / seen)
+    total = np.sqrt(np.maximum(covariances[0], least))
+    apart = total * _shrunk((means - centre) / total, np.square(noise_std / seen / total) + 1.0 / seen)
+    # What the label explains is no variance of a patient whose label is known.
+    covariances = covariances - (share * np.square(apart)).sum(axis=0)
+    scale = np.sqrt(np.maximum(covariances[0], least))
+    shift = np.clip(apart / scale, -LARGEST_SHIFT, LARGEST_SHIFT)
     inertia = _inertia(covariances[1:] / np.square(scale), noise / np.square(scale), layout.steps)
     # A channel that was looked at in some patients only: the share of steps is that of all patients.
     observed = known.logits[:, width : width + channels]
@@ -276,7 +285,7 @@ def _shrunk(differences: NDArray[np.float64], variance: NDArray[np.float64]) -> 
     confidence = np.square(1.0 / variance)
     signal = (confidence * (np.square(differences) - variance)).sum(axis=1) / confidence.sum(axis=1)
     signal = np.maximum(signal, 0.0)[:, None]
-    shrunk: NDArray[np.float64] = np.clip(differences * signal / (signal + variance), -3.0, 3.0)
+    shrunk: NDArray[np.float64] = differences * signal / (signal + variance)
     return shrunk
 
 
