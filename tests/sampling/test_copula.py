@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from synclave_server.aggregate import ServerState
-from synclave_server.sampling import copula as copulas
 from synclave_server.sampling import engine
 from synclave_server.sampling.copula import CopulaGenerator
 from synclave_server.sampling.engine import sample
@@ -17,6 +16,7 @@ from synclave_server.snapshots import write_snapshot
 from synclave_server.warm_start import read_start
 from synclave_shared.data.patient_table import read_patient_table
 from synclave_shared.errors import ConfigurationError, PlanError, SnapshotError
+from synclave_shared.models import copula_drawing
 from synclave_shared.models.anchor import Anchor
 from synclave_shared.models.copula import Copula, copula_vector, fit_copula, independent_copula, second_moments
 from synclave_shared.plan import ModelSpec
@@ -180,10 +180,17 @@ def test_no_training_begins_with_a_copula(stored: Path) -> None:
         read_start(stored, schema=SCHEMA, spec=ModelSpec(), anchored=True)
 
 
-def test_rows_do_not_depend_on_the_size_of_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for the last bit of a product: of 600 patients none differs by more than a column."""
-    numbers, labels = np.arange(600), np.arange(600) % 2
-    rows = CopulaGenerator(fitted()).features(ask(), numbers, labels)
-    monkeypatch.setattr(copulas, "tile_patients", lambda *_: 37)
-    other = CopulaGenerator(fitted()).features(ask(), numbers, labels)
-    assert np.count_nonzero(rows != other) <= 2
+def test_every_product_has_the_shape_of_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With another shape it may round differently, which too few rows show to be seen in them."""
+    shapes: list[tuple[int, ...]] = []
+    rows = copula_drawing.CopulaColumns.rows
+
+    def watched(self: Any, labels: Any, factors: Any, uniform: Any) -> Any:
+        shapes.append((len(labels), len(factors), len(uniform)))
+        return rows(self, labels, factors, uniform)
+
+    monkeypatch.setattr(copula_drawing.CopulaColumns, "rows", watched)
+    generator = CopulaGenerator(fitted())
+    for size in (1, 256, 300):
+        assert generator.features(ask(), np.arange(size), np.zeros(size, np.int64)).shape == (size, 12)
+    assert shapes == [(256, 256, 256)] * 4
