@@ -176,6 +176,7 @@ def test_a_copula_needs_an_epsilon_alone_and_spends_it(schema: Schema, target: A
         ({"model": {"kind": "oracle"}}, "'diffusion', 'copula'"),
         ({"model": {}}, "privacy.selection_rate is missing"),
         ({"warm_start": {"model": "here"}}, "warm_start has no meaning"),
+        ({"site_defaults": {"nominal_patients": 5, "weight": 1}}, "sites.weight has no meaning"),
     ],
 )
 def test_a_copulas_plan_file_without_meaning_is_refused(change: dict[str, Any], complaint: str) -> None:

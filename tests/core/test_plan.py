@@ -157,6 +157,10 @@ def test_a_copula_is_two_sums_over_all_patients_and_nothing_else() -> None:
         ({"federation": Federation(server_learning_rate=Decimal(2))}, "federation.server_learning_rate"),
         ({"optimiser": Optimiser(name="adam")}, "optimiser"),
         ({"warm_start": "0" * 64}, "warm_start"),
+        (
+            {"sites": (SiteEntry(name="a", public_key=KEY_A, nominal_patients=1, weight=Decimal(1)),)},
+            "sites.weight has no meaning",
+        ),
         ({"model": ModelSpec()}, "privacy.selection_rate is missing"),
     ],
 )
