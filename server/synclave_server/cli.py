@@ -321,11 +321,13 @@ def sample(
         batch_size=batch_size,
         console=_output(as_json),
     )
+    calls = document["network_calls"]
+    effort = f", {calls} network calls each" if calls else ""
     _show(
         document,
         as_json,
         lambda console: console.print(
-            f"{patients} synthetic patients, {document['network_calls']} network calls each,"
+            f"{patients} synthetic patients{effort},"
             f" {document['patients_per_second']:,.0f} per second: {escape(document['out'])}",
             soft_wrap=True,
         ),

@@ -134,6 +134,7 @@ def parse_plan_file(raw: Mapping[str, Any]) -> PlanFile:
         selection_rate=plan_file.privacy.selection_rate,
         anchored=marginals is not None,
         warm=plan_file.warm_start is not None,
+        weighted=any(site and site.weight for site in (plan_file.site_defaults, *plan_file.sites.values())),
     )
     if faults:
         raise PlanError(

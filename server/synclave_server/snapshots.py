@@ -2,8 +2,9 @@
 
 ::
 
-    model.safetensors   model [P]; anchor [L, D] and label_shares [L] if the plan has marginals; raw_model [P] if the
-                        plan averages models; the server optimiser's moments if it has any
+    model.safetensors   model [P], of a copula its levels and loadings; anchor [L, D] and label_shares [L] if the plan
+                        has marginals; raw_model [P] if the plan averages models; the server optimiser's moments if it
+                        has any
     snapshot.json       which plan and round, the digests, and where the ledger names it
     plan.json           canonical JSON of the plan
     schema.json         canonical JSON of the schema

@@ -213,6 +213,7 @@ class TrainPlan(FrozenModel):
             selection_rate=self.privacy.selection_rate,
             anchored=self.privacy.marginals is not None,
             warm=self.warm_start is not None,
+            weighted=any(site.weight is not None for site in self.sites),
         )
         if faults:
             raise ValueError("; ".join(faults))
@@ -361,6 +362,7 @@ def misfits(
     selection_rate: Decimal | None,
     anchored: bool,
     warm: bool,
+    weighted: bool,
 ) -> list[str]:
     """What is missing in a plan for this model, and what has no meaning there; empty for a coherent one.
 
@@ -371,6 +373,7 @@ def misfits(
         selection_rate: of training steps, if any.
         anchored: whether there is a marginals release.
         warm: whether there is a warm start.
+        weighted: whether sites have weights.
     """
     training = {
         "privacy.selection_rate": selection_rate,
@@ -385,7 +388,7 @@ def misfits(
     given = [name for name, value in training.items() if value is not None]
     defaults = Federation()
     given += [f"federation.{name}" for name in OF_UPDATES if getattr(federation, name) != getattr(defaults, name)]
-    given += ["optimiser"] * (optimiser != Optimiser()) + ["warm_start"] * warm
+    given += ["optimiser"] * (optimiser != Optimiser()) + ["warm_start"] * warm + ["sites.weight"] * weighted
     faults = [f"{name} has no meaning with model.kind = copula, which trains nothing: leave it out" for name in given]
     return faults if anchored else [*faults, "privacy.marginals is missing: a copula is fitted about them"]
 

@@ -142,3 +142,56 @@ def test_a_model_whose_release_could_not_travel_is_refused_before_anything_is_si
     with pytest.raises(PlanError, match="parameters") as refused:
         compiled(raw, schema)
     assert "width" in refused.value.remedy
+
+
+def raw_copula(**privacy: Any) -> dict[str, Any]:
+    return {
+        "name": "fast",
+        "schema": "schema.toml",
+        "model": {"kind": "copula"},
+        "privacy": {"epsilon": 3, **privacy},
+        "site_defaults": {"nominal_patients": 2000},
+    }
+
+
+@pytest.mark.parametrize("target", [Decimal("0.8"), 3])
+@pytest.mark.parametrize("marginals", [None, {"clip_norm": 6}, {"epsilon_share": Decimal("0.3")}])
+def test_a_copula_needs_an_epsilon_alone_and_spends_it(schema: Schema, target: Any, marginals: Any) -> None:
+    plan = compiled(raw_copula(epsilon=target, marginals=marginals), schema)
+    spent = epsilon(plan.mechanisms(), float(plan.privacy.delta))
+    assert 0.97 * float(target) <= spent <= float(target)
+    assert plan.privacy.clip_norm == Decimal("0.35")
+    share = 0.3 if marginals and "epsilon_share" in marginals else 0.6
+    alone = epsilon([plan.mechanism(0)], float(plan.privacy.delta))
+    assert 0.98 * share * float(target) <= alone <= share * float(target)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"privacy": {"epsilon": 3, "selection_rate": Decimal("0.1")}}, "privacy.selection_rate has no meaning"),
+        ({"privacy": {"noise_multiplier": 2}}, "privacy.marginals is missing"),
+        ({"federation": {"rounds": 3}}, "federation.rounds has no meaning"),
+        ({"model": {"kind": "copula", "width": 64}}, "width"),
+        ({"model": {"kind": "oracle"}}, "'diffusion', 'copula'"),
+        ({"model": {}}, "privacy.selection_rate is missing"),
+        ({"warm_start": {"model": "here"}}, "warm_start has no meaning"),
+        ({"site_defaults": {"nominal_patients": 5, "weight": 1}}, "sites.weight has no meaning"),
+    ],
+)
+def test_a_copulas_plan_file_without_meaning_is_refused(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(PlanError) as refused:
+        parse_plan_file(raw_copula() | change)
+    assert complaint in refused.value.found
+
+
+def test_moments_that_could_not_travel_are_refused_before_anything_is_signed(
+    schema: Schema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = schema.width * (schema.width + 1) // 2
+    monkeypatch.setattr("synclave_server.planning.MOST_PARAMETERS", moments)
+    assert compiled(raw_copula(), schema)
+    monkeypatch.setattr("synclave_server.planning.MOST_PARAMETERS", moments - 1)
+    with pytest.raises(PlanError, match=str(moments)) as refused:
+        compiled(raw_copula(), schema)
+    assert "fewer columns" in refused.value.remedy

@@ -7,7 +7,16 @@ import pytest
 from pydantic import ValidationError
 
 from synclave_shared.errors import PlanError
-from synclave_shared.plan import Federation, Marginals, Privacy, SiteEntry, TrainPlan
+from synclave_shared.plan import (
+    CopulaSpec,
+    Federation,
+    Marginals,
+    ModelSpec,
+    Optimiser,
+    Privacy,
+    SiteEntry,
+    TrainPlan,
+)
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 
 KEY_A = "A" * 43 + "="
@@ -109,3 +118,52 @@ def test_weights_and_batch_sizes_are_public_numbers_of_the_plan() -> None:
 def test_incoherent_plans_are_refused(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         make_plan(**changes)
+
+
+COPULA: dict[str, Any] = {
+    "model": CopulaSpec(),
+    "privacy": Privacy(
+        noise_multiplier=Decimal(2), clip_norm=Decimal("0.35"), marginals=Marginals(noise_multiplier=Decimal(3))
+    ),
+    "federation": Federation(),
+}
+
+
+def test_a_copula_is_two_sums_over_all_patients_and_nothing_else() -> None:
+    plan = make_plan(**COPULA)
+    assert plan.mechanisms() == [
+        GaussianSum(noise_multiplier=Decimal(3), clip_norm=Decimal(5)),
+        GaussianSum(noise_multiplier=Decimal(2), clip_norm=Decimal("0.35")),
+    ]
+    assert [plan.round_kind(number) for number in (0, 1)] == ["marginals", "moments"]
+    with pytest.raises(PlanError, match="round from 0 to 1"):
+        plan.round_kind(2)
+    with pytest.raises(PlanError, match="training rounds"):
+        plan.training()
+    assert TrainPlan.from_bytes(plan.to_bytes()) == plan
+    assert [make_plan().round_kind(number) for number in (0, 1, 3)] == ["marginals", "training", "training"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"privacy": Privacy(noise_multiplier=Decimal(2))}, "privacy.marginals is missing"),
+        ({"privacy": COPULA["privacy"].model_copy(update={"selection_rate": Decimal("0.1")})}, "selection_rate"),
+        ({"federation": Federation(rounds=2)}, "federation.rounds"),
+        ({"federation": Federation(steps_per_round=2)}, "federation.steps_per_round"),
+        ({"federation": Federation(aggregator="fedadam")}, "federation.aggregator"),
+        ({"federation": Federation(ema=Decimal("0.9"))}, "federation.ema"),
+        ({"federation": Federation(update_norm=Decimal(7))}, "federation.update_norm"),
+        ({"federation": Federation(server_learning_rate=Decimal(2))}, "federation.server_learning_rate"),
+        ({"optimiser": Optimiser(name="adam")}, "optimiser"),
+        ({"warm_start": "0" * 64}, "warm_start"),
+        (
+            {"sites": (SiteEntry(name="a", public_key=KEY_A, nominal_patients=1, weight=Decimal(1)),)},
+            "sites.weight has no meaning",
+        ),
+        ({"model": ModelSpec()}, "privacy.selection_rate is missing"),
+    ],
+)
+def test_what_a_copula_has_no_use_for_is_named(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        make_plan(**(COPULA | changes))

@@ -71,10 +71,10 @@ def new_world(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
     """Makes worlds; the environment leads the real apps to the newest one."""
     worlds: list[World] = []
 
-    def make(start: bytes | None = None, **federation: Any) -> World:
+    def make(start: bytes | None = None, plan: TrainPlan | None = None, **federation: Any) -> World:
         folder = short_folder / str(len(worlds))
         folder.mkdir()
-        world = World(folder, make_plan(start, **federation), start)
+        world = World(folder, plan or make_plan(start, **federation), start)
         key = folder / "coordinator.key"
         key.touch(mode=0o600)
         key.write_text(base64.b64encode(b"c" * 32).decode() + "\n")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import Journal
-from synclave_client.vault.session import Vault
+from synclave_client.vault.session import Vault, Workload
 from synclave_client.vault_channel import serve
 from synclave_server.run_folder import ProgressTail, RoundProgress, RunFolder
 from synclave_shared.canonical import sha256_hex
@@ -27,7 +27,16 @@ from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.store import Ledger
 from synclave_shared.models.anchor import marginals_size
 from synclave_shared.models.codes import parameter_count
-from synclave_shared.plan import Federation, Marginals, ModelSpec, Privacy, SiteEntry, TrainPlan, signed_plan_bytes
+from synclave_shared.plan import (
+    CopulaSpec,
+    Federation,
+    Marginals,
+    ModelSpec,
+    Privacy,
+    SiteEntry,
+    TrainPlan,
+    signed_plan_bytes,
+)
 from synclave_shared.privacy.budget import Budget
 from synclave_shared.protocol import Envelope, Reply, encode_update, parse_reply, parse_request
 
@@ -98,7 +107,7 @@ class Site:
 
     name: str
     folder: Path
-    workload: ToyWorkload
+    workload: Workload
     budget: Decimal = Decimal(50)
     fault: Fault | None = None
     replies: list[Envelope] = field(default_factory=list)
@@ -166,6 +175,20 @@ def with_header(answer: Envelope, **changes: Any) -> Envelope:
     """A reply with other fields in its header."""
     header = json.loads(answer.header) | changes
     return Envelope.of(Reply.model_validate_json(json.dumps(header)), answer.payload)
+
+
+def make_copula_plan() -> TrainPlan:
+    """The same three sites, a copula in place of the training."""
+    plan = make_plan()
+    return plan.model_copy(
+        update={
+            "model": CopulaSpec(),
+            "privacy": Privacy(
+                noise_multiplier=Decimal(2), clip_norm=Decimal("0.35"), marginals=Marginals(noise_multiplier=Decimal(2))
+            ),
+            "federation": Federation(minimum_sites=2, round_timeout_s=20),
+        }
+    )
 
 
 def prepare(folder: Path, plan: TrainPlan, start: bytes | None = None) -> RunFolder:

@@ -103,3 +103,12 @@ def small_plan(nominal_patients: int = 200, **changes: dict[str, Any]) -> TrainP
             SiteEntry(name=name, public_key=key, nominal_patients=nominal_patients) for name, key in keys.items()
         ),
     )
+
+
+def small_copula_plan(**privacy: Any) -> TrainPlan:
+    """The same two sites, a copula in place of a training."""
+    plan = small_plan().model_dump(mode="json")
+    fields = {"noise_multiplier": "2", "clip_norm": "0.5", "marginals": plan["privacy"]["marginals"]} | privacy
+    return TrainPlan.model_validate(
+        plan | {"model": {"kind": "copula"}, "optimiser": {}, "federation": {}, "privacy": fields}
+    )

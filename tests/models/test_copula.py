@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from synclave_shared.errors import ProtocolError
+from synclave_shared.errors import ProtocolError, SnapshotError
 from synclave_shared.models.anchor import Anchor, anchor_from_marginals, prevalences
 from synclave_shared.models.copula import (
     _denoised,
     _tetrachoric,
+    copula_of_vector,
+    copula_vector,
     expected_norm,
     fit_copula,
+    independent_copula,
     moments_size,
     residual_scale,
     second_moments,
@@ -140,3 +143,28 @@ def test_moments_that_are_none_are_refused(spoil: object) -> None:
     moments = spoil(np.zeros(moments_size(LAYOUT)))  # type: ignore[operator]
     with pytest.raises(ProtocolError, match="finite moments"):
         fit_copula(moments, 1.0, anchor, LAYOUT)
+
+
+def test_a_copula_survives_its_vector_whatever_the_number_of_factors() -> None:
+    features, labels = small_rows(20_000)
+    anchor = exact_anchor(features, labels)
+    fit = fit_copula(second_moments(features, labels, anchor, LAYOUT, 2.0), 0.0, anchor, LAYOUT)
+    alone = independent_copula(anchor, LAYOUT)
+    assert (fit.loadings.shape[1] > 0, alone.loadings.shape[1]) == (True, 0)
+    for copula in (fit, alone):
+        again = copula_of_vector(copula_vector(copula), copula.label_shares, LAYOUT)
+        assert np.array_equal(again.loadings, copula.loadings)
+        assert np.array_equal(again.levels, copula.levels)
+    for size in (23, 25):
+        with pytest.raises(SnapshotError, match="12 columns"):
+            copula_of_vector(np.zeros(size, np.float32), np.ones(2), LAYOUT)
+
+
+def test_without_moments_columns_are_independent_and_as_common_as_the_anchor_says() -> None:
+    features, labels = small_rows(20_000)
+    synthetic = sample_copula(
+        independent_copula(exact_anchor(features, labels), LAYOUT), labels, np.random.default_rng(4)
+    )
+    assert synthetic.mean(axis=0) == pytest.approx(features.mean(axis=0), abs=0.025)
+    within = [np.corrcoef(synthetic[labels == label, :9].T) for label in (0, 1)]
+    assert max(np.abs(found - np.eye(9)).max() for found in within) < 0.07
