@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from synclave_server.cohort import Transport
 from synclave_server.exchanges import (
     Exchange,
+    InfluenceExchange,
     MarginalsExchange,
     MomentsExchange,
     Procedure,
@@ -38,7 +39,15 @@ from synclave_shared.models.copula import copula_vector, independent_copula
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.models.series.anchor import SeriesAnchor
 from synclave_shared.models.series.layout import SeriesLayout
-from synclave_shared.plan import CopulaSpec, ModelSpec, RoundKind, SeriesSpec, TrainPlan
+from synclave_shared.plan import (
+    ClassifierSpec,
+    CopulaSpec,
+    InfluenceSpec,
+    ModelSpec,
+    RoundKind,
+    SeriesSpec,
+    TrainPlan,
+)
 
 __all__ = ["COORDINATOR_KEY_VARIABLE", "RUN_VARIABLE", "app", "conduct", "procedure_of"]
 
@@ -137,12 +146,30 @@ def _series_procedure(plan: TrainPlan, schema: SeriesSchema, start: bytes | None
     from synclave_shared.models.parameters import parameter_vector
     from synclave_shared.models.series.denoiser import build_series_denoiser
 
-    assert isinstance(plan.model, SeriesSpec)  # noqa: S101 - the plan is of its schema's modality
-    layout = SeriesLayout.of(schema)
-    parameters = parameter_vector(build_series_denoiser(layout, plan.model))
+    layout, spec = SeriesLayout.of(schema), plan.model
+    anchor_size = SeriesAnchor.size(layout)
+    if isinstance(spec, ClassifierSpec):
+        size = spec.size_for(schema)
+        assert start is not None  # noqa: S101 - such a plan has a warm start
+        known = load_start(start, plan, size + anchor_size + layout.label_values)
+        model, anchor, shares = np.split(known, [size, size + anchor_size])
+        exchange: Exchange = (
+            InfluenceExchange(plan=plan, size=size)
+            if isinstance(spec, InfluenceSpec)
+            else TrainingExchange(plan=plan, size=size, anchor_size=anchor_size, with_shares=True)
+        )
+        return Procedure(
+            start=model,
+            fixed_size=not isinstance(spec, InfluenceSpec),
+            exchanges={plan.round_kind(1): exchange},
+            anchor=anchor,
+            label_shares=shares,
+        )
+    assert isinstance(spec, SeriesSpec)  # noqa: S101 - the plan is of its schema's modality
+    parameters = parameter_vector(build_series_denoiser(layout, spec))
     exchanges: dict[RoundKind, Exchange] = {
         "marginals": SeriesMarginalsExchange(plan=plan, layout=layout),
-        "training": TrainingExchange(plan=plan, size=parameters.size, anchor_size=SeriesAnchor.size(layout)),
+        "training": TrainingExchange(plan=plan, size=parameters.size, anchor_size=anchor_size, with_shares=True),
     }
     return Procedure(
         start=parameters if start is None else load_start(start, plan, parameters.size),

@@ -45,6 +45,13 @@ class Modality(StrEnum):
     CODES = "codes"
 
 
+class TargetBy(StrEnum):
+    """Ways in which a clinical model guides."""
+
+    INFLUENCE = "influence"
+    CLASSIFIER = "classifier"
+
+
 class NetworkPrecision(StrEnum):
     """What a network computes in."""
 
@@ -276,6 +283,16 @@ def sample(
     classifier_guidance: Annotated[
         str, typer.Option(help="Strength of guidance by the measured prevalences' classifier; 0 is none.")
     ] = "0",
+    target: Annotated[
+        Path | None,
+        typer.Option(help="Series: snapshot of the influence vector of a clinical model.", metavar="DIR"),
+    ] = None,
+    target_by: Annotated[
+        TargetBy, typer.Option(help="Series: by the model's influence vector, or as a classifier of the label.")
+    ] = TargetBy.INFLUENCE,
+    guidance_strength: Annotated[
+        str, typer.Option(help="Series: how far, in standard deviations of what is open at each level.")
+    ] = "0.3",
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Fixes all randomness; each patient has a stream.")
     ] = 0,
@@ -312,6 +329,9 @@ def sample(
         steps=steps,
         guidance=_number(guidance, "--guidance"),
         classifier_guidance=_number(classifier_guidance, "--classifier-guidance"),
+        target=target,
+        target_by=target_by.value,
+        target_strength=_number(guidance_strength, "--guidance-strength"),
         seed=seed,
         precision=precision.value,
         calibrated=calibrated,

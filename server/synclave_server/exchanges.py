@@ -33,6 +33,7 @@ from synclave_shared.plan import RoundKind, TrainPlan
 
 __all__ = [
     "Exchange",
+    "InfluenceExchange",
     "MarginalsExchange",
     "MomentsExchange",
     "Procedure",
@@ -99,11 +100,14 @@ class Procedure:
         start: the model before the first round.
         fixed_size: whether every model of the run has as many parameters.
         exchanges: what is done in each kind of round that the plan has.
+        anchor, label_shares: what is known before the first round, from an earlier run.
     """
 
     start: NDArray[np.float32]
     fixed_size: bool
     exchanges: Mapping[RoundKind, Exchange]
+    anchor: NDArray[np.float32] | None = None
+    label_shares: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,17 +211,20 @@ class TrainingExchange:
         plan: the plan.
         size: number of parameters P.
         anchor_size: numbers of the anchor that follow them in the payload; zeros if there is no anchor.
+        with_shares: whether the label values' shares follow that.
     """
 
     plan: TrainPlan
     size: int
     anchor_size: int
+    with_shares: bool = False
     title: str = ""
 
     def payload(self, state: State) -> NDArray[np.float32]:
-        """The model, then the anchor."""
+        """The model, then the anchor, then perhaps the shares."""
         anchor = np.zeros(self.anchor_size, np.float32) if state.anchor is None else state.anchor.ravel()
-        return np.concatenate([state.model, anchor])
+        shares = state.label_shares if self.with_shares and state.label_shares is not None else np.zeros(0, np.float32)
+        return np.concatenate([state.model, anchor, shares])
 
     def combine(
         self, state: State, releases: Mapping[str, NDArray[np.float64]], round_number: int
@@ -233,6 +240,34 @@ class TrainingExchange:
             )
         average = averaged_model(self.plan.federation, state.average, model, round_number)
         return replace(state, model=model, average=average, server=server), mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InfluenceExchange:
+    """Gradients of a clinical model become its guidance vector, which is kept behind the model.
+
+    Attributes:
+        plan: the plan.
+        size: number of parameters P of the clinical model.
+    """
+
+    plan: TrainPlan
+    size: int
+    title: str = "influence"
+
+    def payload(self, state: State) -> NDArray[np.float32]:
+        """The clinical model, the anchor, the label values' shares."""
+        if state.anchor is None or state.label_shares is None:
+            raise AssertionError("the plan begins with a clinical model, which knows them")
+        return np.concatenate([state.model[: self.size], state.anchor, state.label_shares])
+
+    def combine(
+        self, state: State, releases: Mapping[str, NDArray[np.float64]], round_number: int
+    ) -> tuple[State, NDArray[np.float64]]:
+        """See :class:`Exchange`."""
+        total, _ = _summed(self.plan, round_number, releases)
+        model = np.concatenate([state.model[: self.size], total.astype(np.float32)])
+        return replace(state, model=model, average=model), total
 
 
 def _summed(

@@ -18,7 +18,7 @@ from synclave_shared.data.modality import AnySchema
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import PlanError
-from synclave_shared.model_spec import AnyModel, CopulaSpec, ModelSpec, SeriesSpec
+from synclave_shared.model_spec import AnyModel, ClassifierSpec, CopulaSpec, ModelSpec, SeriesSpec
 from synclave_shared.plan import (
     MOST_PARAMETERS,
     Federation,
@@ -290,11 +290,11 @@ def parameters_of(model: AnyModel, schema: AnySchema) -> int:
     Raises:
         PlanError: if they are of two modalities.
     """
-    if isinstance(schema, SeriesSchema) and isinstance(model, SeriesSpec):
+    if isinstance(schema, SeriesSchema) and isinstance(model, SeriesSpec | ClassifierSpec):
         return model.size_for(schema)
-    if isinstance(schema, Schema) and not isinstance(model, SeriesSpec):
+    if isinstance(schema, Schema) and isinstance(model, ModelSpec | CopulaSpec):
         return model.size_for(schema)
-    kinds = "series" if isinstance(schema, SeriesSchema) else "diffusion or copula"
+    kinds = "series, classifier or influence" if isinstance(schema, SeriesSchema) else "diffusion or copula"
     raise PlanError(
         expected=f"model.kind = {kinds}: the modality of schema {schema.name} is {schema.modality}",
         found=f"model.kind = {model.kind}",

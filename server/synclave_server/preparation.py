@@ -14,7 +14,7 @@ from synclave_shared.data.modality import AnySchema, load_schema
 from synclave_shared.errors import ConfigurationError, LedgerError
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.verify import VerifyReport
-from synclave_shared.plan import ModelSpec, TrainPlan, read_plan_toml, signed_plan_bytes
+from synclave_shared.plan import TrainPlan, read_plan_toml, signed_plan_bytes
 
 __all__ = ["Draft", "coordinator_key", "prepare_run", "read_draft", "require_valid"]
 
@@ -49,7 +49,7 @@ def read_draft(path: Path) -> Draft:
     schema_path = (path.parent / plan_file.schema_file).resolve()
     schema = load_schema(schema_path)
     start = None
-    if plan_file.warm_start is not None and isinstance(plan_file.model, ModelSpec):
+    if plan_file.warm_start is not None:
         start = read_start(
             path.parent / plan_file.warm_start.model,
             schema=schema,

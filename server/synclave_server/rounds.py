@@ -104,8 +104,8 @@ class _Training:
             return State(
                 model=model,
                 average=model,
-                anchor=None,
-                label_shares=None,
+                anchor=self._procedure.anchor,
+                label_shares=self._procedure.label_shares,
                 server=initial_state(self._plan.federation, model.size),
                 next_round=self._plan.first_round(),
             )

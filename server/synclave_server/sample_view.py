@@ -19,7 +19,7 @@ from synclave_shared.errors import ConfigurationError
 from synclave_shared.processes import stop_on_signals
 
 if TYPE_CHECKING:
-    from synclave_server.sampling.request import Precision
+    from synclave_server.sampling.request import Precision, TargetBy
 
 __all__ = ["label_counts", "run_sample"]
 
@@ -91,6 +91,9 @@ def run_sample(
     steps: int | None,
     guidance: Decimal,
     classifier_guidance: Decimal,
+    target: Path | None,
+    target_by: TargetBy,
+    target_strength: Decimal,
     seed: int,
     precision: Precision,
     calibrated: bool,
@@ -125,6 +128,9 @@ def run_sample(
                 seed=seed,
                 guidance=guidance,
                 classifier_guidance=classifier_guidance,
+                target=target,
+                target_by=target_by,
+                target_strength=target_strength,
                 precision=precision,
                 calibrated=calibrated,
                 cohort_format=cohort_format,

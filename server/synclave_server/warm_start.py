@@ -17,8 +17,10 @@ from synclave_server.planning import parameters_of
 from synclave_server.public_model import RECORD_FILE, read_public_model
 from synclave_server.snapshots import read_snapshot
 from synclave_shared.canonical import sha256_hex
+from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import PlanError, ProtocolError, SnapshotError
-from synclave_shared.plan import AnyModel, ModelSpec, TrainPlan
+from synclave_shared.models.series.layout import SeriesLayout
+from synclave_shared.plan import AnyModel, ClassifierSpec, InfluenceSpec, ModelSpec, SeriesSpec, TrainPlan
 from synclave_shared.protocol import decode_model, encode_model
 
 if TYPE_CHECKING:
@@ -43,13 +45,16 @@ def read_start(folder: Path, *, schema: AnySchema, spec: AnyModel, anchored: boo
         anchored: whether the plan has a marginals release.
 
     Returns:
-        P little-endian float32 values; their SHA-256 is the plan's ``warm_start``.
+        Little-endian float32 values, whose SHA-256 is the plan's ``warm_start``: the P parameters; with a clinical
+        model then anchor and label shares.
 
     Raises:
         PlanError: if the model belongs to another schema or network, or cannot stand on the plan's anchor.
         SnapshotError: if it is missing or damaged.
     """
     found: AnyModel
+    if isinstance(spec, ClassifierSpec):
+        return _clinical_start(folder, schema=schema, spec=spec)
     if spec.kind not in NETWORK:
         raise _unsuitable("a model that is trained", f"model.kind = {spec.kind}")
     if (folder / RECORD_FILE).exists():
@@ -80,6 +85,37 @@ def read_start(folder: Path, *, schema: AnySchema, spec: AnyModel, anchored: boo
     if parameters.shape != (size,):
         raise _unsuitable(f"{size} parameters", f"{parameters.size}")
     return encode_model(parameters)
+
+
+def _clinical_start(folder: Path, *, schema: AnySchema, spec: ClassifierSpec) -> bytes:
+    """A clinical model with the marginals it stands on: parameters, anchor, label shares.
+
+    A plan of kind ``classifier`` begins with the untrained network and the marginals of a series model's run, or goes
+    on with a classifier; one of kind ``influence`` needs the classifier.
+    """
+    snapshot = read_snapshot(folder)
+    found = snapshot.plan.model
+    if snapshot.record.schema_digest != schema.digest:
+        wanted, given = schema.digest[:16], snapshot.record.schema_digest[:16]
+        raise _unsuitable(f"a snapshot of the schema {schema.name}, {wanted}...", f"one of {given}...")
+    if snapshot.anchor is None or snapshot.label_shares is None:
+        raise _unsuitable("a snapshot with marginals", "one without")
+    trained = type(found) is ClassifierSpec
+    if not trained and (isinstance(spec, InfluenceSpec) or not isinstance(found, SeriesSpec)):
+        raise _unsuitable("the snapshot of a classifier's training", f"one of model.kind = {found.kind}")
+    if trained:
+        for name in ("architecture", "width", "blocks"):
+            wanted, given = getattr(spec, name), getattr(found, name)
+            if wanted != given:
+                raise _unsuitable(f"a model with {name} = {wanted}, as under [model] in the plan", f"{name} = {given}")
+        model = snapshot.model
+    else:
+        from synclave_shared.models.parameters import parameter_vector
+        from synclave_shared.models.series.classifier import build_series_classifier
+
+        assert isinstance(schema, SeriesSchema)  # noqa: S101 - its digest is that of a series model's
+        model = parameter_vector(build_series_classifier(SeriesLayout.of(schema), spec))
+    return encode_model(np.concatenate([model, snapshot.anchor, snapshot.label_shares]))
 
 
 def load_start(content: bytes, plan: TrainPlan, size: int) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from synclave_shared.data.schema import Schema
     from synclave_shared.data.series.schema import SeriesSchema
 
-__all__ = ["LEVEL_KNOTS", "AnyModel", "CopulaSpec", "ModelSpec", "SeriesSpec"]
+__all__ = ["LEVEL_KNOTS", "AnyModel", "ClassifierSpec", "CopulaSpec", "InfluenceSpec", "ModelSpec", "SeriesSpec"]
 
 MOST_COUPLED: Final = 4096
 """Couplings are the square of the columns: 8.4 M parameters, of which a patient's gradient is one outer product."""
@@ -128,6 +128,53 @@ class SeriesSpec(FrozenModel):
         return self.parameter_count(schema.horizon, len(schema.channels), schema.width, len(schema.label.values))
 
 
+class ClassifierSpec(FrozenModel):
+    """A clinical model of time series: predicts the label. Guidance makes synthetic patients useful to one.
+
+    Attributes:
+        kind: what the model is.
+        architecture: ``logistic`` regression on means over the stay and its ends; ``tcn``, dilated convolutions that
+            see the past (Bai et al. 2018); ``transformer``.
+        width: of the latter two, a multiple of 32.
+        blocks: of the latter two.
+    """
+
+    kind: Literal["classifier"] = "classifier"
+    architecture: Literal["logistic", "tcn", "transformer"] = "logistic"
+    width: Annotated[int, Field(ge=32, le=1024, multiple_of=32)] = 32
+    blocks: Annotated[int, Field(ge=1, le=16)] = 3
+
+    def parameter_count(self, steps: int, channels: int, fields: int, label_values: int) -> int:
+        """Number of parameters P, written out, because whoever signs a plan need not have torch."""
+        context, width = fields + steps, self.width
+        ends = width * (2 * channels + 1 + steps)
+        body = {
+            "logistic": 0,
+            "tcn": ends + self.blocks * width * (3 * width + 3),
+            "transformer": ends + width * (context + 1) + self.blocks * width * (12 * width + 15),
+        }[self.architecture]
+        read = 2 * channels if self.architecture == "logistic" else width
+        return body + (3 * read + context + 1) * label_values
+
+    def size_for(self, schema: SeriesSchema) -> int:
+        """:meth:`parameter_count` for a schema."""
+        return self.parameter_count(schema.horizon, len(schema.channels), schema.width, len(schema.label.values))
+
+
+class InfluenceSpec(ClassifierSpec):
+    """The guidance vector of a clinical model: one noisy sum of its gradients over the patients; nothing is trained.
+
+    Architecture, width and blocks are those of the clinical model, which the plan begins with.
+
+    Attributes:
+        kind: what the model is.
+        balanced: whether patients are weighted by how rare their label value is, so that each value counts alike.
+    """
+
+    kind: Literal["influence"] = "influence"  # type: ignore[assignment]
+    balanced: bool = True
+
+
 def _kind_of(model: Any) -> Any:
     return model.get("kind", "diffusion") if isinstance(model, dict) else getattr(model, "kind", None)
 
@@ -135,7 +182,9 @@ def _kind_of(model: Any) -> Any:
 AnyModel = Annotated[
     Annotated[ModelSpec, Tag("diffusion")]
     | Annotated[CopulaSpec, Tag("copula")]
-    | Annotated[SeriesSpec, Tag("series")],
+    | Annotated[SeriesSpec, Tag("series")]
+    | Annotated[ClassifierSpec, Tag("classifier")]
+    | Annotated[InfluenceSpec, Tag("influence")],
     Discriminator(_kind_of),
 ]
 """Every model that a plan can ask for; without ``kind`` the diffusion model is meant."""

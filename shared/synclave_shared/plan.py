@@ -17,15 +17,17 @@ from pydantic import Field, ValidationError, model_validator
 
 from synclave_shared.canonical import ExactDecimal, FrozenModel, canonical_bytes, sha256_hex
 from synclave_shared.errors import PlanError
-from synclave_shared.model_spec import AnyModel, CopulaSpec, ModelSpec, SeriesSpec
+from synclave_shared.model_spec import AnyModel, ClassifierSpec, CopulaSpec, InfluenceSpec, ModelSpec, SeriesSpec
 from synclave_shared.privacy.mechanism import Delta, GaussianSum, PoissonGaussian, PositiveDecimal, Probability
 
 __all__ = [
     "MARGINALS_ROUND",
     "MOST_PARAMETERS",
     "AnyModel",
+    "ClassifierSpec",
     "CopulaSpec",
     "Federation",
+    "InfluenceSpec",
     "Marginals",
     "ModelSpec",
     "Optimiser",
@@ -54,8 +56,9 @@ MAX_EXPECTED_BATCH = 2**17
 MARGINALS_ROUND = 0
 """Round 0 is the one-shot release of noisy marginals; the model's own rounds are numbered from 1."""
 
-RoundKind = Literal["marginals", "moments", "training"]
-"""What a site does in a round: a noisy sum of its patients' rows, one of their second moments, or DP-SGD."""
+RoundKind = Literal["marginals", "moments", "influence", "training"]
+"""What a site does in a round: a noisy sum of its patients' rows, of their second moments, or of a clinical model's
+gradients; or DP-SGD."""
 
 ADAM_LEARNING_RATE = 0.002
 LARGEST_LEARNING_RATE = 16.0
@@ -204,7 +207,7 @@ class TrainPlan(FrozenModel):
         weighted = {site.weight is None for site in self.sites}
         if len(weighted) > 1:
             raise ValueError("give a weight to every site or to none")
-        if (self.modality == "series") != isinstance(self.model, SeriesSpec):
+        if (self.modality == "series") != isinstance(self.model, SeriesSpec | ClassifierSpec):
             raise ValueError(f"a model of kind {self.model.kind} is not for the modality {self.modality}")
         faults = misfits(
             self.model,
@@ -277,7 +280,7 @@ class TrainPlan(FrozenModel):
         total = sum(raw.values())
         return {name: weight / total for name, weight in raw.items()}
 
-    def training(self) -> tuple[ModelSpec | SeriesSpec, PoissonGaussian]:
+    def training(self) -> tuple[ModelSpec | SeriesSpec | ClassifierSpec, PoissonGaussian]:
         """The model that is trained, and the mechanism of each training round.
 
         Raises:
@@ -314,7 +317,8 @@ class TrainPlan(FrozenModel):
         inverse_batch = math.hypot(*(share / self.expected_batch_size(name) for name, share in shares.items()))
         steps = self.last_round() * mechanism.steps
         drift = float(self.privacy.noise_multiplier) * inverse_batch * math.sqrt(steps)
-        bearable = TOWER_NOISE if model.width else PARAMETER_NOISE
+        deep = model.architecture != "logistic" if isinstance(model, ClassifierSpec) else bool(model.width)
+        bearable = TOWER_NOISE if deep else PARAMETER_NOISE
         return min(LARGEST_LEARNING_RATE, bearable / drift) / float(self.privacy.clip_norm)
 
     def first_round(self) -> int:
@@ -334,6 +338,8 @@ class TrainPlan(FrozenModel):
         self.mechanism(round_number)
         if round_number == MARGINALS_ROUND:
             return "marginals"
+        if isinstance(self.model, InfluenceSpec):
+            return "influence"
         return "moments" if isinstance(self.model, CopulaSpec) else "training"
 
     def mechanism(self, round_number: int) -> PoissonGaussian | GaussianSum:
@@ -380,16 +386,26 @@ def misfits(
         "federation.rounds": federation.rounds,
         "federation.steps_per_round": federation.steps_per_round,
     }
-    if not isinstance(model, CopulaSpec):
+    beginning = []
+    if isinstance(model, SeriesSpec) and not anchored:
+        beginning.append("privacy.marginals is missing: a model of series is trained about them")
+    if isinstance(model, ClassifierSpec):
+        beginning += ["privacy.marginals has no meaning: those of the warm start are used"] * anchored
+        beginning += ["warm_start is missing: the snapshot whose marginals, or whose classifier, is used"] * (not warm)
+    if not isinstance(model, CopulaSpec | InfluenceSpec):
         faults = [f"{name} is missing" for name, value in training.items() if value is None]
-        faults += ["sigma_min must be below sigma_max"] * (model.sigma_min >= model.sigma_max)
-        unanchored = isinstance(model, SeriesSpec) and not anchored
-        return faults + ["privacy.marginals is missing: a model of series is trained about them"] * unanchored
+        noisy = isinstance(model, ModelSpec | SeriesSpec) and model.sigma_min >= model.sigma_max
+        return [*faults, *["sigma_min must be below sigma_max"] * noisy, *beginning]
     given = [name for name, value in training.items() if value is not None]
     defaults = Federation()
     given += [f"federation.{name}" for name in OF_UPDATES if getattr(federation, name) != getattr(defaults, name)]
-    given += ["optimiser"] * (optimiser != Optimiser()) + ["warm_start"] * warm + ["sites.weight"] * weighted
-    faults = [f"{name} has no meaning with model.kind = copula, which trains nothing: leave it out" for name in given]
+    given += ["optimiser"] * (optimiser != Optimiser()) + ["sites.weight"] * weighted
+    given += ["warm_start"] * (warm and isinstance(model, CopulaSpec))
+    faults = [
+        f"{name} has no meaning with model.kind = {model.kind}, which trains nothing: leave it out" for name in given
+    ]
+    if isinstance(model, InfluenceSpec):
+        return [*faults, *beginning]
     return faults if anchored else [*faults, "privacy.marginals is missing: a copula is fitted about them"]
 
 

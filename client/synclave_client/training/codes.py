@@ -19,7 +19,7 @@ from synclave_shared.diffusion.preconditioning import posterior_logits, prior_lo
 from synclave_shared.errors import DataError, PlanError
 from synclave_shared.models.codes import build_code_denoiser
 from synclave_shared.models.layout import CodeLayout
-from synclave_shared.plan import CopulaSpec, ModelSpec, SeriesSpec, TrainPlan
+from synclave_shared.plan import CopulaSpec, ModelSpec, TrainPlan
 
 if TYPE_CHECKING:
     from synclave_shared.data.patients import PatientDataset
@@ -133,13 +133,13 @@ def code_model(plan: TrainPlan) -> ModelSpec | CopulaSpec:
     Raises:
         PlanError: if the plan is for another modality.
     """
-    if isinstance(plan.model, SeriesSpec):
-        raise PlanError(
-            expected="a plan for codes, as the installed schema's modality is",
-            found=f"model.kind = {plan.model.kind}",
-            remedy="Use a plan of the schema's modality.",
-        )
-    return plan.model
+    if isinstance(plan.model, ModelSpec | CopulaSpec):
+        return plan.model
+    raise PlanError(
+        expected="a plan for codes, as the installed schema's modality is",
+        found=f"model.kind = {plan.model.kind}",
+        remedy="Use a plan of the schema's modality.",
+    )
 
 
 def trained_codes(plan: TrainPlan) -> ModelSpec:

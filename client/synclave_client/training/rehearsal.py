@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from synclave_client.performance import Performance
+from synclave_client.training.clinical import ClinicalBatch, ClinicalLearner, clinical_loss
 from synclave_client.training.codes import DiffusionBatch, DiffusionLoss
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import SelfTestReport, check_places, self_test
@@ -19,14 +20,15 @@ from synclave_shared.diffusion.series import SeriesPrior
 from synclave_shared.models.codes import build_code_denoiser
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.models.series.anchor import usual_anchor
+from synclave_shared.models.series.classifier import build_series_classifier
 from synclave_shared.models.series.denoiser import build_series_denoiser
 from synclave_shared.models.series.layout import SeriesLayout
-from synclave_shared.plan import ModelSpec, SeriesSpec
+from synclave_shared.plan import ClassifierSpec, ModelSpec, SeriesSpec
 
 if TYPE_CHECKING:
     from synclave_shared.data.schema import Schema
 
-__all__ = ["rehearse", "rehearse_series"]
+__all__ = ["rehearse", "rehearse_clinical", "rehearse_series"]
 
 INVENTED_PATIENTS: Final = 5
 """Enough to find patients that are mixed, few enough for a second of computing."""
@@ -99,23 +101,52 @@ def rehearse_series(
     rng = np.random.default_rng(0)
 
     def invented(patients: int) -> SeriesBatch:
-        shape = (patients, layout.steps, layout.channels)
-        lengths = rng.integers(1, layout.steps + 1, patients)
-        inside = (np.arange(layout.steps) < lengths[:, None])[:, :, None]
-        observed = ((rng.random(shape) < SHARE_OF_STEPS) & inside).astype(np.uint8)
-        dataset = SeriesDataset(
-            values=np.where(observed, rng.uniform(-1, 1, shape), 0).astype(np.float32),
-            observed=observed,
-            lengths=lengths,
-            static=(rng.random((patients, layout.fields)) < SHARE_OF_CODES).astype(np.uint8),
-            labels=np.arange(patients) % layout.label_values,
-            patient_ids=[str(number) for number in range(patients)],
-        )
+        dataset = _invented_series(layout, patients, rng)
         return loss.draw(dataset, np.arange(patients), patients, streams, 0).to(device)
 
     report = self_test(network, loss, invented(INVENTED_PATIENTS), performance)
     check_places(network, loss, invented(performance.patients_at_once))
     return report
+
+
+def rehearse_clinical(
+    layout: SeriesLayout, spec: ClassifierSpec, performance: Performance, device: torch.device | str = "cpu"
+) -> SelfTestReport:
+    """:func:`rehearse` for a clinical model; the arguments are those of :func:`rehearse_series`."""
+    generator = torch.Generator().manual_seed(0)
+    network = build_series_classifier(layout, spec)
+    _with_invented_parameters(network, generator).to(device)
+    rng = np.random.default_rng(0)
+
+    def invented(patients: int) -> ClinicalBatch:
+        learner = ClinicalLearner(
+            network=network,
+            dataset=_invented_series(layout, patients, rng),
+            layout=layout,
+            anchor=usual_anchor(layout),
+            weights=np.linspace(1.0, 2.0, layout.label_values, dtype=np.float32),
+            device=device,
+        )
+        return learner.batch(np.arange(patients), patients)
+
+    report = self_test(network, clinical_loss, invented(INVENTED_PATIENTS), performance)
+    check_places(network, clinical_loss, invented(performance.patients_at_once))
+    return report
+
+
+def _invented_series(layout: SeriesLayout, patients: int, rng: np.random.Generator) -> SeriesDataset:
+    shape = (patients, layout.steps, layout.channels)
+    lengths = rng.integers(1, layout.steps + 1, patients)
+    inside = np.less(np.arange(layout.steps), lengths[:, None])[:, :, None]
+    observed = ((rng.random(shape) < SHARE_OF_STEPS) & inside).astype(np.uint8)
+    return SeriesDataset(
+        values=np.where(observed, rng.uniform(-1, 1, shape), 0).astype(np.float32),
+        observed=observed,
+        lengths=lengths,
+        static=(rng.random((patients, layout.fields)) < SHARE_OF_CODES).astype(np.uint8),
+        labels=np.arange(patients) % layout.label_values,
+        patient_ids=[str(number) for number in range(patients)],
+    )
 
 
 def _with_invented_parameters(network: nn.Module, generator: torch.Generator) -> nn.Module:

@@ -14,14 +14,14 @@ from synclave_client.performance import Performance
 from synclave_client.training.loop import run_steps
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private.batch import PatientBatch
-from synclave_shared.data.series.filling import filled
 from synclave_shared.diffusion.series import SeriesPrior, series_loss, series_posterior
 from synclave_shared.errors import DataError, PlanError
 from synclave_shared.fixed_point import to_fixed
 from synclave_shared.model_spec import SeriesSpec
-from synclave_shared.models.series.anchor import SeriesAnchor, context_columns, contributions
+from synclave_shared.models.series.anchor import SeriesAnchor, contributions
 from synclave_shared.models.series.denoiser import build_series_denoiser
 from synclave_shared.models.series.layout import SeriesLayout
+from synclave_shared.models.series.standard import StandardRows
 from synclave_shared.plan import TrainPlan
 
 if TYPE_CHECKING:
@@ -109,31 +109,19 @@ class SeriesLoss:
             streams: the patients' diffusion randomness.
             step: number of the step in the round.
         """
-        layout, levels = self.layout, self.spec.noise_levels
-        count = len(rows)
-        shape = (size, layout.steps, layout.channels)
-        values = np.zeros(shape, np.float32)
-        observed = np.zeros_like(values)
-        lengths, labels = np.ones(size, np.int64), np.zeros(size, np.int64)
-        context = np.zeros((size, layout.context.width), np.float32)
-        whole = filled(dataset.values[rows], dataset.observed[rows])
-        never = np.logical_not(dataset.observed[rows].any(axis=1))[:, None]
-        expected = self.anchor.shift[dataset.labels[rows]][:, None]
-        values[:count] = np.where(never, expected, (whole - self.anchor.centre) / self.anchor.scale)
-        observed[:count], lengths[:count] = dataset.observed[rows], dataset.lengths[rows]
-        labels[:count] = dataset.labels[rows]
-        context[:count] = context_columns(dataset.static[rows], dataset.lengths[rows], layout)
+        layout, levels, count = self.layout, self.spec.noise_levels, len(rows)
+        seen = StandardRows.of(dataset, rows, self.anchor, layout, size)
         coins = np.ones(size)
         normals = np.zeros((size, levels * (1 + 2 * layout.steps * layout.channels)), np.float32)
         coins[:count], normals[:count] = streams.draw(step, rows, normals.shape[1])
         noise = torch.from_numpy(normals)
         hidden = torch.from_numpy(coins < float(self.spec.label_dropout))
         return SeriesBatch(
-            values=torch.from_numpy(values),
-            observed=torch.from_numpy(observed),
-            inside=torch.arange(layout.steps) < torch.from_numpy(lengths)[:, None],
-            context=torch.from_numpy(context),
-            labels=torch.where(hidden, layout.label_values, torch.from_numpy(labels)),
+            values=torch.from_numpy(seen.values),
+            observed=torch.from_numpy(seen.observed),
+            inside=torch.from_numpy(seen.inside),
+            context=torch.from_numpy(seen.context),
+            labels=torch.where(hidden, layout.label_values, torch.from_numpy(seen.labels)),
             levels=noise[:, :levels],
             noise=noise[:, levels:].reshape(size, levels, layout.steps, 2 * layout.channels),
             present=torch.arange(size) < count,

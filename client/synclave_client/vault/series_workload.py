@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from synclave_client.performance import Performance
 from synclave_client.settings import SiteSettings
+from synclave_client.training.clinical import release_influence, train_clinical_round
 from synclave_client.training.noise import SecretRandomness
-from synclave_client.training.rehearsal import rehearse_series
+from synclave_client.training.rehearsal import rehearse_clinical, rehearse_series
 from synclave_client.training.series import release_series_marginals, series_spec, train_series_round
 from synclave_client.vault.workload import check_device, check_size, report_self_test, require_nothing
 from synclave_shared.data.series.reading import load_series
 from synclave_shared.data.series.schema import SeriesSchema
-from synclave_shared.model_spec import SeriesSpec
+from synclave_shared.model_spec import ClassifierSpec, SeriesSpec
 from synclave_shared.models.series.anchor import SeriesAnchor
 from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.plan import TrainPlan
@@ -85,9 +86,11 @@ class SeriesWorkload:
             ClippingError: naming the layer, or the size of a model whose release could not travel.
             PlanError: if the plan is for another modality.
         """
-        spec = series_spec(plan)
-        check_size(spec.size_for(self._schema))
-        rehearse_series(self._layout, spec, self._performance, self._device)
+        check_size(self._size(plan))
+        if isinstance(plan.model, ClassifierSpec):
+            rehearse_clinical(self._layout, plan.model, self._performance, self._device)
+        else:
+            rehearse_series(self._layout, series_spec(plan), self._performance, self._device)
 
     def check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:
         """Refuse a payload that the round cannot work with, before anything is spent on it.
@@ -99,19 +102,34 @@ class SeriesWorkload:
         if plan.round_kind(round_number) == "marginals":
             require_nothing(payload)
         else:
-            self._model_and_anchor(plan, payload)
+            self._public(plan, payload)
 
     def release(self, plan: TrainPlan, round_number: int, payload: bytes) -> NDArray[np.int64]:
         """Run the round's mechanism with fresh randomness of the operating system.
 
         Returns:
-            Moments or the model's update [P], as the round is; fixed point, noised.
+            Moments, an influence vector or the model's update [P], as the round is; fixed point, noised.
         """
         randomness = SecretRandomness.from_os()
-        if plan.round_kind(round_number) == "marginals":
+        kind = plan.round_kind(round_number)
+        if kind == "marginals":
             return release_series_marginals(plan, self._layout, self._dataset, randomness)
-        model, anchor = self._model_and_anchor(plan, payload)
-        return train_series_round(
+        model, anchor, shares = self._public(plan, payload)
+        if kind == "influence":
+            return release_influence(
+                plan,
+                round_number,
+                self._layout,
+                self._dataset,
+                model,
+                anchor,
+                shares,
+                self._device,
+                randomness,
+                self._performance,
+            )
+        train = train_clinical_round if isinstance(plan.model, ClassifierSpec) else train_series_round
+        return train(
             plan,
             self._site_name,
             self._layout,
@@ -123,7 +141,13 @@ class SeriesWorkload:
             self._performance,
         )
 
-    def _model_and_anchor(self, plan: TrainPlan, payload: bytes) -> tuple[NDArray[np.float32], SeriesAnchor]:
-        size = series_spec(plan).size_for(self._schema)
-        values = decode_model(payload, size + SeriesAnchor.size(self._layout))
-        return values[:size], SeriesAnchor.from_vector(values[size:], self._layout)
+    def _size(self, plan: TrainPlan) -> int:
+        spec = plan.model if isinstance(plan.model, ClassifierSpec) else series_spec(plan)
+        return spec.size_for(self._schema)
+
+    def _public(self, plan: TrainPlan, payload: bytes) -> tuple[NDArray[np.float32], SeriesAnchor, NDArray[np.float32]]:
+        """Model [P], anchor and label shares [L] of a payload."""
+        size, anchor = self._size(plan), SeriesAnchor.size(self._layout)
+        values = decode_model(payload, size + anchor + self._layout.label_values)
+        model, about, shares = np.split(values, [size, size + anchor])
+        return model, SeriesAnchor.from_vector(about, self._layout), shares

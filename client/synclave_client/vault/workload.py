@@ -19,7 +19,7 @@ from synclave_client.training.rehearsal import rehearse
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import load_patients
-from synclave_shared.errors import ClippingError, ConfigurationError, ProtocolError
+from synclave_shared.errors import ClippingError, ConfigurationError, PlanError, ProtocolError
 from synclave_shared.models.anchor import Anchor, anchor_of_payload, anchor_payload_size
 from synclave_shared.models.codes import model_payload_size, split_payload
 from synclave_shared.models.layout import CodeLayout
@@ -122,6 +122,12 @@ class PatientWorkload:
             case "moments":
                 about = self._anchor(payload)
                 return release_moments(plan, round_number, self._schema, self._dataset, about, randomness)
+            case "influence":
+                raise PlanError(
+                    expected="a round of codes",
+                    found="an influence vector, which is of time series",
+                    remedy="Use a plan of the schema's modality.",
+                )
             case "training":
                 spec = trained_codes(plan)
                 values = decode_model(payload, model_payload_size(self._schema, spec))

@@ -25,7 +25,7 @@ from synclave_server.sampling.generator import PatientGenerator
 from synclave_server.sampling.given import label_shares_given, read_given
 from synclave_server.sampling.kinds import SampledKind, kind_of
 from synclave_server.sampling.labels import LabelAssignment
-from synclave_server.sampling.request import Precision, SampleRequest, resolve_request
+from synclave_server.sampling.request import Precision, SampleRequest, TargetBy, resolve_request
 from synclave_server.sampling.workers import device_kind, draw, plan_jobs
 from synclave_server.snapshots import Snapshot, read_snapshot
 from synclave_shared.canonical import FrozenModel, canonical_bytes
@@ -85,6 +85,9 @@ def sample(
     classifier_guidance: Decimal = Decimal(0),
     precision: Precision = "float32",
     calibrated: bool = True,
+    target: Path | None = None,
+    target_by: TargetBy = "influence",
+    target_strength: Decimal = Decimal(0),
     cohort_format: str = "parquet",
     batch_size: int = 256,
     devices: Sequence[str] = ("cpu",),
@@ -108,7 +111,10 @@ def sample(
         guidance: weight of classifier-free guidance.
         classifier_guidance: strength of guidance by the anchor's noise-aware classifier.
         precision: of the network.
-        calibrated: whether prevalences are brought back to the anchor's; the last setting that changes rows.
+        calibrated: whether prevalences are brought back to the anchor's.
+        target: for time series, snapshot folder of the clinical model that patients are made useful to.
+        target_by: how it guides.
+        target_strength: how far; the last setting that changes rows.
         cohort_format: one of :data:`synclave_server.sampling.cohort_formats.FORMATS`, as the modality has it.
         batch_size: patients whose progress is reported together.
         devices: torch devices of one kind that share the work.
@@ -128,6 +134,9 @@ def sample(
     schema = kind.schema
     writer_format = _format(cohort_format, kind)
     fixed, shares = _given(kind, given, classifier_guidance)
+    aim = None if target is None else read_snapshot(target)
+    if aim is not None:
+        kind.check_target(aim)
     request = resolve_request(
         patients=patients,
         label_counts=label_counts,
@@ -143,6 +152,9 @@ def sample(
         classifier_guidance=classifier_guidance,
         precision=precision,
         calibrated=calibrated,
+        target=None if aim is None else aim.record.tensors_digest,
+        target_by=target_by,
+        target_strength=target_strength,
     )
     if batch_size < 1:
         raise ConfigurationError(
@@ -157,6 +169,7 @@ def sample(
             snapshot.record.tensors_digest,
             request,
             unfinished.parts,
+            target_dir=target,
             devices=devices,
             workers=workers,
             batch_size=batch_size,

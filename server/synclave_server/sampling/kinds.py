@@ -17,11 +17,12 @@ from synclave_server.sampling.request import Precision, SampleRequest
 from synclave_server.sampling.rows import RowForm
 from synclave_server.sampling.series import SeriesGenerator
 from synclave_server.sampling.series_rows import row_bytes
+from synclave_server.sampling.series_target import SeriesTarget
 from synclave_server.snapshots import Snapshot
 from synclave_shared.data.modality import AnySchema, schema_from_json
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.series.schema import SeriesSchema
-from synclave_shared.errors import ProtocolError, SnapshotError
+from synclave_shared.errors import ConfigurationError, ProtocolError, SnapshotError
 from synclave_shared.models.copula import copula_of_vector
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.models.series.anchor import SeriesAnchor
@@ -66,13 +67,29 @@ class SampledKind:
     form: RowForm
     formats: Mapping[str, CohortFormat]
 
-    def generator(self, device: torch.device | str, precision: Precision) -> Generator:
-        """The model on a device."""
+    def check_target(self, target: Snapshot) -> None:
+        """Refuse a clinical model that cannot guide this one.
+
+        Raises:
+            ConfigurationError: saying why.
+        """
+        if not isinstance(self.schema, SeriesSchema):
+            raise ConfigurationError(
+                expected="a model of time series, which a clinical model can guide",
+                found=f"one of {self.schema.modality}",
+                remedy="Leave --target away.",
+            )
+        SeriesTarget.of(target, self.schema.digest)
+
+    def generator(self, device: torch.device | str, precision: Precision, target: Snapshot | None = None) -> Generator:
+        """The model on a device, and what guides it."""
         snapshot, spec = self.snapshot, self.snapshot.plan.model
         if isinstance(self.schema, SeriesSchema):
             assert isinstance(spec, SeriesSpec)  # noqa: S101 - the plan is of its schema's modality
             layout = SeriesLayout.of(self.schema)
-            return SeriesGenerator(spec, layout, snapshot.model, _series_anchor(snapshot, layout), device, precision)
+            aim = None if target is None else SeriesTarget.of(target, self.schema.digest)
+            anchor = _series_anchor(snapshot, layout)
+            return SeriesGenerator(spec, layout, snapshot.model, anchor, device, precision, aim)
         codes = CodeLayout.of(self.schema)
         if isinstance(spec, CopulaSpec):
             shares = np.ones(codes.label_values) if snapshot.label_shares is None else snapshot.label_shares
@@ -89,6 +106,12 @@ def kind_of(snapshot: Snapshot) -> SampledKind:
     """
     schema = schema_from_json(snapshot.schema)
     if isinstance(schema, SeriesSchema):
+        if not isinstance(snapshot.plan.model, SeriesSpec):
+            raise SnapshotError(
+                expected="the snapshot of a model that draws patients",
+                found=f"one of model.kind = {snapshot.plan.model.kind}",
+                remedy="Name the series model's snapshot; a clinical model goes behind --target.",
+            )
         layout = SeriesLayout.of(schema)
         _series_anchor(snapshot, layout)
         return SampledKind(

@@ -18,10 +18,22 @@ from synclave_shared.diffusion.samplers import SAMPLERS, evaluations
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.plan import explain_validation
 
-__all__ = ["DEFAULT_SAMPLERS", "DEFAULT_STEPS", "Precision", "SampleRequest", "allot", "resolve_request", "samplers_of"]
+__all__ = [
+    "DEFAULT_SAMPLERS",
+    "DEFAULT_STEPS",
+    "Precision",
+    "SampleRequest",
+    "TargetBy",
+    "allot",
+    "resolve_request",
+    "samplers_of",
+]
 
 Precision = Literal["float32", "bfloat16"]
 """What the network computes in. Posteriors and draws are always float32 or better."""
+
+TargetBy = Literal["influence", "classifier"]
+"""How a clinical model guides: by its influence vector, or as a classifier of the label."""
 
 DEFAULT_SAMPLERS: Final[Mapping[str, str]] = MappingProxyType({"gaussian": "unipc", "masked": "masked"})
 """By what the model was trained to undo."""
@@ -70,6 +82,9 @@ class SampleRequest(FrozenModel):
         precision: what the network computes in.
         calibrated: whether prevalences are brought back to the anchor's by offsets on the last logits. Not with
             guidance, not with given columns, which have prevalences of their own, and not in masked models.
+        target: SHA-256 of the tensors of the clinical model that patients are made useful to; None: of none.
+        target_by: by what: its ``influence`` vector, or as a ``classifier`` of the label.
+        target_strength: how far, in standard deviations of what is still open at each level.
     """
 
     label_counts: dict[str, Annotated[int, Field(ge=0)]]
@@ -81,6 +96,9 @@ class SampleRequest(FrozenModel):
     classifier_guidance: Annotated[ExactDecimal, Field(ge=0, le=MAX_GUIDANCE)] = Decimal(0)
     precision: Precision = "float32"
     calibrated: bool = True
+    target: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    target_by: TargetBy = "influence"
+    target_strength: Annotated[ExactDecimal, Field(ge=0, le=MAX_GUIDANCE)] = Decimal(0)
 
     @property
     def patients(self) -> int:
@@ -127,6 +145,9 @@ def resolve_request(
     classifier_guidance: Decimal = Decimal(0),
     precision: str = "float32",
     calibrated: bool = True,
+    target: str | None = None,
+    target_by: TargetBy = "influence",
+    target_strength: Decimal = Decimal(0),
 ) -> SampleRequest:
     """Check a request and fill in label counts.
 
@@ -145,6 +166,9 @@ def resolve_request(
         classifier_guidance: strength of guidance by the anchor's classifier.
         precision: what the network computes in.
         calibrated: whether prevalences are calibrated.
+        target: digest of the clinical model that patients are made useful to.
+        target_by: how it guides.
+        target_strength: how far.
 
     Raises:
         ConfigurationError: if a label value or the sampler is unknown, the counts do not add up, a number is out of
@@ -198,6 +222,9 @@ def resolve_request(
                 "classifier_guidance": classifier_guidance,
                 "precision": precision,
                 "given": dict(given or {}),
+                "target": target,
+                "target_by": target_by,
+                "target_strength": target_strength if target is not None else Decimal(0),
                 # Guidance means to make a label's codes commoner than they are.
                 "calibrated": calibrated
                 and anchored

@@ -18,6 +18,7 @@ from synclave_server.sampling.generator import DRAW, FIRST_STEP, START
 from synclave_server.sampling.philox import PatientRandomness
 from synclave_server.sampling.request import Precision, SampleRequest
 from synclave_server.sampling.series_rows import pack_series, row_bytes
+from synclave_server.sampling.series_target import SeriesTarget
 from synclave_shared.diffusion.drawing import draw_rows
 from synclave_shared.diffusion.preconditioning import posterior_mean, sigmoid
 from synclave_shared.diffusion.samplers import SAMPLERS
@@ -54,6 +55,7 @@ class SeriesGenerator:
         anchor: of the marginals.
         device: where to compute.
         precision: of the network.
+        target: the clinical model that patients are to be useful to; None: nobody's.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class SeriesGenerator:
         anchor: SeriesAnchor,
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
+        target: SeriesTarget | None = None,
     ) -> None:
         self._spec, self._layout, self._device = spec, layout, torch.device(device)
         self._reduced = precision == "bfloat16"
@@ -72,6 +75,7 @@ class SeriesGenerator:
         load_parameter_vector(network, model)
         self._network = network.to(self._device)
         self._prior = SeriesPrior.of(anchor, self._device)
+        self._target = None if target is None else target.on(layout, self._device)
         self._context = posterior_mean(torch.from_numpy(anchor.context), layout.context).to(self._device)
         self._centre, self._scale = (torch.from_numpy(part).to(self._device) for part in (anchor.centre, anchor.scale))
 
@@ -99,7 +103,7 @@ class SeriesGenerator:
             rows[part] = self._tile(request, numbers, given)[:size]
         return rows
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _tile(self, request: SampleRequest, patients: Tensor, labels: Tensor) -> NDArray[np.uint8]:
         layout, randomness = self._layout, PatientRandomness(int(request.seed))
         shape = (len(patients), layout.steps, 2 * layout.channels)
@@ -115,7 +119,10 @@ class SeriesGenerator:
             levels = torch.as_tensor(sigma, dtype=torch.float32, device=self._device).reshape(1, -1)
             rows = x.reshape(len(patients), -1, *shape[1:])
             levels = levels.expand(rows.shape[:2])
-            return self._guided(rows, levels, labels, context.float(), inside, float(request.guidance))
+            found = self._guided(rows, levels, labels, context.float(), inside, float(request.guidance))
+            if self._target is None or not request.target_strength:
+                return found
+            return self._target.pushed(found, labels, context.float(), inside, request)
 
         def denoise(x: Tensor, sigma: float | Tensor) -> Tensor:
             return believed(x, sigma).mean().reshape(x.shape)

@@ -57,6 +57,7 @@ class Job:
         snapshot_digest: SHA-256 of its tensors.
         request: what is asked for.
         parts: where finished row groups go.
+        target_dir: the clinical model that guides, if any.
         device: where to compute.
         threads: tiles computed at a time.
         batch_size: patients whose progress is reported together.
@@ -66,6 +67,7 @@ class Job:
     snapshot_digest: str
     request: SampleRequest
     parts: PartStore
+    target_dir: Path | None
     device: str
     threads: int
     batch_size: int
@@ -127,6 +129,7 @@ def plan_jobs(
     request: SampleRequest,
     parts: PartStore,
     *,
+    target_dir: Path | None = None,
     devices: Sequence[str],
     workers: int | None,
     batch_size: int,
@@ -138,6 +141,7 @@ def plan_jobs(
         snapshot_digest: SHA-256 of its tensors.
         request: what is asked for.
         parts: where finished row groups go.
+        target_dir: the clinical model that guides, if any.
         devices: names of devices of one kind.
         workers: processes; None: one per GPU, or on the CPU as many as have work enough and cores.
         batch_size: patients whose progress is reported together.
@@ -167,6 +171,7 @@ def plan_jobs(
             snapshot_digest=snapshot_digest,
             request=request,
             parts=parts,
+            target_dir=target_dir,
             device=distinct[number % len(distinct)],
             threads=max(1, cores // workers) if on_cpu else GPU_THREADS,
             batch_size=batch_size,
@@ -196,7 +201,7 @@ def draw(jobs: Sequence[Job], snapshot: Snapshot, groups: Sequence[int]) -> Gene
 def _draw_here(job: Job, snapshot: Snapshot, groups: Iterable[int]) -> Generator[Drawn]:
     labels = LabelAssignment(list(job.request.label_counts.values()), int(job.request.seed))
     with _faults_explained(job.device), _one_torch_thread(), ThreadPoolExecutor(job.threads, "sampling") as pool:
-        generator = kind_of(snapshot).generator(job.device, job.request.precision)
+        generator = kind_of(snapshot).generator(job.device, job.request.precision, _target(job))
         batch = -(-job.batch_size // generator.tile) * generator.tile
         in_hand: deque[tuple[int, list[Future[NDArray[np.uint8]]]]] = deque()
 
@@ -222,6 +227,19 @@ def _draw_here(job: Job, snapshot: Snapshot, groups: Iterable[int]) -> Generator
                 yield from oldest()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _target(job: Job) -> Snapshot | None:
+    if job.target_dir is None:
+        return None
+    target = read_snapshot(job.target_dir)
+    if target.record.tensors_digest != job.request.target:
+        raise SnapshotError(
+            expected=f"the clinical model with SHA-256 {str(job.request.target)[:16]}... in {job.target_dir}",
+            found="another one, put there meanwhile",
+            remedy="Copy a snapshot to a folder of its own before sampling with it.",
+        )
+    return target
 
 
 @contextmanager

@@ -1,0 +1,246 @@
+"""A clinical model of time series at a site: DP-SGD on its loss, and the noisy sum of gradients that guides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Final, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from synclave_client.performance import Performance
+from synclave_client.training.allocator import freed_memory_kept
+from synclave_client.training.loop import run_steps
+from synclave_client.training.noise import PatientStreams, SecretRandomness
+from synclave_client.training.private import PatientGradients
+from synclave_client.training.private.batch import PatientBatch
+from synclave_shared.errors import PlanError
+from synclave_shared.fixed_point import to_fixed
+from synclave_shared.models.parameters import load_parameter_vector
+from synclave_shared.models.series.anchor import SeriesAnchor
+from synclave_shared.models.series.classifier import SeriesClassifier, build_series_classifier
+from synclave_shared.models.series.layout import SeriesLayout
+from synclave_shared.models.series.standard import StandardRows
+from synclave_shared.plan import ClassifierSpec, InfluenceSpec, TrainPlan
+
+if TYPE_CHECKING:
+    from synclave_shared.data.series.dataset import SeriesDataset
+
+__all__ = [
+    "ClinicalBatch",
+    "ClinicalLearner",
+    "clinical_loss",
+    "release_influence",
+    "train_clinical_round",
+]
+
+LARGEST_WEIGHT: Final = 20.0
+"""Of a patient by the rarity of the label value: the clip norm bounds what comes of it in any case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClinicalBatch:
+    """Some patients.
+
+    Attributes:
+        values, observed, inside, context, labels: as in
+            :class:`~synclave_shared.models.series.standard.StandardRows`.
+        weight: [B], what a patient's loss counts for.
+        present: [B], false for rows of padding.
+    """
+
+    values: Tensor
+    observed: Tensor
+    inside: Tensor
+    context: Tensor
+    labels: Tensor
+    weight: Tensor
+    present: Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def patient_of_row(self) -> None:
+        """None: the first axis is the patient."""
+        return None
+
+    def select(self, patients: Tensor) -> Self:
+        """The batch of some patients."""
+        return type(self)(**{field.name: getattr(self, field.name)[patients] for field in fields(self)})
+
+    def to(self, device: torch.device | str) -> Self:
+        """The batch on another device."""
+        return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+def clinical_loss(network: nn.Module, batch: PatientBatch, /) -> Tensor:
+    """Weighted cross-entropy of each patient's label, [B], in nats."""
+    assert isinstance(batch, ClinicalBatch)  # noqa: S101 - made by the learner
+    logits = network(batch.values, batch.observed, batch.context, batch.inside)
+    nats: Tensor = -logits.log_softmax(dim=-1).gather(1, batch.labels[:, None])[:, 0]
+    return batch.weight * nats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClinicalLearner:
+    """The site's patients with a clinical model; see :class:`synclave_client.training.loop.Learner`.
+
+    Attributes:
+        network: the model, on its device.
+        dataset: the patients.
+        layout: of the schema.
+        anchor: centre and scale.
+        weights: what a patient of each label value counts for, [L].
+        device: where to compute.
+    """
+
+    network: SeriesClassifier
+    dataset: SeriesDataset
+    layout: SeriesLayout
+    anchor: SeriesAnchor
+    weights: NDArray[np.float32]
+    device: torch.device | str
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def loss(self, network: nn.Module, batch: PatientBatch, /) -> Tensor:
+        """See :func:`clinical_loss`."""
+        return clinical_loss(network, batch)
+
+    def batch(
+        self, rows: NDArray[np.int64], size: int, _streams: PatientStreams | None = None, _step: int = 0
+    ) -> ClinicalBatch:
+        """Some patients, padded to ``size``; nothing of them is drawn by chance."""
+        seen = StandardRows.of(self.dataset, rows, self.anchor, self.layout, size, expected_of_label=False)
+        batch = ClinicalBatch(
+            values=torch.from_numpy(seen.values),
+            observed=torch.from_numpy(seen.observed),
+            inside=torch.from_numpy(seen.inside),
+            context=torch.from_numpy(seen.context),
+            labels=torch.from_numpy(seen.labels),
+            weight=torch.from_numpy(self.weights[seen.labels]),
+            present=torch.arange(size) < len(rows),
+        )
+        return batch.to(self.device)
+
+
+def train_clinical_round(
+    plan: TrainPlan,
+    site_name: str,
+    layout: SeriesLayout,
+    dataset: SeriesDataset,
+    model_vector: NDArray[np.float32],
+    anchor: SeriesAnchor,
+    device: torch.device | str,
+    randomness: SecretRandomness,
+    performance: Performance | None = None,
+) -> NDArray[np.int64]:
+    """One round of a clinical model; see :func:`synclave_client.training.loop.run_steps`.
+
+    Args:
+        plan: the accepted plan.
+        site_name: this site in the plan's roster.
+        layout: of the schema.
+        dataset: the site's patients.
+        model_vector: [P], the global model.
+        anchor: public, from an earlier run.
+        device: where to compute.
+        randomness: the site's secret randomness.
+        performance: how to compute; changes cost only.
+
+    Returns:
+        [P], fixed point.
+
+    Raises:
+        PlanError: if the plan has no clinical model.
+    """
+    if not isinstance(plan.model, ClassifierSpec):
+        raise PlanError(
+            expected="a plan of a clinical model",
+            found=f"model.kind = {plan.model.kind}",
+            remedy="Ask for another plan.",
+        )
+    learner = ClinicalLearner(
+        network=build_series_classifier(layout, plan.model).to(device),
+        dataset=dataset,
+        layout=layout,
+        anchor=anchor,
+        weights=np.ones(layout.label_values, np.float32),
+        device=device,
+    )
+    return run_steps(plan, site_name, learner, model_vector, randomness, performance or Performance())
+
+
+def release_influence(
+    plan: TrainPlan,
+    round_number: int,
+    layout: SeriesLayout,
+    dataset: SeriesDataset,
+    model_vector: NDArray[np.float32],
+    anchor: SeriesAnchor,
+    label_shares: NDArray[np.float32],
+    device: torch.device | str,
+    randomness: SecretRandomness,
+    performance: Performance | None = None,
+) -> NDArray[np.int64]:
+    """The site's noisy sum of clipped gradients of the clinical model's loss over all its patients.
+
+    One Gaussian release, :class:`synclave_shared.privacy.mechanism.GaussianSum`.
+
+    Args:
+        plan: the accepted plan; it fixes clip norm and noise.
+        round_number: the round.
+        layout: of the schema.
+        dataset: the site's patients.
+        model_vector: [P], the clinical model.
+        anchor: public, from an earlier run.
+        label_shares: public, [L]; by them patients are weighted if the plan says so.
+        device: where to compute.
+        randomness: the site's secret randomness.
+        performance: how to compute; changes cost only.
+
+    Returns:
+        [P], fixed point.
+
+    Raises:
+        PlanError: if the round is another one.
+        ProtocolError: if a value is not finite; nothing is released then.
+    """
+    spec, mechanism = plan.model, plan.mechanism(round_number)
+    if plan.round_kind(round_number) != "influence" or not isinstance(spec, InfluenceSpec):
+        raise PlanError(
+            expected="a round of an influence vector",
+            found=f"round {round_number} of model.kind = {spec.kind}",
+            remedy="Ask for a plan with model.kind = influence.",
+        )
+    performance = performance or Performance()
+    network = build_series_classifier(layout, spec).to(device)
+    load_parameter_vector(network, model_vector)
+    rarity = 1.0 / (layout.label_values * np.maximum(label_shares, 1e-6))
+    weights = np.minimum(rarity, LARGEST_WEIGHT) if spec.balanced else np.ones_like(rarity)
+    learner = ClinicalLearner(
+        network=network,
+        dataset=dataset,
+        layout=layout,
+        anchor=anchor,
+        weights=weights.astype(np.float32),
+        device=device,
+    )
+    clip_norm = float(mechanism.clip_norm)
+    gradients = PatientGradients(network, learner.loss, clip_norm, performance)
+
+    def batches() -> Iterator[ClinicalBatch]:
+        tile = performance.patients_at_once
+        for start in range(0, len(dataset), tile):
+            yield learner.batch(np.arange(start, min(start + tile, len(dataset))), tile)
+
+    with freed_memory_kept():
+        total = gradients.clipped_sum(batches()).double().cpu().numpy()
+    total = np.array(total, np.float64)
+    randomness.add_normal(total, float(mechanism.noise_multiplier) * clip_norm)
+    return to_fixed(total)
