@@ -158,6 +158,7 @@ def train_round(
     loss = DiffusionLoss(spec=plan.model, layout=layout, prior=prior)
     clip_norm = float(plan.privacy.clip_norm)
     performance = performance or Performance()
+    tile = performance.tile(plan.model.noise_levels * layout.width)
     gradients = PatientGradients(network, loss, clip_norm, performance)
     noise_std = float(plan.privacy.noise_multiplier) * clip_norm
     batch_size = plan.expected_batch_size(site_name)
@@ -170,7 +171,7 @@ def train_round(
     with freed_memory_kept():
         for step in range(plan.federation.steps_per_round):
             chosen = select_patients(len(dataset), plan.privacy.selection_rate, randomness)
-            batches = _batches(dataset, chosen, loss, streams, step, device, performance.patients_at_once)
+            batches = _batches(dataset, chosen, loss, streams, step, device, tile)
             exact.grad.copy_(gradients.clipped_sum(batches))
             randomness.add_normal(exact.grad.numpy(), noise_std)
             exact.grad /= batch_size
