@@ -16,7 +16,14 @@ import pytest
 
 from synclave_server.sampling import cohort_writer, engine
 from synclave_server.sampling.cohort_formats import FORMATS, CohortFormat
-from synclave_server.sampling.cohort_writer import PartStore, RowGroups, UnfinishedCohort, digest_of, unfinished_folder
+from synclave_server.sampling.cohort_writer import (
+    PartStore,
+    RowGroups,
+    UnfinishedCohort,
+    digest_of,
+    packed_rows,
+    unfinished_folder,
+)
 from synclave_server.sampling.engine import Provenance, sample
 from synclave_server.sampling.generator import PatientGenerator
 from synclave_shared.canonical import sha256_hex
@@ -228,7 +235,7 @@ def test_a_part_gives_back_the_rows(tmp_path: Path, width: int) -> None:
     store = PartStore(folder=tmp_path, width=width, groups=RowGroups(patients=70, size=50))
     rows = np.random.default_rng(0).integers(0, 2, (20, width), np.uint8)
     assert store.finished() == []
-    store.write(1, rows)
+    store.write(1, packed_rows(rows))
     assert store.finished() == [1]
     assert np.array_equal(store.read(1), rows)
     assert [path.name for path in tmp_path.iterdir()] == ["0000001.bits"]

@@ -156,7 +156,7 @@ def sample(
             expected="a batch of at least one patient", found=str(batch_size), remedy="Correct the request."
         )
     provenance = _provenance(snapshot, request, device_kind(devices))
-    groups = RowGroups(patients=patients, size=ROW_GROUP_PATIENTS)
+    groups = RowGroups.of(patients, layout.width, ROW_GROUP_PATIENTS)
     identity = _identity(provenance, cohort_format, groups)
     with UnfinishedCohort.open(out, writer_format, identity, width=layout.width, groups=groups) as unfinished:
         jobs = plan_jobs(
