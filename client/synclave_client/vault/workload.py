@@ -13,12 +13,15 @@ from synclave_client.settings import SiteSettings
 from synclave_client.training.loop import train_round
 from synclave_client.training.marginals import release_marginals
 from synclave_client.training.noise import SecretRandomness
+from synclave_client.training.private import SelfTestReport
 from synclave_client.training.rehearsal import rehearse
+from synclave_client.vault.rehearsals import Rehearsals
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import load_patients
 from synclave_shared.errors import ClippingError, ConfigurationError, ProtocolError
 from synclave_shared.models.codes import model_payload_size, parameter_count, split_payload
+from synclave_shared.models.layout import CodeLayout
 from synclave_shared.plan import MARGINALS_ROUND, MOST_PARAMETERS, ModelSpec, TrainPlan
 from synclave_shared.protocol import decode_model
 
@@ -36,6 +39,7 @@ class PatientWorkload:
         schema: the installed schema.
         dataset: its patients.
         performance: how to compute; changes cost only.
+        rehearsals: self-tests that were passed in this process; None: none yet.
     """
 
     def __init__(
@@ -46,16 +50,22 @@ class PatientWorkload:
         schema: Schema,
         dataset: PatientDataset,
         performance: Performance | None = None,
+        rehearsals: Rehearsals | None = None,
     ) -> None:
         self._site_name = site_name
         self._device = device
         self._schema = schema
         self._dataset = dataset
         self._performance = performance or Performance()
+        self._rehearsals = rehearsals or Rehearsals()
 
     @classmethod
-    def load(cls, settings: SiteSettings) -> PatientWorkload:
+    def load(cls, settings: SiteSettings, rehearsals: Rehearsals | None = None) -> PatientWorkload:
         """Read the schema, prove the clipping on invented patients, and only then read the data.
+
+        Args:
+            settings: the site's.
+            rehearsals: shared by the sites of one process.
 
         Raises:
             ConfigurationError: if the device is not there. Found out here, since a round that fails later is spent.
@@ -65,7 +75,8 @@ class PatientWorkload:
         """
         check_device(settings.device)
         schema = Schema.load(settings.schema_file)
-        report = rehearse(schema, ModelSpec(), settings.performance, settings.device)
+        rehearsals = rehearsals or Rehearsals()
+        report = _rehearsed(rehearsals, schema, ModelSpec(), settings.performance, settings.device)
         _log.info(
             "%s: clipping self-test passed in %.1f s: norms within %.0e, sums within %.0e of one backward pass per"
             " patient (%d parameters, %s, %s)",
@@ -79,6 +90,7 @@ class PatientWorkload:
             schema=schema,
             dataset=dataset,
             performance=settings.performance,
+            rehearsals=rehearsals,
         )
 
     @property
@@ -99,7 +111,7 @@ class PatientWorkload:
                 found=f"{parameters}",
                 remedy="Ask the coordinator for a smaller model.",
             )
-        rehearse(self._schema, plan.model, self._performance, self._device)
+        _rehearsed(self._rehearsals, self._schema, plan.model, self._performance, self._device)
 
     def check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:
         """Refuse a payload that the round cannot work with, before anything is spent on it.
@@ -138,6 +150,13 @@ class PatientWorkload:
             randomness,
             self._performance,
         )
+
+
+def _rehearsed(
+    rehearsals: Rehearsals, schema: Schema, spec: ModelSpec, performance: Performance, device: str
+) -> SelfTestReport:
+    subject = (CodeLayout.of(schema), spec, performance, device)
+    return rehearsals.passed(subject, lambda: rehearse(schema, spec, performance, device))
 
 
 def check_device(device: str) -> None:
