@@ -1,4 +1,4 @@
-"""One clipping self-test for all vaults of a process that train the same model in the same way."""
+"""One clipping self-test for all vaults of a simulation that train the same model in the same way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class Rehearsals:
     """Remembers the last self-test that was passed in this process.
 
     Its outcome hangs on code, machine, model and way to compute. The first two do not change while a process lives, so
-    fifty simulated sites that are asked for one model need not test it fifty times, one after the other.
+    fifty simulated sites that are asked for one model need not test it fifty times, one after the other. A hospital's own
+    vault does without: it tests for every plan.
     """
 
     def __init__(self) -> None:

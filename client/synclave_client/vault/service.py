@@ -55,7 +55,7 @@ def initialise(settings: SiteSettings) -> str:
 def serve_site(settings: SiteSettings, training_lock: threading.Lock, rehearsals: Rehearsals | None = None) -> Any:
     """Start one site's vault; returns its started ``grpc.Server``.
 
-    ``training_lock`` and ``rehearsals`` are shared by the sites of one process.
+    ``training_lock`` and ``rehearsals`` are shared by the sites of a simulation.
 
     Data that cannot be used do not stop the vault: it answers ``not-ready``, so that the coordinator learns
     that this site is not ready, and the log explains it to the steward.
@@ -143,7 +143,8 @@ def run(settings: Sequence[SiteSettings]) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    training_lock, rehearsals = threading.Lock(), Rehearsals()
+    training_lock = threading.Lock()
+    rehearsals = Rehearsals() if len(settings) > 1 else None
     servers: dict[Path, Any] = {}
     try:
         for site in settings:

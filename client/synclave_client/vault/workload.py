@@ -39,7 +39,7 @@ class PatientWorkload:
         schema: the installed schema.
         dataset: its patients.
         performance: how to compute; changes cost only.
-        rehearsals: self-tests that were passed in this process; None: none yet.
+        rehearsals: shared by simulated sites of one process; None: every plan is rehearsed anew.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class PatientWorkload:
         self._schema = schema
         self._dataset = dataset
         self._performance = performance or Performance()
-        self._rehearsals = rehearsals or Rehearsals()
+        self._rehearsals = rehearsals
 
     @classmethod
     def load(cls, settings: SiteSettings, rehearsals: Rehearsals | None = None) -> PatientWorkload:
@@ -65,7 +65,7 @@ class PatientWorkload:
 
         Args:
             settings: the site's.
-            rehearsals: shared by the sites of one process.
+            rehearsals: shared by simulated sites of one process.
 
         Raises:
             ConfigurationError: if the device is not there. Found out here, since a round that fails later is spent.
@@ -75,7 +75,6 @@ class PatientWorkload:
         """
         check_device(settings.device)
         schema = Schema.load(settings.schema_file)
-        rehearsals = rehearsals or Rehearsals()
         report = _rehearsed(rehearsals, schema, ModelSpec(), settings.performance, settings.device)
         _log.info(
             "%s: clipping self-test passed in %.1f s: norms within %.0e, sums within %.0e of one backward pass per"
@@ -153,8 +152,10 @@ class PatientWorkload:
 
 
 def _rehearsed(
-    rehearsals: Rehearsals, schema: Schema, spec: ModelSpec, performance: Performance, device: str
+    rehearsals: Rehearsals | None, schema: Schema, spec: ModelSpec, performance: Performance, device: str
 ) -> SelfTestReport:
+    if rehearsals is None:
+        return rehearse(schema, spec, performance, device)
     subject = (CodeLayout.of(schema), spec, performance, device)
     return rehearsals.passed(subject, lambda: rehearse(schema, spec, performance, device))
 
