@@ -16,8 +16,8 @@ class Rehearsals:
     """Remembers the last self-test that was passed in this process.
 
     Its outcome hangs on code, machine, model and way to compute. The first two do not change while a process lives, so
-    fifty simulated sites that are asked for one model need not test it fifty times, one after the other. A hospital's own
-    vault does without: it tests for every plan.
+    fifty simulated sites that are asked for one model need not test it fifty times, one after the other. A hospital's
+    own vault does without: it tests for every plan.
     """
 
     def __init__(self) -> None:
