@@ -26,13 +26,20 @@ class CohortWriter(Protocol):
         """Begin the files."""
         ...
 
-    def write(self, features: NDArray[np.uint8], labels: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
+    def write(
+        self,
+        features: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        within: NDArray[np.float64] | None = None,
+    ) -> None:
         """Add patients.
 
         Args:
             features: 0 or 1, [n, D].
             labels: [n], label numbers.
             numbers: [n], patient numbers, rising over all calls.
+            within: [n, fields of numbers], where in its bin each number lies; None: in the middle.
         """
         ...
 
@@ -61,10 +68,16 @@ class ParquetWriter:
         self._file = pq.ParquetWriter(self._path, self._columns, compression="zstd", write_page_checksum=True)
         return self
 
-    def write(self, features: NDArray[np.uint8], labels: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
+    def write(
+        self,
+        features: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        within: NDArray[np.float64] | None = None,
+    ) -> None:
         """Add a row group; the arguments are those of :class:`CohortWriter`."""
         ids = [f"synthetic-{number:010d}" for number in numbers.tolist()]
-        table = to_table(self._schema, features, labels, ids).replace_schema_metadata(self._columns.metadata)
+        table = to_table(self._schema, features, labels, ids, within).replace_schema_metadata(self._columns.metadata)
         self._file.write_table(table, row_group_size=len(ids))
 
     def __exit__(

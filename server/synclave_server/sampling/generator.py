@@ -49,7 +49,7 @@ TRIAL_COLUMNS: Final = 1024
 TRIAL_STREAM: Final = 0x5EED << 40
 """Keeps the trial's random numbers apart from those of the patients that are asked for."""
 
-START, DRAW, FIRST_STEP = 0, 1, 16
+START, DRAW, WITHIN_BIN, FIRST_STEP = 0, 1, 3, 16
 """Purposes of a patient's random numbers; 2 is :data:`synclave_server.sampling.labels.LABEL_ORDER`."""
 
 log = logging.getLogger(__name__)
