@@ -44,7 +44,7 @@ def test_numbers_do_not_depend_on_how_a_cohort_was_cut(tmp_path: Path, monkeypat
         engine.sample(tmp_path / "snapshot", 2000, out=out, workers=1, steps=2, seed=3)
         found.append(pq.read_table(out)["age"].to_pylist())
     assert found[0] == found[1]
-    # 500 patients in each of three bins, whose narrowest number has one chance in forty.
+    # About 500 patients in each bin, of which a number has one chance in forty.
     assert set(found[0]) == {*range(100), None}
     bins = read_patient_table(schema, out).features[:][:, -4:].argmax(axis=1)
     expected = [3 if age is None else int(np.searchsorted([40, 80], age, side="right")) for age in found[0]]

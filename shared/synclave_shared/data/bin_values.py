@@ -27,9 +27,10 @@ def bin_values(
         np.array([float(getattr(entry, end)) for entry in field.bins] + [np.nan]) for end in ("low", "high", "middle")
     )
     position = np.minimum(position, len(field.bins))
-    low, high, values = low[position], high[position], middle[position]
+    values: npt.NDArray[np.float64] = middle[position]
     if within is None:
         return values
+    low, high = low[position], high[position]
     if field.integer:
         values = np.minimum(low + np.floor(within * (high - low + 1.0)), high)
     else:
