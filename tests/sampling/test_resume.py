@@ -262,7 +262,7 @@ class FolderWriter:
         self.path.mkdir()
         return self
 
-    def write(self, features: Any, labels: Any, numbers: Any) -> None:
+    def write(self, features: Any, labels: Any, numbers: Any, within: Any) -> None:
         self.numbers.append(len(numbers))
         np.save(
             self.path / f"{len(self.numbers)}.npy", np.concatenate([numbers[:, None], labels[:, None], features], 1)
