@@ -61,10 +61,12 @@ def read_back(folder: Path) -> tuple[Schema, npt.NDArray[np.uint8], npt.NDArray[
 def assert_same_again(schema: Schema, patients: int, seed: int, folder: Path) -> None:
     features, labels = invent(schema, patients, seed)
     numbers = np.cumsum(np.random.default_rng(seed).integers(1, 1000, patients))
+    # Some numbers as near to the ends of their bins as a generator's can be.
+    within = np.random.default_rng(seed).choice([2.0**-33, 0.3, 0.7, 1 - 2.0**-33], (patients, len(schema.fields)))
     with MedsWriter(folder, schema, {}) as writer:
         for start in range(0, patients, 7):
             part = slice(start, start + 7)
-            writer.write(features[part], labels[part], numbers[part])
+            writer.write(features[part], labels[part], numbers[part], within[part])
     read_by, same_features, same_labels, same_numbers = read_back(folder)
     assert (read_by.columns, read_by.titles, read_by.groups) == (schema.columns, schema.titles, schema.groups)
     assert np.array_equal(same_features, features)

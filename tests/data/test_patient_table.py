@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
+from synclave_shared.data.fields import NumberField
 from synclave_shared.data.patient_table import read_patient_table, to_table, wide_columns, write_patient_table
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
@@ -53,6 +55,35 @@ def test_round_trip_is_exact(tmp_path_factory: pytest.TempPathFactory, count: in
         assert np.array_equal(again.features[:], patients.features[:])
         assert np.array_equal(again.labels, patients.labels)
         assert again.patient_ids == patients.patient_ids
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 2**32 - 1), suffix=st.sampled_from([".parquet", ".csv"]))
+def test_a_number_drawn_anywhere_in_its_bin_finds_it_again(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, seed: int, suffix: str
+) -> None:
+    folder = tmp_path_factory.mktemp("within")
+    schema = Schema.load(write_schema(folder))
+    patients = random_patients(schema, 20, seed)
+    share = st.floats(0, 1, exclude_min=True, exclude_max=True)
+    within = data.draw(arrays(np.float64, (20, sum(isinstance(f, NumberField) for f in schema.fields)), elements=share))
+    path = folder / f"patients{suffix}"
+    write_patient_table(path, schema, patients.features[:], patients.labels, patients.patient_ids, within=within)
+    assert np.array_equal(read_patient_table(schema, path).features[:], patients.features[:])
+
+
+def test_numbers_are_spread_over_their_bins(clinic: Schema) -> None:
+    patients = random_patients(clinic, 4000, seed=3)
+    count = sum(isinstance(field, NumberField) for field in clinic.fields)
+    within = np.random.default_rng(0).random((4000, count))
+    table = to_table(clinic, patients.features[:], patients.labels, patients.patient_ids, within)
+    assert set(table["days"].to_pylist()) == {*range(31), None}
+    potassium = np.array([value for value in table["potassium"].to_pylist() if value is not None])
+    middle = potassium[(potassium >= 3.5) & (potassium < 5.1)]
+    # Mean and extremes of 900 uniform numbers: four standard errors, and gaps of e ** -9.
+    assert abs(middle.mean() - 4.3) < 4 * 1.6 / np.sqrt(12 * len(middle))
+    assert middle.min() < 3.52
+    assert middle.max() > 5.08
 
 
 def test_round_trip_of_the_diabetes_example(diabetes: Schema, tmp_path: Path) -> None:

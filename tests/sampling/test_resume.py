@@ -16,9 +16,16 @@ import pytest
 
 from synclave_server.sampling import cohort_writer, engine
 from synclave_server.sampling.cohort_formats import CODE_FORMATS, CohortFormat
-from synclave_server.sampling.cohort_writer import PartStore, RowGroups, UnfinishedCohort, digest_of, unfinished_folder
+from synclave_server.sampling.cohort_writer import (
+    PartStore,
+    RowGroups,
+    UnfinishedCohort,
+    digest_of,
+    unfinished_folder,
+)
 from synclave_server.sampling.engine import Provenance, sample
 from synclave_server.sampling.generator import PatientGenerator
+from synclave_server.sampling.rows import RowForm
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import ConfigurationError
@@ -225,10 +232,10 @@ def test_a_finished_cohort_asked_for_again_is_made_again(snapshot: Path, tmp_pat
 
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 619])
 def test_a_part_gives_back_the_rows(tmp_path: Path, width: int) -> None:
-    store = PartStore(folder=tmp_path, width=width, groups=RowGroups(patients=70, size=50))
+    store = PartStore(folder=tmp_path, form=RowForm(width=width, binary=True), groups=RowGroups(patients=70, size=50))
     rows = np.random.default_rng(0).integers(0, 2, (20, width), np.uint8)
     assert store.finished() == []
-    store.write(1, rows)
+    store.write(1, store.form.pack(rows))
     assert store.finished() == [1]
     assert np.array_equal(store.read(1), rows)
     assert [path.name for path in tmp_path.iterdir()] == ["0000001.bits"]
@@ -255,7 +262,7 @@ class FolderWriter:
         self.path.mkdir()
         return self
 
-    def write(self, features: Any, labels: Any, numbers: Any) -> None:
+    def write(self, features: Any, labels: Any, numbers: Any, within: Any) -> None:
         self.numbers.append(len(numbers))
         np.save(
             self.path / f"{len(self.numbers)}.npy", np.concatenate([numbers[:, None], labels[:, None], features], 1)
@@ -318,6 +325,6 @@ def test_the_lock_of_a_removed_folder_is_not_taken_for_the_lock(tmp_path: Path) 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cohort_writer.fcntl, "flock", removed_meanwhile)
-        with UnfinishedCohort.open(out, CODE_FORMATS["parquet"], {}, width=1, groups=groups):
+        with UnfinishedCohort.open(out, CODE_FORMATS["parquet"], {}, form=RowForm(width=1, binary=True), groups=groups):
             assert len(taken) == 2
             assert unfinished_folder(out).stat().st_ino == taken[1]

@@ -105,6 +105,11 @@ class ClinicalLearner:
     weights: NDArray[np.float32]
     device: torch.device | str
 
+    @property
+    def values(self) -> int:
+        """Numbers of one patient at the network's input."""
+        return self.layout.steps * 2 * self.layout.channels
+
     def __len__(self) -> int:
         return len(self.dataset)
 
@@ -235,7 +240,7 @@ def release_influence(
     gradients = PatientGradients(network, learner.loss, clip_norm, performance)
 
     def batches() -> Iterator[ClinicalBatch]:
-        tile = performance.patients_at_once
+        tile = performance.tile(learner.values)
         for start in range(0, len(dataset), tile):
             yield learner.batch(np.arange(start, min(start + tile, len(dataset))), tile)
 

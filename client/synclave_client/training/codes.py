@@ -110,6 +110,11 @@ class CodeLearner:
     dataset: PatientDataset
     device: torch.device | str
 
+    @property
+    def values(self) -> int:
+        """Numbers of one patient at the network's input."""
+        return self.objective.spec.noise_levels * self.objective.layout.width
+
     def __len__(self) -> int:
         return len(self.dataset)
 

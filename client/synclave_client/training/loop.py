@@ -38,6 +38,11 @@ class Learner(Protocol):
         """The network, on its device."""
         ...
 
+    @property
+    def values(self) -> int:
+        """Numbers of one patient at the network's input, noise levels included."""
+        ...
+
     def __len__(self) -> int:
         """Number of the site's patients."""
         ...
@@ -100,7 +105,7 @@ def run_steps(
     streams = PatientStreams(randomness)
 
     def batches(step: int, chosen: NDArray[np.int64]) -> Iterator[PatientBatch]:
-        tile = performance.patients_at_once
+        tile = performance.tile(learner.values)
         for start in range(0, len(chosen), tile):
             yield learner.batch(chosen[start : start + tile], tile, streams, step)
 

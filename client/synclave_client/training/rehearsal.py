@@ -75,7 +75,7 @@ def rehearse(
 
     # Always the same patients: whether a machine passes must not hang on a draw.
     report = self_test(network, loss, invented(INVENTED_PATIENTS), performance)
-    check_places(network, loss, invented(performance.patients_at_once))
+    check_places(network, loss, invented(performance.tile(spec.noise_levels * layout.width)))
     return report
 
 

@@ -137,6 +137,12 @@ class SeriesLearner:
     dataset: SeriesDataset
     device: torch.device | str
 
+    @property
+    def values(self) -> int:
+        """Numbers of one patient at the network's input."""
+        layout = self.objective.layout
+        return self.objective.spec.noise_levels * layout.steps * 3 * layout.channels
+
     def __len__(self) -> int:
         return len(self.dataset)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synclave_client.settings import SiteSettings
+from synclave_client.vault.rehearsals import Rehearsals
 from synclave_client.vault.series_workload import SeriesWorkload
 from synclave_client.vault.workload import PatientWorkload
 from synclave_shared.data.modality import load_schema
@@ -11,8 +12,8 @@ from synclave_shared.data.series.schema import SeriesSchema
 __all__ = ["load_workload"]
 
 
-def load_workload(settings: SiteSettings) -> PatientWorkload | SeriesWorkload:
-    """Prove the clipping, then read the site's patients; see the two classes' ``load`` for what it may raise."""
+def load_workload(settings: SiteSettings, rehearsals: Rehearsals | None = None) -> PatientWorkload | SeriesWorkload:
+    """Prove the clipping, then read the site's patients; see the two classes' ``load`` for arguments and errors."""
     if isinstance(load_schema(settings.schema_file), SeriesSchema):
-        return SeriesWorkload.load(settings)
-    return PatientWorkload.load(settings)
+        return SeriesWorkload.load(settings, rehearsals)
+    return PatientWorkload.load(settings, rehearsals)

@@ -11,8 +11,10 @@ from synclave_client.performance import Performance
 from synclave_client.settings import SiteSettings
 from synclave_client.training.clinical import release_influence, train_clinical_round
 from synclave_client.training.noise import SecretRandomness
+from synclave_client.training.private import SelfTestReport
 from synclave_client.training.rehearsal import rehearse_clinical, rehearse_series
 from synclave_client.training.series import release_series_marginals, series_spec, train_series_round
+from synclave_client.vault.rehearsals import Rehearsals
 from synclave_client.vault.workload import check_device, check_size, report_self_test, require_nothing
 from synclave_shared.data.series.reading import load_series
 from synclave_shared.data.series.schema import SeriesSchema
@@ -37,6 +39,7 @@ class SeriesWorkload:
         schema: the installed schema.
         dataset: its patients.
         performance: how to compute; changes cost only.
+        rehearsals: shares the self-test within a simulation; None: it is made for every plan.
     """
 
     def __init__(
@@ -47,13 +50,15 @@ class SeriesWorkload:
         schema: SeriesSchema,
         dataset: SeriesDataset,
         performance: Performance | None = None,
+        rehearsals: Rehearsals | None = None,
     ) -> None:
         self._site_name, self._device, self._schema, self._dataset = site_name, device, schema, dataset
         self._layout = SeriesLayout.of(schema)
         self._performance = performance or Performance()
+        self._rehearsals = rehearsals
 
     @classmethod
-    def load(cls, settings: SiteSettings) -> SeriesWorkload:
+    def load(cls, settings: SiteSettings, rehearsals: Rehearsals | None = None) -> SeriesWorkload:
         """Read the schema, prove the clipping on invented patients, and only then read the data.
 
         Raises:
@@ -65,13 +70,15 @@ class SeriesWorkload:
         check_device(settings.device)
         schema = SeriesSchema.load(settings.schema_file)
         layout = SeriesLayout.of(schema)
-        report_self_test(settings, rehearse_series(layout, SeriesSpec(), settings.performance, settings.device))
+        report = _rehearsed(rehearsals, layout, SeriesSpec(), settings.performance, settings.device)
+        report_self_test(settings, report)
         return cls(
             site_name=settings.name,
             device=settings.device,
             schema=schema,
             dataset=load_series(schema, settings.data_folder),
             performance=settings.performance,
+            rehearsals=rehearsals,
         )
 
     @property
@@ -87,10 +94,8 @@ class SeriesWorkload:
             PlanError: if the plan is for another modality.
         """
         check_size(self._size(plan))
-        if isinstance(plan.model, ClassifierSpec):
-            rehearse_clinical(self._layout, plan.model, self._performance, self._device)
-        else:
-            rehearse_series(self._layout, series_spec(plan), self._performance, self._device)
+        spec = plan.model if isinstance(plan.model, ClassifierSpec) else series_spec(plan)
+        _rehearsed(self._rehearsals, self._layout, spec, self._performance, self._device)
 
     def check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:
         """Refuse a payload that the round cannot work with, before anything is spent on it.
@@ -151,3 +156,18 @@ class SeriesWorkload:
         values = decode_model(payload, size + anchor + self._layout.label_values)
         model, about, shares = np.split(values, [size, size + anchor])
         return model, SeriesAnchor.from_vector(about, self._layout), shares
+
+
+def _rehearsed(
+    rehearsals: Rehearsals | None,
+    layout: SeriesLayout,
+    spec: SeriesSpec | ClassifierSpec,
+    performance: Performance,
+    device: str,
+) -> SelfTestReport:
+    def rehearse() -> SelfTestReport:
+        if isinstance(spec, ClassifierSpec):
+            return rehearse_clinical(layout, spec, performance, device)
+        return rehearse_series(layout, spec, performance, device)
+
+    return rehearse() if rehearsals is None else rehearsals.passed((layout, spec, performance, device), rehearse)

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import Journal
+from synclave_client.vault.rehearsals import Rehearsals
 from synclave_client.vault.session import Vault, Workload
 from synclave_client.vault_channel import serve
 from synclave_shared.errors import ConfigurationError, SynclaveError
@@ -51,8 +52,10 @@ def initialise(settings: SiteSettings) -> str:
     return key.public_text
 
 
-def serve_site(settings: SiteSettings, training_lock: threading.Lock) -> Any:
+def serve_site(settings: SiteSettings, training_lock: threading.Lock, rehearsals: Rehearsals | None = None) -> Any:
     """Start one site's vault; returns its started ``grpc.Server``.
+
+    ``training_lock`` and ``rehearsals`` are shared by the sites of a simulation.
 
     Data that cannot be used do not stop the vault: it answers ``not-ready``, so that the coordinator learns
     that this site is not ready, and the log explains it to the steward.
@@ -65,7 +68,7 @@ def serve_site(settings: SiteSettings, training_lock: threading.Lock) -> Any:
         journal.check_dataset(settings.dataset, settings.data_folder)
         key = SigningKey.load(settings.key_file)
         _open_socket_folder(settings)
-        vault = Vault(settings, journal, key, _load(settings), training_lock=training_lock)
+        vault = Vault(settings, journal, key, _load(settings, rehearsals), training_lock=training_lock)
         server = serve(vault.handle, settings.socket_path, for_group=settings.gateway_group is not None)
     except BaseException:
         journal.close()
@@ -74,12 +77,12 @@ def serve_site(settings: SiteSettings, training_lock: threading.Lock) -> Any:
     return server
 
 
-def _load(settings: SiteSettings) -> Workload | None:
+def _load(settings: SiteSettings, rehearsals: Rehearsals | None) -> Workload | None:
     # Imported here: torch takes seconds, and settings that cannot be used should say so at once.
     from synclave_client.vault.loading import load_workload
 
     try:
-        return load_workload(settings)
+        return load_workload(settings, rehearsals)
     except SynclaveError as error:
         _log.error(
             "%s: data or device cannot be used. Expected %s; found %s. %s Then restart it; until then it answers %s.",
@@ -141,10 +144,11 @@ def run(settings: Sequence[SiteSettings]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     training_lock = threading.Lock()
+    rehearsals = Rehearsals() if len(settings) > 1 else None
     servers: dict[Path, Any] = {}
     try:
         for site in settings:
-            servers[site.socket_path] = serve_site(site, training_lock)
+            servers[site.socket_path] = serve_site(site, training_lock, rehearsals)
         stop.wait()
     finally:
         for stopping in [server.stop(STOP_GRACE_S) for server in servers.values()]:

@@ -16,6 +16,7 @@ from synclave_client.training.moments import release_moments
 from synclave_client.training.noise import SecretRandomness
 from synclave_client.training.private import SelfTestReport
 from synclave_client.training.rehearsal import rehearse
+from synclave_client.vault.rehearsals import Rehearsals
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import load_patients
@@ -40,6 +41,7 @@ class PatientWorkload:
         schema: the installed schema.
         dataset: its patients.
         performance: how to compute; changes cost only.
+        rehearsals: shared by simulated sites of one process; None: every plan is rehearsed anew.
     """
 
     def __init__(
@@ -50,16 +52,22 @@ class PatientWorkload:
         schema: Schema,
         dataset: PatientDataset,
         performance: Performance | None = None,
+        rehearsals: Rehearsals | None = None,
     ) -> None:
         self._site_name = site_name
         self._device = device
         self._schema = schema
         self._dataset = dataset
         self._performance = performance or Performance()
+        self._rehearsals = rehearsals
 
     @classmethod
-    def load(cls, settings: SiteSettings) -> PatientWorkload:
+    def load(cls, settings: SiteSettings, rehearsals: Rehearsals | None = None) -> PatientWorkload:
         """Read the schema, prove the clipping on invented patients, and only then read the data.
+
+        Args:
+            settings: the site's.
+            rehearsals: shared by simulated sites of one process.
 
         Raises:
             ConfigurationError: if the device is not there. Found out here, since a round that fails later is spent.
@@ -69,13 +77,14 @@ class PatientWorkload:
         """
         check_device(settings.device)
         schema = Schema.load(settings.schema_file)
-        report_self_test(settings, rehearse(schema, ModelSpec(), settings.performance, settings.device))
+        report_self_test(settings, _rehearsed(rehearsals, schema, ModelSpec(), settings.performance, settings.device))
         return cls(
             site_name=settings.name,
             device=settings.device,
             schema=schema,
             dataset=load_patients(schema, settings.data_folder),
             performance=settings.performance,
+            rehearsals=rehearsals,
         )
 
     @property
@@ -92,7 +101,7 @@ class PatientWorkload:
         model = code_model(plan)
         check_size(model.size_for(self._schema))
         if isinstance(model, ModelSpec):
-            rehearse(self._schema, model, self._performance, self._device)
+            _rehearsed(self._rehearsals, self._schema, model, self._performance, self._device)
 
     def check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:
         """Refuse a payload that the round cannot work with, before anything is spent on it.
@@ -177,6 +186,15 @@ def require_nothing(payload: bytes) -> None:
             found=f"{len(payload)} bytes",
             remedy="The message was dropped.",
         )
+
+
+def _rehearsed(
+    rehearsals: Rehearsals | None, schema: Schema, spec: ModelSpec, performance: Performance, device: str
+) -> SelfTestReport:
+    if rehearsals is None:
+        return rehearse(schema, spec, performance, device)
+    subject = (CodeLayout.of(schema), spec, performance, device)
+    return rehearsals.passed(subject, lambda: rehearse(schema, spec, performance, device))
 
 
 def check_device(device: str) -> None:

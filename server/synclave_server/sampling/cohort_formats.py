@@ -32,13 +32,20 @@ class CohortWriter(Protocol):
         """Begin the files."""
         ...
 
-    def write(self, features: NDArray[np.uint8], labels: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
+    def write(
+        self,
+        features: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        within: NDArray[np.float64] | None = None,
+    ) -> None:
         """Add patients.
 
         Args:
             features: 0 or 1, [n, D].
             labels: [n], label numbers.
             numbers: [n], patient numbers, rising over all calls.
+            within: [n, fields of numbers], where in its bin each number lies; None: in the middle.
         """
         ...
 
@@ -67,10 +74,16 @@ class ParquetWriter:
         self._file = pq.ParquetWriter(self._path, self._columns, compression="zstd", write_page_checksum=True)
         return self
 
-    def write(self, features: NDArray[np.uint8], labels: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
+    def write(
+        self,
+        features: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        within: NDArray[np.float64] | None = None,
+    ) -> None:
         """Add a row group; the arguments are those of :class:`CohortWriter`."""
         ids = [f"synthetic-{number:010d}" for number in numbers.tolist()]
-        table = to_table(self._schema, features, labels, ids).replace_schema_metadata(self._columns.metadata)
+        table = to_table(self._schema, features, labels, ids, within).replace_schema_metadata(self._columns.metadata)
         self._file.write_table(table, row_group_size=len(ids))
 
     def __exit__(
@@ -106,16 +119,28 @@ class SeriesWriter:
         }
         return self
 
-    def write(self, features: NDArray[np.uint8], labels: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
+    def write(
+        self,
+        features: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        within: NDArray[np.float64] | None = None,
+    ) -> None:
         """Add a row group; ``features`` are rows of :mod:`synclave_server.sampling.series_rows`."""
         ids = [f"synthetic-{number:010d}" for number in numbers.tolist()]
-        for name, table in self._tables(features, labels, ids).items():
+        for name, table in self._tables(features, labels, ids, within).items():
             self._files[name].write_table(table.replace_schema_metadata(self._notes))
 
-    def _tables(self, rows: NDArray[np.uint8], labels: NDArray[np.int64], ids: list[str]) -> dict[str, pa.Table]:
+    def _tables(
+        self,
+        rows: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        ids: list[str],
+        within: NDArray[np.float64] | None = None,
+    ) -> dict[str, pa.Table]:
         dataset = unpack_series(rows, labels, ids, self._layout)
         return {
-            PATIENTS: to_table(self._schema, dataset.static, dataset.labels, ids),
+            PATIENTS: to_table(self._schema, dataset.static, dataset.labels, ids, within),
             SERIES: series_table(self._schema, dataset),
         }
 

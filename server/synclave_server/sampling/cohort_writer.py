@@ -35,10 +35,23 @@ from synclave_server.sampling.rows import RowForm
 from synclave_shared.canonical import canonical_bytes
 from synclave_shared.errors import ConfigurationError
 
-__all__ = ["ROW_GROUP_PATIENTS", "PartStore", "RowGroups", "UnfinishedCohort", "digest_of", "unfinished_folder"]
+__all__ = [
+    "ROW_GROUP_PATIENTS",
+    "PartStore",
+    "RowGroups",
+    "UnfinishedCohort",
+    "digest_of",
+    "unfinished_folder",
+]
 
 ROW_GROUP_PATIENTS: Final = 16_384
-"""Patients per finished unit of work and per row group: bounds memory and lost work, and is part of the bytes."""
+"""Most patients per finished unit of work and per row group: bounds memory and lost work, and is part of the bytes."""
+
+ROW_GROUP_CELLS: Final = 2**27
+"""Most values of a row group: of more than 8,192 columns it has fewer patients."""
+
+ROW_GROUP_STEP: Final = 256
+"""Patients by which a row group is a smaller one: whole tiles of the generator."""
 
 _BLOCK_BYTES: Final = 2**20
 
@@ -54,6 +67,12 @@ class RowGroups:
 
     patients: int
     size: int
+
+    @classmethod
+    def of(cls, patients: int, width: int, most: int = ROW_GROUP_PATIENTS) -> RowGroups:
+        """The row groups of a cohort of ``width`` columns, of ``most`` patients each if those are not too wide."""
+        fitting = ROW_GROUP_CELLS // width // ROW_GROUP_STEP * ROW_GROUP_STEP
+        return cls(patients=patients, size=min(most, max(ROW_GROUP_STEP, fitting)))
 
     def __len__(self) -> int:
         return -(-self.patients // self.size)
@@ -85,12 +104,12 @@ class PartStore:
         """Groups whose part is there, whole, ascending."""
         return [group for group in range(len(self.groups)) if self._whole(group)]
 
-    def write(self, group: int, rows: NDArray[np.uint8]) -> None:
-        """Store the rows [n, W] of a group, durably."""
+    def write(self, group: int, packed: NDArray[np.uint8]) -> None:
+        """Store the rows of a group, as the form packs them, durably."""
         path = self._path(group)
         # A worker that outlives a killed run may write the same part at the same time as its successor.
         own = path.with_name(f"{path.name}.{os.getpid()}")
-        write_atomically(own, self.form.pack(rows).tobytes())
+        write_atomically(own, packed.tobytes())
         own.replace(path)
 
     def read(self, group: int) -> NDArray[np.uint8]:

@@ -21,14 +21,16 @@ from numpy.typing import NDArray
 
 from synclave_server.sampling.cohort_formats import CohortFormat, CohortWriter
 from synclave_server.sampling.cohort_writer import ROW_GROUP_PATIENTS, PartStore, RowGroups, UnfinishedCohort, digest_of
-from synclave_server.sampling.generator import PatientGenerator
+from synclave_server.sampling.generator import WITHIN_BIN, PatientGenerator
 from synclave_server.sampling.given import label_shares_given, read_given
 from synclave_server.sampling.kinds import SampledKind, kind_of
 from synclave_server.sampling.labels import LabelAssignment
+from synclave_server.sampling.philox import PatientRandomness
 from synclave_server.sampling.request import Precision, SampleRequest, TargetBy, resolve_request
 from synclave_server.sampling.workers import device_kind, draw, plan_jobs
 from synclave_server.snapshots import Snapshot, read_snapshot
 from synclave_shared.canonical import FrozenModel, canonical_bytes
+from synclave_shared.data.fields import NumberField
 from synclave_shared.data.modality import AnySchema
 from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import ConfigurationError
@@ -37,7 +39,7 @@ from synclave_shared.models.layout import CodeLayout
 
 __all__ = ["PatientGenerator", "Provenance", "sample"]
 
-ALGORITHM: Final = 2
+ALGORITHM: Final = 3
 """Counts the ways in which rows have been made of a request: parts of another way are not gone on with."""
 
 JOINED_PER_STEP: Final = 2
@@ -161,7 +163,7 @@ def sample(
             expected="a batch of at least one patient", found=str(batch_size), remedy="Correct the request."
         )
     provenance = _provenance(snapshot, request, device_kind(devices))
-    groups = RowGroups(patients=patients, size=ROW_GROUP_PATIENTS)
+    groups = RowGroups.of(patients, kind.form.width, ROW_GROUP_PATIENTS)
     identity = _identity(provenance, cohort_format, groups)
     with UnfinishedCohort.open(out, writer_format, identity, form=kind.form, groups=groups) as unfinished:
         jobs = plan_jobs(
@@ -182,7 +184,7 @@ def sample(
             writer_format.writer(unfinished.joined, schema, _notes(schema, provenance)) as writer,
             closing(draw(jobs, snapshot, missing)) as steps_ahead,
         ):
-            joiner = _Joiner(unfinished.parts, request, writer)
+            joiner = _Joiner(unfinished.parts, request, writer, schema)
             _report(progress, done, patients)
             for step in steps_ahead:
                 if step.patients:
@@ -200,9 +202,11 @@ def sample(
 class _Joiner:
     """Hands parts to a writer in their order, as soon as they are finished."""
 
-    def __init__(self, parts: PartStore, request: SampleRequest, writer: CohortWriter) -> None:
+    def __init__(self, parts: PartStore, request: SampleRequest, writer: CohortWriter, schema: AnySchema) -> None:
         self._parts, self._writer = parts, writer
         self._labels = LabelAssignment(list(request.label_counts.values()), int(request.seed))
+        self._randomness = PatientRandomness(int(request.seed))
+        self._number_fields = sum(isinstance(field, NumberField) for field in schema.fields)
         self._next = 0
 
     def join(self, finished: Container[int], limit: int) -> None:
@@ -211,7 +215,9 @@ class _Joiner:
             if self._next not in finished:
                 return
             numbers = self._parts.groups.numbers(self._next)
-            self._writer.write(self._parts.read(self._next), self._labels.of(numbers), numbers)
+            # From the patient's own random numbers: it matters neither who draws it nor when.
+            within = self._randomness.uniform(torch.from_numpy(numbers), self._number_fields, WITHIN_BIN).numpy()
+            self._writer.write(self._parts.read(self._next), self._labels.of(numbers), numbers, within)
             self._next += 1
 
 

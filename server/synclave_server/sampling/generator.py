@@ -43,10 +43,13 @@ GPU_TILE_VALUES: Final = 2**24
 TRIAL_PATIENTS: Final = 2048
 """Patients of each label value with whom prevalences are calibrated before the first one is drawn."""
 
+TRIAL_COLUMNS: Final = 1024
+"""Columns of the trial whose noise is made at once; a multiple of 4."""
+
 TRIAL_STREAM: Final = 0x5EED << 40
 """Keeps the trial's random numbers apart from those of the patients that are asked for."""
 
-START, DRAW, FIRST_STEP = 0, 1, 16
+START, DRAW, WITHIN_BIN, FIRST_STEP = 0, 1, 3, 16
 """Purposes of a patient's random numbers; 2 is :data:`synclave_server.sampling.labels.LABEL_ORDER`."""
 
 log = logging.getLogger(__name__)
@@ -247,14 +250,18 @@ class PatientGenerator:
     def _trial_offsets(self, request: SampleRequest, randomness: PatientRandomness, label: int) -> Tensor:
         assert self._targets is not None  # noqa: S101 - the caller looked
         trial = torch.arange(TRIAL_PATIENTS, device=self._device)
-        noise = _stratified_normal(randomness.uniform(trial, self._layout.width, START))
+        width = self._layout.width
+        noise = torch.empty(TRIAL_PATIENTS, width, device=self._device)
+        for first in range(0, width, TRIAL_COLUMNS):
+            uniform = randomness.uniform(trial, min(TRIAL_COLUMNS, width - first), START, first)
+            noise[:, first : first + TRIAL_COLUMNS] = _stratified_normal(uniform)
         # The same trial whatever the tile: what is missing in the last one is filled with the first patients.
         padded = torch.arange(-(-TRIAL_PATIENTS // self.tile) * self.tile, device=self._device) % TRIAL_PATIENTS
         labels = torch.full((self.tile,), label, device=self._device)
-        logits = [
-            self._last_logits(request, randomness, part, labels, noise[part]) for part in torch.split(padded, self.tile)
-        ]
-        return calibration_offsets(torch.cat(logits)[:TRIAL_PATIENTS], self._targets[label], self._layout)
+        logits = torch.empty(len(padded), width, device=self._device)
+        for part, found in zip(torch.split(padded, self.tile), torch.split(logits, self.tile), strict=True):
+            found.copy_(self._last_logits(request, randomness, part, labels, noise[part]))
+        return calibration_offsets(logits[:TRIAL_PATIENTS], self._targets[label], self._layout)
 
     def _guided(
         self, x: Tensor, levels: Tensor, labels: Tensor, weights: tuple[float, float], known: Tensor | None
@@ -303,6 +310,7 @@ def _stratified_normal(uniform: Tensor) -> Tensor:
 
     A column's value hangs on its own noise above all: so stratified, few patients show its prevalence well.
     """
-    ranks = uniform.argsort(dim=0).argsort(dim=0)
-    normal: Tensor = torch.special.ndtri((ranks + 0.5) / len(uniform))
-    return normal.float()
+    # Sorted where a column's numbers lie side by side, which is several times faster.
+    order = uniform.T.contiguous().argsort(dim=1)
+    sorted_normal = torch.special.ndtri((torch.arange(len(uniform), device=uniform.device) + 0.5) / len(uniform))
+    return torch.empty(order.shape, device=uniform.device).scatter_(1, order, sorted_normal.expand_as(order)).T

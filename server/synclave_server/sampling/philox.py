@@ -62,7 +62,7 @@ class PatientRandomness:
             raise ValueError("a seed lies between 0 and 2**64 - 1")
         self._key = (seed & _LOW, seed >> 32)
 
-    def words(self, patients: Tensor, width: int, purpose: int | Tensor) -> Tensor:
+    def words(self, patients: Tensor, width: int, purpose: int | Tensor, first: int = 0) -> Tensor:
         """Uniform 32-bit integers, int64 [patients, width]; the first ones do not depend on the width.
 
         Args:
@@ -70,18 +70,23 @@ class PatientRandomness:
             width: integers per patient.
             purpose: which stream, 0 <= purpose < 2**32; each purpose gives independent numbers. A compiled caller gives
                 a tensor, which is not compiled anew for each value.
+            first: how many of each patient's integers to leave out, a multiple of 4.
         """
-        return torch.stack(self._blocks(patients, -(-width // 4), purpose), dim=-1).flatten(1)[:, :width]
+        if first % 4:
+            raise ValueError("integers are made four at a time: leave out a multiple of 4")
+        blocks = self._blocks(patients, -(-width // 4), purpose, first // 4)
+        return torch.stack(blocks, dim=-1).flatten(1)[:, :width]
 
-    def uniform(self, patients: Tensor, width: int, purpose: int | Tensor) -> Tensor:
+    def uniform(self, patients: Tensor, width: int, purpose: int | Tensor, first: int = 0) -> Tensor:
         """Uniform numbers inside (0, 1), float64 [patients, width], exactly ``(word + 1/2) / 2**32``.
 
         Args:
             patients: as in :meth:`words`.
             width: numbers per patient.
             purpose: as in :meth:`words`.
+            first: as in :meth:`words`.
         """
-        return self.words(patients, width, purpose).double().add_(0.5).mul_(2.0**-32)
+        return self.words(patients, width, purpose, first).double().add_(0.5).mul_(2.0**-32)
 
     def normal(self, patients: Tensor, width: int, purpose: int | Tensor) -> Tensor:
         """Standard normal numbers, float32 [patients, width], by Box-Muller; the tails reach 6.7 standard deviations.
@@ -100,12 +105,12 @@ class PatientRandomness:
             values += [radius * angle.cos(), radius * angle.sin()]
         return torch.cat(values, dim=1)[:, :width]
 
-    def _blocks(self, patients: Tensor, blocks: int, purpose: int | Tensor) -> list[Tensor]:
+    def _blocks(self, patients: Tensor, blocks: int, purpose: int | Tensor, first: int = 0) -> list[Tensor]:
         """The four words of each block of each patient: 4 times int64 [patients, blocks]."""
         device = patients.device
         stream = purpose if isinstance(purpose, Tensor) else torch.tensor(purpose, device=device)
         counter = (
-            torch.arange(blocks, device=device)[None, :],
+            torch.arange(first, first + blocks, device=device)[None, :],
             patients[:, None],
             stream.reshape(1, 1),
             torch.zeros((1, 1), dtype=torch.int64, device=device),

@@ -38,7 +38,7 @@ CPU_TILE: Final = 64
 GPU_TILE: Final = 1024
 """Elsewhere."""
 
-CONTEXT, LAST = 3, 4
+CONTEXT, LAST = 4, 5
 """Purposes of a patient's random numbers, beside those of :mod:`~.generator` and 2, the order of labels."""
 
 SCHEDULE_EXPONENT: Final = 5.0

@@ -205,6 +205,10 @@ def _draw_here(job: Job, snapshot: Snapshot, groups: Iterable[int]) -> Generator
         batch = -(-job.batch_size // generator.tile) * generator.tile
         in_hand: deque[tuple[int, list[Future[NDArray[np.uint8]]]]] = deque()
 
+        def packed(numbers: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.uint8]:
+            # Packed by who drew them: finished batches wait for their group in an eighth of the memory.
+            return job.parts.form.pack(generator.features(job.request, numbers, labels))
+
         def oldest() -> Iterator[Drawn]:
             group, futures = in_hand.popleft()
             rows = []
@@ -219,7 +223,7 @@ def _draw_here(job: Job, snapshot: Snapshot, groups: Iterable[int]) -> Generator
                 numbers = job.parts.groups.numbers(group)
                 given = labels.of(numbers)
                 batches = [slice(start, start + batch) for start in range(0, len(numbers), batch)]
-                work = [pool.submit(generator.features, job.request, numbers[part], given[part]) for part in batches]
+                work = [pool.submit(packed, numbers[part], given[part]) for part in batches]
                 in_hand.append((group, work))
                 if len(in_hand) == GROUPS_AHEAD:
                     yield from oldest()

@@ -1,8 +1,8 @@
 """The wide patient table: one row per patient, readable by people and statistics programs, and exact both ways.
 
 Columns: ``patient_id``; the label under its own name, as text; one column 0/1 for each code or flag (its column name,
-``diagnosis:106``); one column for each category (text) and number. A number stands for its public bin: writing takes
-the bin's middle, reading finds the bin again, nothing recorded is null. So features -> table -> features is exact.
+``diagnosis:106``); one column for each category (text) and number. A number stands for its public bin: writing takes a
+number of the bin, reading finds the bin again, nothing recorded is null. So features -> table -> features is exact.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from synclave_shared.data.bin_values import bin_values
 from synclave_shared.data.encode import bin_positions
 from synclave_shared.data.faults import FaultLog, shown
 from synclave_shared.data.fields import CategoryField, NumberField, SchemaField
@@ -55,7 +56,11 @@ def wide_columns(schema: PatientSchema) -> list[str]:
 
 
 def to_table(
-    schema: PatientSchema, features: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], ids: list[str]
+    schema: PatientSchema,
+    features: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    ids: list[str],
+    within: npt.NDArray[np.float64] | None = None,
 ) -> pa.Table:
     """Lay patients out as a wide table.
 
@@ -64,6 +69,8 @@ def to_table(
         features: 0 or 1, uint8 [patients, schema.width]; exactly one 1 in each categorical group.
         labels: positions in ``schema.label.values``, int64 [patients].
         ids: one distinct identifier per patient.
+        within: for each patient and field of numbers how far into its bin the number lies, between 0 and 1, float64
+            [patients, fields of numbers]; None: in the middle.
 
     Raises:
         DataError: if the arrays do not fit the schema or each other.
@@ -80,6 +87,7 @@ def to_table(
         PATIENT_ID: pa.array(ids, pa.string()),
         schema.label.name: _chosen(pa.array(schema.label.values, pa.string()), labels),
     }
+    number = 0
     for field, group in schema.items():
         block = features[:, group.start : group.stop]
         if group.kind == "binary":
@@ -90,7 +98,8 @@ def to_table(
             raise _unfit(f"a patient without exactly one value of {group.name}")
         position = block.argmax(axis=1) if len(block) else np.zeros(0, dtype=np.int64)
         if isinstance(field, NumberField):
-            columns[group.name] = _chosen(_bin_values(field), position)
+            columns[group.name] = _numbers_of(field, position, None if within is None else within[:, number])
+            number += 1
         else:
             columns[group.name] = _chosen(pa.array([value.code for value in field.values()], pa.string()), position)
     return pa.table(columns)
@@ -103,6 +112,7 @@ def write_patient_table(
     labels: npt.NDArray[np.int64],
     ids: list[str],
     metadata: Mapping[str, str] | None = None,
+    within: npt.NDArray[np.float64] | None = None,
 ) -> None:
     """Write a wide patient table as Parquet or CSV, by the ending of ``path``; whole or not at all.
 
@@ -113,6 +123,7 @@ def write_patient_table(
         labels: as in :func:`to_table`.
         ids: as in :func:`to_table`.
         metadata: public notes, such as provenance, kept in a Parquet file's key-value metadata.
+        within: as in :func:`to_table`.
 
     Raises:
         DataError: if the arrays do not fit the schema, or the ending is neither.
@@ -120,7 +131,7 @@ def write_patient_table(
     if path.suffix not in SUFFIXES:
         raise _unfit(f"the ending {path.suffix!r}; use {' or '.join(SUFFIXES)}")
     notes = {"synclave.schema": schema.name, "synclave.schema_digest": schema.digest, **(metadata or {})}
-    table = to_table(schema, features, labels, ids).replace_schema_metadata(notes)
+    table = to_table(schema, features, labels, ids, within).replace_schema_metadata(notes)
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         if path.suffix == ".csv":
@@ -276,14 +287,12 @@ def _chosen(values: pa.Array[Any], position: npt.NDArray[np.int64]) -> pa.Array[
     return values.take(pa.array(position, pa.int64()))
 
 
-def _bin_values(field: NumberField) -> pa.Array[Any]:
-    """The value that stands for each bin, and null for "not recorded" if the field has that."""
-    values: list[int | float | None] = [
-        int(entry.middle) if field.integer else float(entry.middle) for entry in field.bins
-    ]
-    if field.missing == "own-category":
-        values.append(None)
-    return pa.array(values, pa.int64() if field.integer else pa.float64())
+def _numbers_of(
+    field: NumberField, position: npt.NDArray[np.int64], within: npt.NDArray[np.float64] | None
+) -> pa.Array[Any]:
+    """A number for each patient's bin, null for "not recorded"."""
+    values = bin_values(field, position, within)
+    return pa.array(values, pa.float64(), from_pandas=True).cast(pa.int64() if field.integer else pa.float64())
 
 
 def _unfit(found: str) -> DataError:

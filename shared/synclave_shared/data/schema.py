@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 MAX_WIDTH: Final = 50_000
-"""Most columns of a schema: a patient is a dense row in memory at every site."""
+"""Most columns of a schema: a batch of patients is dense in memory, and so is a row group of synthetic ones."""
 PATIENT_ID: Final = "patient_id"
 """Name of the identifier in a wide patient table."""
 

@@ -31,6 +31,9 @@ GRID: Final = 256
 LARGEST_OFFSET: Final = 3.0
 """In logits: a larger one would not mend a model but replace it."""
 
+VALUES_AT_ONCE: Final = 2**23
+"""Logits of the trial taken to probabilities at once; all of them up to 4,096 columns."""
+
 NEWTON_STEPS: Final = 10
 
 
@@ -46,7 +49,10 @@ def calibration_offsets(logits: Tensor, wanted: Tensor, layout: CodeLayout) -> T
         layout: columns.
     """
     patients = len(logits)
-    seen = posterior_mean(logits, layout).mean(dim=0).double().clamp(1e-9, 1 - 1e-9)
+    # Some patients at a time: in float64 a wide trial would fill gigabytes.
+    parts = torch.split(logits, max(1, VALUES_AT_ONCE // layout.width))
+    seen = torch.stack([posterior_mean(part, layout).sum(dim=0) for part in parts]).sum(dim=0) / patients
+    seen = seen.double().clamp(1e-9, 1 - 1e-9)
     aim = wanted.double().clamp(1e-9, 1 - 1e-9)
     common = _common_ratio(aim, seen)
     ratio = (patients * aim + PSEUDO_CARRIERS * common) / (patients * seen + PSEUDO_CARRIERS)
@@ -55,10 +61,13 @@ def calibration_offsets(logits: Tensor, wanted: Tensor, layout: CodeLayout) -> T
         target[start:stop] /= target[start:stop].sum()
     offsets = torch.zeros_like(target)
     for _ in range(NEWTON_STEPS):
-        probability = posterior_mean(logits + offsets.to(logits.dtype), layout).double()
-        mean = probability.mean(dim=0)
-        # A code's mean moves by the mean of p (1 - p) per unit of offset; for one-hot columns that is an upper bound.
-        slope = (probability * (1 - probability)).mean(dim=0).clamp_min(1e-9)
+        carriers, slope = torch.zeros_like(target), torch.zeros_like(target)
+        for part in parts:
+            probability = posterior_mean(part + offsets.to(logits.dtype), layout).double()
+            carriers += probability.sum(dim=0)
+            # A code's mean moves by the mean of p (1 - p) per unit of offset; for one-hot columns, at most by that.
+            slope += (probability * (1 - probability)).sum(dim=0)
+        mean, slope = carriers / patients, (slope / patients).clamp_min(1e-9)
         offsets = (offsets + ((target - mean) / slope).clamp(-1.0, 1.0)).clamp(-LARGEST_OFFSET, LARGEST_OFFSET)
     return offsets.to(logits.dtype)
 

@@ -22,11 +22,12 @@ from synclave_client.training.private.factors import Outer
 from synclave_client.training.private.norms import Norms
 from synclave_client.training.private.rules import LAYER_RULES
 from synclave_client.vault import workload as vault_workload
+from synclave_client.vault.rehearsals import Rehearsals
 from synclave_client.vault.workload import PatientWorkload
 from synclave_shared.audit import console
 from synclave_shared.errors import ClippingError
 from synclave_shared.ledger.entry import parse_entry
-from synclave_shared.plan import TrainPlan
+from synclave_shared.plan import ModelSpec, TrainPlan
 from tests.training.clipping.slow_truth import rows, squared_outputs
 from tests.vault.coordinator import (
     COORDINATOR_KEY,
@@ -420,6 +421,33 @@ def test_a_plan_is_rehearsed_with_its_own_model_and_the_sites_own_way_to_clip(
     plan = make_plan()
     workload.check_model(plan.model_copy(update={"model": plan.model.model_copy(update={"noise_levels": 3})}))
     assert asked == [(3, "hooks")]
+
+
+def test_sites_of_one_process_prove_one_model_once_and_a_failure_is_never_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def noted(schema: Any, spec: Any, performance: Performance, device: Any) -> SelfTestReport:
+        asked.append(spec.noise_levels)
+        return rehearsal.rehearse(schema, spec, performance, device)
+
+    monkeypatch.setattr(vault_workload, "rehearse", noted)
+    rehearsals = Rehearsals()
+    settings = hospital_settings(tmp_path)
+    workloads = [PatientWorkload.load(settings, rehearsals) for _ in range(2)]
+    default = ModelSpec().noise_levels
+    assert asked == [default]
+    plan = make_plan()
+    other = plan.model_copy(update={"model": plan.model.model_copy(update={"noise_levels": 3})})
+    for workload in workloads:
+        workload.check_model(other)
+    assert asked == [default, 3]
+    _break_couplings(monkeypatch)
+    for _ in range(2):
+        with pytest.raises(ClippingError):
+            workloads[0].check_model(plan.model_copy(update={"model": ModelSpec(noise_levels=2)}))
+    assert asked == [default, 3, 2, 2]
 
 
 class NotClippable(FakeWorkload):

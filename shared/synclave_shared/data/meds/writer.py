@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import synclave_shared
+from synclave_shared.data.bin_values import bin_values_float32
 from synclave_shared.data.fields import NumberField
 from synclave_shared.data.meds.codes import column_codes, parents, written_schema
 from synclave_shared.data.meds.layout import (
@@ -65,7 +66,7 @@ class MedsWriter:
         codes = column_codes(schema)
         self._written = np.flatnonzero([code is not None for code in codes])
         self._codes = pa.array([code or "" for code in codes], pa.string())
-        self._values = pa.array(_column_values(schema), pa.float32())
+        _require_tellable_bins(schema)
         self._numbers: list[npt.NDArray[np.int64]] = []
         self._stack = ExitStack()
 
@@ -80,7 +81,11 @@ class MedsWriter:
         return Path("labels", self._schema.label.name)
 
     def write(
-        self, features: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]
+        self,
+        features: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.int64],
+        numbers: npt.NDArray[np.int64],
+        within: npt.NDArray[np.float64] | None = None,
     ) -> None:
         """Write some patients, as one file (shard) of the dataset.
 
@@ -88,6 +93,7 @@ class MedsWriter:
             features: 0 or 1, uint8 [n, schema.width]; exactly one 1 in each categorical group.
             labels: positions in ``schema.label.values``, int64 [n].
             numbers: the patients' numbers, rising over all calls; they become subject_id, int64 [n].
+            within: as in :func:`~synclave_shared.data.patient_table.to_table`.
 
         Raises:
             DataError: if the arrays do not fit the schema, each other or the patients written before.
@@ -101,7 +107,7 @@ class MedsWriter:
             pa.array(numbers[rows], pa.int64()),
             pa.nulls(len(rows), pa.timestamp("us")),
             self._codes.take(column),
-            self._values.take(column),
+            self._numeric_values(rows, self._written[at], within),
             pa.nulls(len(rows), pa.large_string()),
         ]
         self._save(Path(DATA_FOLDER, SPLIT, shard), pa.Table.from_arrays(events, schema=EVENTS))
@@ -115,6 +121,20 @@ class MedsWriter:
             outcome["boolean_value"] = pa.array(labels == 1)
         layout = pa.schema([field.with_nullable(False) for field in LABELS if field.name in outcome])
         self._save(self._labels / shard, pa.table(outcome).select(layout.names).cast(layout))
+
+    def _numeric_values(
+        self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], within: npt.NDArray[np.float64] | None
+    ) -> pa.Array[Any]:
+        """The number of each event, null for those that have none; ``rows`` and ``columns`` [events] say whose."""
+        values = np.full(len(rows), np.nan, np.float32)
+        number = 0
+        for field, group in self._schema.items():
+            if isinstance(field, NumberField):
+                its = (columns >= group.start) & (columns < group.start + len(field.bins))
+                share = None if within is None else within[rows[its], number]
+                values[its] = bin_values_float32(field, columns[its] - group.start, share)
+                number += 1
+        return pa.array(values, pa.float32(), from_pandas=True)
 
     def _check(
         self, features: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]
@@ -178,13 +198,9 @@ class MedsWriter:
         pq.write_table(table, self._out / file, compression="zstd", write_page_checksum=True)
 
 
-def _column_values(schema: Schema) -> list[float | None]:
-    """For each column the number that stands for it, None where there is none."""
-    values: list[float | None] = []
-    for field in schema.fields:
-        if not isinstance(field, NumberField):
-            values += [None] * len(field.values())
-            continue
+def _require_tellable_bins(schema: Schema) -> None:
+    """Refuse a schema with a bin whose middle, as float32, is read as another bin's."""
+    for field in (field for field in schema.fields if isinstance(field, NumberField)):
         for entry in field.bins:
             # What a reader gets who takes float32 for what it says, see importing.
             stored = float(str(np.float32(float(entry.middle))))
@@ -196,9 +212,6 @@ def _column_values(schema: Schema) -> list[float | None]:
                     found=f"the bin {entry.text}",
                     remedy="Write the patients as a patient table, or choose wider bins.",
                 )
-            values.append(float(entry.middle))
-        values += [None] * (len(field.values()) - len(field.bins))
-    return values
 
 
 def _unfit(found: str) -> DataError:
