@@ -15,9 +15,10 @@ from flwr.supercore.task_identity import TaskIdentity
 from synclave_client.gateway.app import SOCKETS_VARIABLE
 from synclave_server.app import COORDINATOR_KEY_VARIABLE, RUN_VARIABLE, app
 from synclave_server.run_folder import RunFolder
+from synclave_shared.data.modality import AnySchema
 from synclave_shared.plan import TrainPlan
 from tests.federation.grid import InProcessGrid, Node
-from tests.federation.hospitals import NAMES, Site, ToyWorkload, make_plan, prepare
+from tests.federation.hospitals import NAMES, SCHEMA, Site, ToyWorkload, make_plan, prepare
 
 
 @pytest.fixture
@@ -35,11 +36,12 @@ class World:
         folder: where everything lies.
         plan: of the run.
         start: parameters that it begins with.
+        schema: of the plan.
     """
 
-    def __init__(self, folder: Path, plan: TrainPlan, start: bytes | None = None) -> None:
+    def __init__(self, folder: Path, plan: TrainPlan, start: bytes | None = None, schema: AnySchema = SCHEMA) -> None:
         self.folder = folder
-        self.run: RunFolder = prepare(folder / "run", plan, start)
+        self.run: RunFolder = prepare(folder / "run", plan, start, schema)
         self.sites = {name: Site(name, folder / name, ToyWorkload(name)) for name in NAMES}
         self.grid = InProcessGrid({100 + number: Node(number) for number in range(len(NAMES))})
 
@@ -71,10 +73,12 @@ def new_world(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
     """Makes worlds; the environment leads the real apps to the newest one."""
     worlds: list[World] = []
 
-    def make(start: bytes | None = None, plan: TrainPlan | None = None, **federation: Any) -> World:
+    def make(
+        start: bytes | None = None, plan: TrainPlan | None = None, schema: AnySchema = SCHEMA, **federation: Any
+    ) -> World:
         folder = short_folder / str(len(worlds))
         folder.mkdir()
-        world = World(folder, plan or make_plan(start, **federation), start)
+        world = World(folder, plan or make_plan(start, **federation), start, schema)
         key = folder / "coordinator.key"
         key.touch(mode=0o600)
         key.write_text(base64.b64encode(b"c" * 32).decode() + "\n")

@@ -20,6 +20,7 @@ from synclave_client.vault.session import Vault, Workload
 from synclave_client.vault_channel import serve
 from synclave_server.run_folder import ProgressTail, RoundProgress, RunFolder
 from synclave_shared.canonical import sha256_hex
+from synclave_shared.data.modality import AnySchema
 from synclave_shared.data.schema import Schema
 from synclave_shared.fixed_point import to_fixed
 from synclave_shared.ledger.entry import SignedEntry, UpdateReleased, parse_entry, sign_entry
@@ -191,11 +192,11 @@ def make_copula_plan() -> TrainPlan:
     )
 
 
-def prepare(folder: Path, plan: TrainPlan, start: bytes | None = None) -> RunFolder:
+def prepare(folder: Path, plan: TrainPlan, start: bytes | None = None, schema: AnySchema = SCHEMA) -> RunFolder:
     """A run's folder for ``plan``, which begins with ``start``."""
     content = plan.to_bytes()
     return RunFolder.prepare(
-        folder, content, COORDINATOR_KEY.sign_text(signed_plan_bytes(content)), SCHEMA.to_json_bytes(), start
+        folder, content, COORDINATOR_KEY.sign_text(signed_plan_bytes(content)), schema.to_json_bytes(), start
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from synclave_server.sampling import cohort_writer, engine
+from synclave_server.sampling import cohort_writer, engine, kinds
 from synclave_server.sampling.cohort_formats import CODE_FORMATS, CohortFormat
 from synclave_server.sampling.cohort_writer import (
     PartStore,
@@ -36,7 +36,7 @@ OPTIONS: dict[str, Any] = {"sampler": "ddim", "steps": 3, "seed": 5}
 DOOMED = f"""
 import os, signal, sys
 from pathlib import Path
-from synclave_server.sampling import cohort_writer, engine
+from synclave_server.sampling import cohort_writer, engine, kinds
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -123,7 +123,7 @@ def test_killed_and_called_again_it_ends_with_the_same_bytes(
     out = tmp_path / "out.parquet"
     killed = subprocess.run([sys.executable, "-c", DOOMED, str(snapshot), str(out), instant], check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert len(list((unfinished_folder(out) / "parts").glob("*.bits"))) == parts
+    assert len(list((unfinished_folder(out) / "parts").glob("*.rows"))) == parts
     assert out.exists() == (instant == "between the file and its provenance")
     seen: list[int] = []
     provenance = sample(snapshot, PATIENTS, out=out, progress=lambda done, _: seen.append(done), **OPTIONS)
@@ -145,7 +145,7 @@ def test_two_workers_killed_from_outside_leave_what_one_goes_on_with(
     file = tmp_path / "script.py"
     file.write_text(script, encoding="utf-8")
     run = subprocess.Popen([sys.executable, str(file), str(snapshot), str(out)])
-    while run.poll() is None and not list((unfinished_folder(out) / "parts").glob("*.bits")):
+    while run.poll() is None and not list((unfinished_folder(out) / "parts").glob("*.rows")):
         time.sleep(0.01)
     run.kill()
     run.wait()
@@ -168,7 +168,7 @@ def test_an_interrupted_run_keeps_its_finished_parts_and_the_old_file(
         drawn.extend(patients.tolist())
         return features(self, request, patients, labels)
 
-    kept = len(list((folder / "parts").glob("*.bits")))
+    kept = len(list((folder / "parts").glob("*.rows")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PatientGenerator, "features", watched)
         sample(snapshot, PATIENTS, out=out, **OPTIONS)
@@ -217,7 +217,7 @@ def test_a_second_process_on_the_same_output_is_refused_and_harms_nothing(
 
 def test_a_truncated_part_is_drawn_again(snapshot: Path, tmp_path: Path, whole: bytes) -> None:
     out = tmp_path / "out.parquet"
-    part = interrupted(snapshot, out) / "parts" / "0000000.bits"
+    part = interrupted(snapshot, out) / "parts" / "0000000.rows"
     part.write_bytes(part.read_bytes()[:-1])
     sample(snapshot, PATIENTS, out=out, **OPTIONS)
     assert out.read_bytes() == whole
@@ -238,7 +238,7 @@ def test_a_part_gives_back_the_rows(tmp_path: Path, width: int) -> None:
     store.write(1, store.form.pack(rows))
     assert store.finished() == [1]
     assert np.array_equal(store.read(1), rows)
-    assert [path.name for path in tmp_path.iterdir()] == ["0000001.bits"]
+    assert [path.name for path in tmp_path.iterdir()] == ["0000001.rows"]
 
 
 def test_a_folder_has_a_digest_of_names_and_contents(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ class FolderWriter:
 
 def test_a_format_may_be_a_folder(snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        engine, "CODE_FORMATS", {**CODE_FORMATS, "folder": CohortFormat(writer=FolderWriter, suffix=None)}, raising=True
+        kinds, "CODE_FORMATS", {**CODE_FORMATS, "folder": CohortFormat(writer=FolderWriter, suffix=None)}, raising=True
     )
     options: dict[str, Any] = OPTIONS | {"cohort_format": "folder"}
     whole = sample(snapshot, PATIENTS, out=tmp_path / "whole", **options)

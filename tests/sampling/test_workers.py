@@ -14,6 +14,7 @@ import pytest
 from synclave_server.sampling import engine, workers
 from synclave_server.sampling.cohort_writer import PartStore, RowGroups, unfinished_folder
 from synclave_server.sampling.engine import sample
+from synclave_server.sampling.rows import RowForm
 from synclave_server.sampling.workers import plan_jobs
 from synclave_shared.errors import ConfigurationError, SamplingError
 from tests.sampling.test_engine import ask
@@ -23,7 +24,9 @@ OPTIONS: dict[str, Any] = {"sampler": "ancestral", "steps": 3, "seed": 5}
 
 def jobs(**changes: Any) -> list[workers.Job]:
     patients = changes.pop("patients", 10**6)
-    parts = PartStore(folder=Path("/nowhere"), width=12, groups=RowGroups(patients=patients, size=16_384))
+    parts = PartStore(
+        folder=Path("/nowhere"), form=RowForm(width=12, binary=True), groups=RowGroups(patients=patients, size=16_384)
+    )
     options = {"devices": ["cpu"], "workers": None, "batch_size": 256} | changes
     return plan_jobs(Path("/snapshot"), "0" * 64, ask(patients=patients), parts, **options)
 
@@ -71,14 +74,14 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(snapshot: Path, tmp_path: Pat
     command = [sys.executable, "-m", "synclave_server.cli", "sample", "--snapshot", str(snapshot), "--out", str(out)]
     command += ["--patients", "10000000", "--steps", "1", "--workers", "2"]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    while run.poll() is None and not list((unfinished_folder(out) / "parts").glob("*.bits")):
+    while run.poll() is None and not list((unfinished_folder(out) / "parts").glob("*.rows")):
         time.sleep(0.05)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does
     output, errors = run.communicate(timeout=60)
     assert run.returncode == 130
     assert "the same command goes on" in output
     assert "Traceback" not in output + errors
-    assert list((unfinished_folder(out) / "parts").glob("*.bits"))
+    assert list((unfinished_folder(out) / "parts").glob("*.rows"))
     assert not out.exists()
 
 

@@ -120,11 +120,11 @@ def workload() -> SeriesWorkload:
 def test_a_payload_is_refused_before_anything_is_spent_on_it() -> None:
     plan, site = series_plan(), workload()
     size = plan.model.size_for(series_schema())  # type: ignore[arg-type]
-    good = np.concatenate([np.zeros(size, np.float32), ANCHOR.to_vector()])
+    good = np.concatenate([np.zeros(size, np.float32), ANCHOR.to_vector(), np.full(2, 0.5, np.float32)])
     site.check_payload(plan, 0, b"")
     site.check_payload(plan, 1, encode_model(good))
     bad = good.copy()
-    bad[size:] = 0.0
+    bad[size:-2] = 0.0
     for number, payload in ((0, b"1234"), (1, b""), (1, encode_model(good[:-1])), (1, encode_model(bad))):
         with pytest.raises(ProtocolError):
             site.check_payload(plan, number, payload)
@@ -154,6 +154,7 @@ def test_an_anchor_from_marginals_is_what_a_training_round_takes() -> None:
     release = site.release(plan, 0, b"")
     assert release.dtype == np.int64
     size = plan.model.size_for(series_schema())  # type: ignore[arg-type]
-    payload = encode_model(np.concatenate([np.zeros(size, np.float32), ANCHOR.to_vector()]))
+    shares = np.full(2, 0.5, np.float32)
+    payload = encode_model(np.concatenate([np.zeros(size, np.float32), ANCHOR.to_vector(), shares]))
     assert site.release(plan, 1, payload).shape == (size,)
     assert SeriesAnchor.size(SERIES_LAYOUT) == ANCHOR.to_vector().size

@@ -1,0 +1,149 @@
+"""Time series from plan to useful patients: three runs with real vaults and real patients over an in-process grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synclave_client.vault.series_workload import SeriesWorkload
+from synclave_server.sampling.engine import sample
+from synclave_server.snapshots import read_snapshot
+from synclave_server.warm_start import read_start
+from synclave_shared.canonical import sha256_hex
+from synclave_shared.data.series.reading import load_series
+from synclave_shared.errors import ConfigurationError, PlanError
+from synclave_shared.fixed_point import from_fixed
+from synclave_shared.ledger.entry import SpendReserved
+from synclave_shared.ledger.verify import verify_ledger
+from synclave_shared.models.series.anchor import anchor_from_moments, moments_size
+from synclave_shared.plan import (
+    ClassifierSpec,
+    Federation,
+    InfluenceSpec,
+    Marginals,
+    Optimiser,
+    Privacy,
+    SeriesSpec,
+    TrainPlan,
+)
+from synclave_shared.privacy.accountant import epsilon
+from synclave_shared.protocol import decode_update
+from tests.federation.conftest import World
+from tests.federation.hospitals import NAMES, entries, events, make_plan
+from tests.models.small_series import SERIES_LAYOUT, series_dataset, series_schema
+
+SCHEMA = series_schema()
+NewWorld = Callable[..., World]
+
+
+def plan_of(model: SeriesSpec | ClassifierSpec, start: bytes | None = None) -> TrainPlan:
+    """The three sites of the toy plan, for time series."""
+    numbers = {"noise_multiplier": Decimal(1), "selection_rate": Decimal("0.2")}
+    rounds = Federation(rounds=2, steps_per_round=2, minimum_sites=2, round_timeout_s=20)
+    if isinstance(model, InfluenceSpec):
+        numbers, rounds = {"noise_multiplier": Decimal(1)}, Federation(minimum_sites=2, round_timeout_s=20)
+    marginals = None if isinstance(model, ClassifierSpec) else Marginals(noise_multiplier=Decimal(1))
+    return TrainPlan.model_validate(
+        make_plan().model_dump()
+        | {
+            "modality": "series",
+            "schema_name": SCHEMA.name,
+            "schema_digest": SCHEMA.digest,
+            "model": model.model_dump(),
+            "optimiser": Optimiser().model_dump(),
+            "privacy": Privacy.model_validate({**numbers, "marginals": marginals}).model_dump(),
+            "federation": rounds.model_dump(),
+            "warm_start": None if start is None else sha256_hex(start),
+        }
+    )
+
+
+def trained(new_world: NewWorld, model: SeriesSpec | ClassifierSpec, start: bytes | None = None) -> World:
+    """A finished run with 80 patients at each site."""
+    world: World = new_world(start, plan=plan_of(model, start), schema=SCHEMA)
+    for number, name in enumerate(NAMES):
+        world.sites[name].workload = SeriesWorkload(
+            site_name=name, device="cpu", schema=SCHEMA, dataset=series_dataset(80, seed=number)
+        )
+    with world.up():
+        world.train()
+    assert events(world.run)[-1].stage == "complete", events(world.run)[-1]
+    report = verify_ledger(world.run.ledger)
+    assert report.valid, report.findings
+    for name in NAMES:
+        assert report.sites[name].epsilon == pytest.approx(epsilon(world.run.plan().mechanisms(), 1e-5))
+    return world
+
+
+def tags(world: World) -> list[str]:
+    """Mechanisms that the first site reserved, in order."""
+    bodies = [entry.body for entry in entries(world.run) if entry.actor == NAMES[0]]
+    return [body.mechanism.tag for body in bodies if isinstance(body, SpendReserved)]
+
+
+def test_a_generator_a_clinical_model_and_its_influence_lead_to_useful_patients(
+    new_world: NewWorld, tmp_path: Path
+) -> None:
+    generator = trained(new_world, SeriesSpec(noise_levels=2))
+    assert tags(generator) == ["gaussian-sum/1", "poisson-gaussian/1", "poisson-gaussian/1"]
+    snapshot = generator.run.snapshot
+
+    start = read_start(snapshot, schema=SCHEMA, spec=ClassifierSpec(), anchored=False)
+    clinical = trained(new_world, ClassifierSpec(), start)
+    assert tags(clinical) == ["poisson-gaussian/1"] * 2
+    known = read_snapshot(clinical.run.snapshot)
+    assert known.anchor is not None
+    assert np.array_equal(known.anchor, read_snapshot(snapshot).anchor)
+
+    start = read_start(clinical.run.snapshot, schema=SCHEMA, spec=InfluenceSpec(), anchored=False)
+    influence = trained(new_world, InfluenceSpec(), start)
+    assert tags(influence) == ["gaussian-sum/1"]
+    vector = read_snapshot(influence.run.snapshot).model
+    size = ClassifierSpec().size_for(SCHEMA)
+    assert np.array_equal(vector[:size], known.model)
+    sent = [from_fixed(decode_update(influence.sites[name].replies[-2].payload, size)) for name in NAMES]
+    np.testing.assert_allclose(vector[size:], np.sum(sent, axis=0), rtol=1e-5)
+
+    options = {"label_counts": {"no": 20, "yes": 20}, "seed": 1}
+    cohorts = {}
+    for by, strength in (("influence", "0"), ("influence", "0.5"), ("classifier", "0.5")):
+        out = tmp_path / f"{by}-{strength}"
+        given = {"target": influence.run.snapshot, "target_by": by, "target_strength": Decimal(strength)}
+        provenance = sample(snapshot, 40, out=out, **options, **given)  # type: ignore[arg-type]
+        assert provenance.request.target == read_snapshot(influence.run.snapshot).record.tensors_digest
+        cohorts[by, strength] = load_series(SCHEMA, out)
+    plain = tmp_path / "plain"
+    sample(snapshot, 40, out=plain, **options)  # type: ignore[arg-type]
+    unguided = load_series(SCHEMA, plain)
+    assert np.array_equal(unguided.values, cohorts["influence", "0"].values)
+    for guided in (cohorts["influence", "0.5"], cohorts["classifier", "0.5"]):
+        assert np.array_equal(guided.labels, unguided.labels)
+        assert np.array_equal(guided.static, unguided.static)
+        assert not np.array_equal(guided.values, unguided.values)
+    assert not np.array_equal(cohorts["influence", "0.5"].values, cohorts["classifier", "0.5"].values)
+
+    for wrong in (snapshot, clinical.run.snapshot):
+        with pytest.raises(ConfigurationError, match="influence"):
+            sample(snapshot, 5, out=tmp_path / "wrong", target=wrong, target_strength=Decimal(1))
+    with pytest.raises(PlanError, match="classifier"):
+        read_start(snapshot, schema=SCHEMA, spec=InfluenceSpec(), anchored=False)
+    spec = InfluenceSpec(architecture="tcn")
+    with pytest.raises(PlanError, match="architecture"):
+        read_start(clinical.run.snapshot, schema=SCHEMA, spec=spec, anchored=False)
+
+
+def test_the_anchor_is_made_of_the_sum_of_the_sites_that_replied(new_world: NewWorld) -> None:
+    world = trained(new_world, SeriesSpec(noise_levels=1))
+    sums = [
+        from_fixed(decode_update(reply.payload, moments_size(SERIES_LAYOUT)))
+        for name in NAMES
+        for reply in world.sites[name].replies
+        if len(reply.payload) == 8 * moments_size(SERIES_LAYOUT)
+    ]
+    assert len(sums) == 3
+    anchor, _ = anchor_from_moments(np.sum(sums, axis=0), SERIES_LAYOUT, 5.0 * np.sqrt(3))
+    assert np.array_equal(read_snapshot(world.run.snapshot).anchor, anchor.to_vector())

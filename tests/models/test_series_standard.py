@@ -1,0 +1,46 @@
+"""Patients as the networks of time series see them."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from synclave_shared.models.series.anchor import anchor_from_moments, contributions
+from synclave_shared.models.series.standard import StandardRows
+from tests.models.small_series import SERIES_LAYOUT, STEPS, series_dataset
+
+DATASET = series_dataset(500)
+ANCHOR, _ = anchor_from_moments(contributions(DATASET, SERIES_LAYOUT, 1e6), SERIES_LAYOUT, 0.0)
+ROWS = np.arange(20)
+
+
+def test_rows_are_filled_and_in_standard_deviations_with_their_stay_and_context() -> None:
+    seen = StandardRows.of(DATASET, ROWS, ANCHOR, SERIES_LAYOUT, size=24)
+    measured = DATASET.observed[ROWS] == 1
+    values = (DATASET.values[ROWS] - ANCHOR.centre) / ANCHOR.scale
+    np.testing.assert_allclose(seen.values[:20][measured], values[measured], rtol=1e-5)
+    assert seen.inside[:20].sum(axis=1).tolist() == DATASET.lengths[ROWS].tolist()
+    assert seen.context[:20, : SERIES_LAYOUT.fields].astype(int).tolist() == DATASET.static[ROWS].tolist()
+    assert (seen.context[:20, SERIES_LAYOUT.fields :].argmax(axis=1) + 1).tolist() == DATASET.lengths[ROWS].tolist()
+    assert seen.inside[20:].sum() == 4
+    assert not seen.observed[20:].any()
+
+
+def test_a_clinical_model_is_not_told_the_label_by_what_was_never_measured() -> None:
+    never = DATASET.observed[ROWS].any(axis=1) == 0
+    assert never.any()
+    flipped = replace(DATASET, labels=1 - DATASET.labels)
+
+    def values(dataset: object, *, expected_of_label: bool) -> np.ndarray:
+        return StandardRows.of(
+            dataset,
+            ROWS,
+            ANCHOR,
+            SERIES_LAYOUT,
+            expected_of_label=expected_of_label,  # type: ignore[arg-type]
+        ).values
+
+    assert np.array_equal(values(DATASET, expected_of_label=False), values(flipped, expected_of_label=False))
+    gap = values(DATASET, expected_of_label=True) - values(flipped, expected_of_label=True)
+    assert (np.abs(gap).max(axis=1)[never] > 0).all()
+    assert not np.abs(gap).max(axis=1)[~never].any()
+    assert gap.shape == (20, STEPS, 3)
