@@ -90,6 +90,7 @@ def membership(
         train: training patients, at least one.
         held_out: patients that the model never saw, at least one.
         rng: resamples the patients for the interval.
+        nearness: of their kind of data.
     """
     everyone = Table(
         features=np.concatenate([train.features, held_out.features]),
@@ -118,6 +119,7 @@ def neighbour_ratio(
         train: training patients [M].
         held_out: held-out patients [M], M equal to that of ``train``.
         rng: source of resampling and shuffling.
+        nearness: of their kind of data.
 
     Raises:
         ValueError: if the two cohorts differ in size (a programming error).
@@ -206,8 +208,8 @@ def disclosure_measures(
         key: [_share(copies(rows, among, nearness)) for rows in contenders]
         for key, among in (("copies_of_training", seen), ("copies_of_held_out", unseen))
     }
-    few_of_both = [side.sample(MEMBER_PATIENTS, rng) for side in (seen, unseen)]
-    attacks = [membership(rows.sample(MAX_PATIENTS, rng), *few_of_both, rng, nearness) for rows in contenders]
+    members, strangers = seen.sample(MEMBER_PATIENTS, rng), unseen.sample(MEMBER_PATIENTS, rng)
+    attacks = [membership(rows.sample(MAX_PATIENTS, rng), members, strangers, rng, nearness) for rows in contenders]
     return [
         *(_measure(key, "zero", readings, percent=True) for key, readings in shares.items()),
         _measure(MEMBERSHIP, "half", attacks),

@@ -13,7 +13,10 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from synclave_server.evaluation.augmentation import ALPHAS, AUGMENTED_PATIENTS
+from synclave_server.evaluation.calibration import CALIBRATION_BINS
 from synclave_server.evaluation.comparison import MAX_PATIENTS, Comparison
+from synclave_server.evaluation.disclosure import MEMBER_PATIENTS, NEIGHBOUR_PATIENTS
 from synclave_server.evaluation.measure import Measure
 from synclave_server.evaluation.ranking import BOOTSTRAPS
 from synclave_server.evaluation.run_record import RunRecord
@@ -129,7 +132,17 @@ def document(
             "compared": len(comparison.synthetic),
             "halved": comparison.split,
         },
-        "settings": {"seed": seed, "most_patients": MAX_PATIENTS, **settings, "bootstraps": BOOTSTRAPS},
+        "settings": {
+            "seed": seed,
+            "most_patients": MAX_PATIENTS,
+            **settings,
+            "augmented_patients": AUGMENTED_PATIENTS,
+            "alphas": list(ALPHAS),
+            "calibration_bins": CALIBRATION_BINS,
+            "neighbour_patients": NEIGHBOUR_PATIENTS,
+            "member_patients": MEMBER_PATIENTS,
+            "bootstraps": BOOTSTRAPS,
+        },
         "summary": {
             m.key: {
                 "value": m.value.value,

@@ -111,7 +111,7 @@ def read_cohort(schema: SeriesSchema, folder: Path, faults: FaultLog, files: dic
         values=courses.values,
         observed=courses.observed,
         lengths=courses.lengths,
-        static=people.features,
+        static=people.features[:],
         labels=people.labels,
         patient_ids=people.patient_ids,
     )
