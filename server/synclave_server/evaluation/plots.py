@@ -276,7 +276,10 @@ def _scale_bar(axes: Axes, scale: float) -> None:
 
 
 def correlation_scatter(
-    real: NDArray[np.float64], synthetic: NDArray[np.float64], what: str = "codes", meaning: str = "occur together"
+    real: NDArray[np.float64],
+    synthetic: NDArray[np.float64],
+    what: str = "codes",
+    meaning: str = "occur together as often",
 ) -> Drawing:
     """Correlation of each pair of codes, real against synthetic [pairs].
 
@@ -284,7 +287,7 @@ def correlation_scatter(
         real: coefficients among real patients.
         synthetic: the same among synthetic ones.
         what: what the pairs are of.
-        meaning: what a pair with a high coefficient does.
+        meaning: what two on the diagonal do.
     """
     limit = float(np.abs(np.concatenate([real, synthetic])).max(initial=0.1)) * 1.08
     with canvas(WIDTH, MAP_HEIGHT) as figure:
@@ -302,7 +305,7 @@ def correlation_scatter(
             figure,
             "pairs",
             f"Scatter plot of {len(real)} pairs of {what}: their correlation in real against synthetic patients.",
-            f"Each dot is a pair of {what} of the maps; on the diagonal the two {meaning} as "
-            "often in synthetic as in "
-            "real patients. A cloud along the horizontal zero line would mean that relations were lost.",
+            f"Each dot is a pair of {what} of the maps; on the diagonal the two {meaning} in "
+            "synthetic as in real patients. A cloud along the horizontal zero line would mean that relations were "
+            "lost.",
         )

@@ -28,22 +28,26 @@ class OnSummaries:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self._known: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
 
     def fit(self, features: NDArray[Any], positive: NDArray[np.bool_]) -> Self:
         """Fit on records [N] or numbers [N, F], NaN where there is none, and a class per patient [N]."""
-        self._model.fit(_numbers(features), positive)
+        numbers = _numbers(features)
+        # Of a channel that nobody has there is nothing to learn, and some models stumble over it.
+        self._known = np.flatnonzero(np.isfinite(numbers).any(axis=0))
+        self._model.fit(numbers[:, self._known], positive)
         return self
 
     def predict_proba(self, features: NDArray[Any]) -> NDArray[np.float64]:
         """Probabilities of False and True [N, 2]."""
-        probabilities: NDArray[np.float64] = self._model.predict_proba(_numbers(features))
+        probabilities: NDArray[np.float64] = self._model.predict_proba(_numbers(features)[:, self._known])
         return probabilities
 
 
 def series_classifiers(seed: int) -> dict[str, tuple[str, Any]]:
     """Key -> (name in the report, unfitted model)."""
     weighed = make_pipeline(
-        SimpleImputer(keep_empty_features=True),
+        SimpleImputer(),
         StandardScaler(),
         LogisticRegression(C=0.01, max_iter=500),
     )

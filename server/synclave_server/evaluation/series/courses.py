@@ -121,8 +121,7 @@ def nearness(real: Table) -> Nearness:
     def vectors(table: Table) -> NDArray[np.float32]:
         features = table.features
         values = (filled(features["values"], features["observed"]) - scale[0]) / scale[1]
-        ever: NDArray[np.bool_] = features["observed"].any(axis=1)
-        values *= ever[:, None]
+        values *= features["observed"].max(axis=1)[:, None]
         parts = (values, features["observed"], features["static"])
         return np.concatenate([part.reshape(len(table), -1).astype(np.float32) for part in parts], axis=1)
 

@@ -39,7 +39,7 @@ SHOWN_PATIENTS: Final = 4
 """Patients of either kind whose courses are drawn."""
 MAP_CHANNELS: Final = 32
 """Channels in the correlation maps: as many as can be read."""
-BINS: Final = 40
+BINS: Final = 24
 
 
 def shown_channels(reference: NDArray[Any]) -> list[int]:
@@ -115,12 +115,14 @@ def _small_multiples(
                 title=_title(schema.channels[c], unit=True),
                 x=schema.channels[c].unscaled(edges[c].astype(np.float32)),
                 logarithmic=schema.channels[c].transform == "log",
-                lines={name: _heights(observed_values(cohorts[name], c), edges[c]) for name in ("real", "synthetic")},
+                lines={name: _shares(observed_values(cohorts[name], c), edges[c]) for name in ("real", "synthetic")},
             )
             for c in channels
         ],
+        "values",
         "Distribution of the observed values of all steps; values beyond the ends are counted at the ends.",
     )
+    drawn["stays"] = _stays(schema, cohorts)
     if lags:
         apart = np.array(lags) * schema.grid.step_minutes / 60
         coefficients = {name: autocorrelations(features, lags) for name, features in cohorts.items()}
@@ -138,6 +140,31 @@ def _small_multiples(
             limits=(-0.3, 1.05),
         )
     return drawn
+
+
+def _stays(schema: SeriesSchema, cohorts: Mapping[str, NDArray[Any]]) -> Drawing:
+    """How long patients stay, and how much is observed of them."""
+    both = ("real", "synthetic")
+    per_step = {name: cohorts[name]["observed"].sum(axis=(1, 2)) / cohorts[name]["length"] for name in both}
+    steps = np.arange(schema.horizon + 1) + 0.5
+    bars = np.linspace(0, max(float(part.max()) for part in per_step.values()) + 1e-9, BINS + 1)
+    return step_panels(
+        "stays",
+        [
+            Panel(
+                title="Length of stay (hours)",
+                x=steps * schema.grid.step_minutes / 60,
+                lines={name: _shares(cohorts[name]["length"], steps) for name in both},
+            ),
+            Panel(
+                title="Observations per step",
+                x=bars,
+                lines={name: _shares(part, bars) for name, part in per_step.items()},
+            ),
+        ],
+        "patients",
+        "How long patients stay within the grid, and how many channels are observed at a step, on average of the stay.",
+    )
 
 
 def _courses(
@@ -193,7 +220,7 @@ def _maps(schema: SeriesSchema, comparison: Comparison) -> dict[str, Drawing]:
             key: plots.correlation_map(key, title, matrix, compared, names, scale, "channels")
             for key, title, matrix in maps
         },
-        "pairs": plots.correlation_scatter(truth[upper], found[upper], "channels", "rise and fall together"),
+        "pairs": plots.correlation_scatter(truth[upper], found[upper], "channels", "go together as closely"),
     }
 
 
@@ -209,6 +236,7 @@ def _edges(features: NDArray[Any], channel: int) -> NDArray[np.float64]:
     return np.linspace(max(low - 0.02 * wide, -1.0), min(high + 0.02 * wide, 1.0), BINS + 1)
 
 
-def _heights(values: NDArray[np.float32], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+def _shares(values: NDArray[Any], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of the values in each bar; those beyond the ends are in the outermost ones."""
     places = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
     return np.bincount(places, minlength=len(edges) - 1) / max(len(values), 1)

@@ -108,7 +108,7 @@ def channel_correlations(features: NDArray[Any]) -> tuple[NDArray[np.float64], N
     Returns:
         Coefficients [C, C], NaN without variation; and the number of patients behind each [C, C].
     """
-    ever: NDArray[np.bool_] = features["observed"].any(axis=1)
+    ever = features["observed"].max(axis=1) == 1
     seen = (present(features)[:, :, None] & ever[:, None]).astype(np.float64)
     values = _centred(filled(features["values"], features["observed"]), seen) * seen
     rows, weight = values.reshape(-1, values.shape[2]), seen.reshape(-1, values.shape[2])

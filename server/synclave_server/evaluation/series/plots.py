@@ -18,10 +18,10 @@ __all__ = ["Panel", "course_panels", "line_panels", "step_panels"]
 
 COLUMNS: Final = 2
 STYLES: Final[dict[str, dict[str, Any]]] = {
-    "real": {"color": ROLES["real"], "lw": 1.6},
+    "real": {"color": ROLES["real"], "lw": 2.4},
     "other": {"color": ROLES["real"], "lw": 1.0, "ls": (0, (1.5, 1.2))},
     "independent": {"color": ROLES["independent"], "lw": 1.1, "ls": (0, (4, 2))},
-    "synthetic": {"color": ROLES["synthetic"], "lw": 1.8},
+    "synthetic": {"color": ROLES["synthetic"], "lw": 1.2},
 }
 NAMES: Final = {
     "real": "held-out real patients",
@@ -100,15 +100,15 @@ def line_panels(
         for role in (name for name in STYLES if name in panel.lines):
             # Dots, because a point between two gaps has no line.
             axes.plot(panel.x, panel.lines[role], **STYLES[role], marker="o", ms=2.2, mew=0, label=NAMES[role])
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if limits is not None:
             axes.set_ylim(*limits)
 
     return _panels(key, panels, draw, across, up, caption)
 
 
-def step_panels(key: str, panels: Sequence[Panel], caption: str) -> Drawing:
-    """Distributions of each channel as outlines: shares of the observed values in bars."""
+def step_panels(key: str, panels: Sequence[Panel], what: str, caption: str) -> Drawing:
+    """Distributions as outlines of bars, shares of ``what``."""
 
     def draw(axes: Axes, panel: Panel) -> None:
         for role in (name for name in STYLES if name in panel.lines):
@@ -122,7 +122,7 @@ def step_panels(key: str, panels: Sequence[Panel], caption: str) -> Drawing:
         else:
             axes.xaxis.set_major_locator(MaxNLocator(5))
 
-    return _panels(key, panels, draw, "", "% of values", caption)
+    return _panels(key, panels, draw, "", f"% of {what}", caption)
 
 
 def _panels(
@@ -142,11 +142,11 @@ def _panels(
             axes.tick_params(labelsize=7, length=2)
             if place % COLUMNS == 0:
                 axes.set_ylabel(up, fontsize=7.5)
-            if place >= len(panels) - COLUMNS:
+            if across and place >= len(panels) - COLUMNS:
                 axes.set_xlabel(across, fontsize=7.5)
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=7.6, columnspacing=1.4)
-        return drawing(figure, key, f"{caption} Channels: {_names(panels)}.", caption)
+        return drawing(figure, key, f"{caption} Shown: {_names(panels)}.", caption)
 
 
 def _names(panels: Sequence[Panel]) -> str:
