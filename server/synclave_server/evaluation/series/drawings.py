@@ -146,8 +146,8 @@ def _stays(schema: SeriesSchema, cohorts: Mapping[str, NDArray[Any]]) -> Drawing
     """How long patients stay, and how much is observed of them."""
     both = ("real", "synthetic")
     per_step = {name: cohorts[name]["observed"].sum(axis=(1, 2)) / cohorts[name]["length"] for name in both}
-    steps = np.arange(schema.horizon + 1) + 0.5
-    bars = np.linspace(0, max(float(part.max()) for part in per_step.values()) + 1e-9, BINS + 1)
+    steps = np.arange(schema.horizon + 1, dtype=np.float64) + 0.5
+    bars: NDArray[np.float64] = np.linspace(0, max(float(part.max()) for part in per_step.values()) + 1e-9, BINS + 1)
     return step_panels(
         "stays",
         [
