@@ -408,11 +408,15 @@ def pretrain(
 @app.command()
 def evaluate(
     schema: Annotated[Path, typer.Option(help="Schema (TOML).", metavar="S.toml")],
-    real: Annotated[Path, typer.Option(help="Held-out real patients: a file or a folder of tables.", metavar="FILE")],
-    synthetic: Annotated[Path, typer.Option(help="Synthetic patients.", metavar="FILE")],
+    real: Annotated[
+        list[Path],
+        typer.Option(help="Held-out real patients: a file or a folder of tables; repeat for several.", metavar="FILE"),
+    ],
+    synthetic: Annotated[Path, typer.Option(help="Synthetic patients: a file or a folder.", metavar="FILE")],
     out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.html.", metavar="DIR")],
     train: Annotated[
-        Path | None, typer.Option(help="Real training patients, where they may be seen.", metavar="FILE")
+        list[Path] | None,
+        typer.Option(help="Real training patients, where they may be seen; repeat for several.", metavar="FILE"),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder: adds epsilon and provenance.", metavar="DIR")] = None,
     target: Annotated[
@@ -436,7 +440,7 @@ def evaluate(
         schema,
         real,
         synthetic,
-        train,
+        train or [],
         run,
         out=out,
         seed=seed,

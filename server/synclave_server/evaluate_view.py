@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from synclave_shared.data.modality import load_schema
+from synclave_shared.data.patients import PatientDataset, together
 from synclave_shared.data.schema import Schema
+from synclave_shared.data.series.dataset import SeriesDataset
+from synclave_shared.data.series.dataset import together as series_together
+from synclave_shared.data.series.reading import load_series
+from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.data.tables import load_patients
+from synclave_shared.errors import ConfigurationError, DataError
 
 __all__ = ["draw_evaluation", "draw_headline", "draw_sites", "headline", "run_evaluation"]
+
+Cohort = TypeVar("Cohort", PatientDataset, SeriesDataset)
 
 HEADLINE: Final = (
     "prevalence_r2",
     "prevalence_log_r2",
     "rare_code_mass",
+    "wasserstein",
+    "observed_mae",
+    "autocorrelation_mae",
     "correlation_pearson",
     "discriminator_boosting",
+    "next_step_mae",
     "target_logistic_auroc",
     "target_forest_auroc",
 )
-"""Measures shown on the screen, besides every train-on-synthetic one; the report has all."""
+"""Measures shown on the screen, those that the kind of data has, besides the areas of every train-on-synthetic one;
+the report has all."""
 
 
 def headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,7 +46,7 @@ def headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: {part: measure[part] for part in ("title", "value", "ceiling", "floor")}
         for key, measure in metrics["measures"].items()
-        if key in HEADLINE or key.startswith("tstr")
+        if key in HEADLINE or (key.startswith("tstr") and "_au" in key)
     }
 
 
@@ -65,9 +79,9 @@ def draw_sites(spread: Mapping[str, Any], console: Console) -> None:
 
 def run_evaluation(
     schema_path: Path,
-    real: Path,
+    real: Sequence[Path],
     synthetic: Path,
-    train: Path | None,
+    train: Sequence[Path],
     run: Path | None,
     *,
     out: Path,
@@ -76,39 +90,98 @@ def run_evaluation(
     sites: Mapping[str, Path],
     console: Console,
 ) -> dict[str, Any]:
-    """Load, compare, write; returns paths and headline measures.
+    """Load, compare, write; returns paths and headline measures. The schema says what kind of data it is.
 
     Raises:
-        ConfigurationError: if a target is not a column of the schema.
+        ConfigurationError: if a target is not a column of the schema, or its kind of data has no targets.
         SchemaError, DataError: if something cannot be read.
         PlanError, LedgerError, SnapshotError: if the run folder cannot be used.
     """
-    from synclave_server.evaluation.evaluate import evaluate
     from synclave_server.sampling.provenance import read_provenance
 
-    schema = Schema.load(schema_path)
+    schema = load_schema(schema_path)
     with console.status("reading") as status:
-        tables = [load_patients(schema, path) for path in (real, synthetic)]
-        training = None if train is None else load_patients(schema, train)
-        metrics = evaluate(
-            schema,
-            tables[0],
-            tables[1],
-            training,
-            run,
-            out=out,
-            seed=seed,
-            progress=lambda stage: status.update(escape(stage)),
-            sampling=read_provenance(synthetic),
-            targets=targets,
-            sites={name: load_patients(schema, path) for name, path in sites.items()},
-        )
+        common: dict[str, Any] = {
+            "out": out,
+            "seed": seed,
+            "progress": lambda stage: status.update(escape(stage)),
+            "sampling": read_provenance(synthetic),
+        }
+        if isinstance(schema, SeriesSchema):
+            metrics = _evaluated_series(schema, real, synthetic, train, run, targets, sites, common)
+        else:
+            metrics = _evaluated_codes(schema, real, synthetic, train, run, targets, sites, common)
     return {
         "report": str((out / "report.html").resolve()),
         "metrics": str((out / "metrics.json").resolve()),
         "measures": headline(metrics),
         "site_spread": metrics["site_spread"],
     }
+
+
+def _evaluated_codes(
+    schema: Schema,
+    real: Sequence[Path],
+    synthetic: Path,
+    train: Sequence[Path],
+    run: Path | None,
+    targets: Sequence[str],
+    sites: Mapping[str, Path],
+    common: Mapping[str, Any],
+) -> dict[str, Any]:
+    from synclave_server.evaluation.evaluate import evaluate
+
+    return evaluate(
+        schema,
+        _joined(together, [load_patients(schema, path) for path in real]),
+        load_patients(schema, synthetic),
+        _joined(together, [load_patients(schema, path) for path in train]) if train else None,
+        run,
+        targets=targets,
+        sites={name: load_patients(schema, path) for name, path in sites.items()},
+        **common,
+    )
+
+
+def _evaluated_series(
+    schema: SeriesSchema,
+    real: Sequence[Path],
+    synthetic: Path,
+    train: Sequence[Path],
+    run: Path | None,
+    targets: Sequence[str],
+    sites: Mapping[str, Path],
+    common: Mapping[str, Any],
+) -> dict[str, Any]:
+    from synclave_server.evaluation.series.evaluate import evaluate_series
+
+    if targets:
+        raise ConfigurationError(
+            expected=f"no --target with schema {schema.name}, which is of time series",
+            found=", ".join(targets),
+            remedy="Leave --target out: time series are judged by predicting their label and their next step.",
+        )
+    return evaluate_series(
+        schema,
+        _joined(series_together, [load_series(schema, path) for path in real]),
+        load_series(schema, synthetic),
+        _joined(series_together, [load_series(schema, path) for path in train]) if train else None,
+        run,
+        sites={name: load_series(schema, path) for name, path in sites.items()},
+        **common,
+    )
+
+
+def _joined(join: Callable[[Sequence[Cohort]], Cohort], parts: Sequence[Cohort]) -> Cohort:
+    """The patients of several files or folders."""
+    try:
+        return join(parts) if len(parts) > 1 else parts[0]
+    except ValueError:
+        raise DataError(
+            expected="every patient in one of the files given",
+            found="an identifier that is in two of them",
+            remedy="Give every file once; make identifiers distinct where hospitals number their patients alike.",
+        ) from None
 
 
 def draw_evaluation(document: Mapping[str, Any], console: Console) -> None:

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from synclave_server.evaluation.comparison import Table
+from synclave_server.evaluation.comparison import Table, independent_floor
 from synclave_server.evaluation.disclosure import copies, disclosure_measures, neighbour_ratio
-from synclave_server.evaluation.report import verdict
+from synclave_server.evaluation.words import verdict
 from tests.evaluation.cohorts import make_schema, make_table
 
-GROUPS = make_schema().groups
+FLOOR = independent_floor(make_schema().groups)
 
 
 def wide(patients: int, seed: int) -> Table:
@@ -18,7 +18,7 @@ def wide(patients: int, seed: int) -> Table:
 
 
 def measured(real, synthetic, train):
-    return {m.key: m for m in disclosure_measures(real, synthetic, train, (), 0, lambda _: None)}
+    return {m.key: m for m in disclosure_measures(real, synthetic, train, independent_floor(()), 0, lambda _: None)}
 
 
 def test_copies_are_rows_that_are_equal_in_every_column():
@@ -57,7 +57,7 @@ def test_neighbour_cohorts_of_different_size_are_refused():
 
 def test_without_training_patients_nothing_is_said_about_them():
     found = {
-        m.key: m for m in disclosure_measures(make_table(100, 1), make_table(80, 2), None, GROUPS, 0, lambda _: None)
+        m.key: m for m in disclosure_measures(make_table(100, 1), make_table(80, 2), None, FLOOR, 0, lambda _: None)
     }
     assert found["copies_of_training"].value.reason == "no training patients were given"
     assert found["neighbour_distance_ratio"].value.value is None

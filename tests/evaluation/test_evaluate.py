@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from synclave_server.evaluation.comparison import Table
-from synclave_server.evaluation.evaluate import FORMAT, evaluate
+from synclave_server.evaluation.document import FORMAT
+from synclave_server.evaluation.evaluate import evaluate
 from synclave_server.evaluation.figure import canvas, drawing, plain_text, short_title
 from synclave_shared.errors import DataError
 from tests.evaluation.cohorts import CODES, HOSTILE, STAGES, dataset, make_schema, make_table

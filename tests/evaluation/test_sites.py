@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from synclave_server.evaluation.comparison import Table, compare
-from synclave_server.evaluation.sites import site_results, spread, unseen
+from synclave_server.evaluation.sites import code_rows, site_results, spread, unseen, who
 from tests.evaluation.cohorts import CODES, dataset, make_schema, make_table
 
 GROUPS = make_schema().groups
@@ -19,7 +19,7 @@ def unusual(patients: int, seed: int) -> Table:
 def measured(sites: dict[str, Table], synthetic: Table):
     real = make_table(1_500, seed=2)
     comparison = compare(real, synthetic, make_table(1_500, seed=1), GROUPS, np.random.default_rng(0))
-    return site_results(comparison, sites, GROUPS, "died", VALUES, 0, lambda _: None)
+    return site_results(comparison, sites, code_rows(GROUPS), "died", VALUES, 0, lambda _: None)
 
 
 def test_a_site_with_shifted_prevalences_stands_out_in_value_and_ceiling():
@@ -42,7 +42,7 @@ def test_a_model_that_lost_a_site_falls_below_the_ceiling_there():
     half = [make_table(700, seed=1), unusual(700, seed=8)]
     train = Table(features=np.concatenate([t.features for t in half]), labels=np.concatenate([t.labels for t in half]))
     comparison = compare(make_table(900, seed=2), make_table(1_400, seed=3), train, GROUPS, np.random.default_rng(0))
-    results = site_results(comparison, sites, GROUPS, "died", VALUES, 0, lambda _: None)
+    results = site_results(comparison, sites, code_rows(GROUPS), "died", VALUES, 0, lambda _: None)
     by_name = {r.name: {m.key: m for m in r.measures} for r in results}
     for key in ("correlation_pearson", "tstr_logistic_auroc[yes]"):
         assert spread(results)[key]["lowest_of_ceiling"]["site"] == "harbour"
@@ -70,6 +70,6 @@ def test_a_handful_of_patients_is_reported_with_its_reason():
 
 def test_nobody_is_measured_against_himself_and_a_shared_number_alone_is_no_shared_patient():
     site, other = dataset(make_table(60, seed=1)), dataset(make_table(60, seed=2))
-    assert len(unseen(site, site.select(np.arange(20, dtype=np.intp)))) == 40
+    assert len(unseen(who(site), who(site)[:20])) == 40
     same = (site.features[:] == other.features[:]).all(axis=1) & (site.labels == other.labels)
-    assert len(unseen(site, other)) == 60 - same.sum()
+    assert len(unseen(who(site), who(other))) == 60 - same.sum()

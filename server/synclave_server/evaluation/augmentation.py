@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from synclave_server.evaluation.classifiers import QUICK, classifiers
+from synclave_server.evaluation.classifiers import QUICK, Models, classifiers
 from synclave_server.evaluation.comparison import Comparison, Table
 from synclave_server.evaluation.downstream import AREAS, fit, label_tasks
 from synclave_server.evaluation.measure import Measure
@@ -37,6 +37,8 @@ def augmentation_measures(
     label_values: Sequence[str],
     seed: int,
     progress: Callable[[str], None],
+    models: Models = classifiers,
+    quick: Sequence[str] = QUICK,
 ) -> list[Measure]:
     """AUROC and AUPRC per label value, quick classifier and share; none without ``train`` (real training patients).
 
@@ -55,16 +57,14 @@ def augmentation_measures(
     measures = []
     for task in label_tasks(comparison.reference, label_values):
         test = task.examples(comparison.reference)
-        for key in QUICK:
-            name = classifiers(seed)[key][0]
+        for key in quick:
+            name = models(seed)[key][0]
             progress(f"train on real and synthetic: {name}")
             for alpha in ALPHAS:
                 count = round(alpha * size)
                 parts = [table.take(np.arange(count)) for table in (added if count else added[:1])]
-                models = [
-                    fit(classifiers(seed)[key][1], task.examples(real).then(task.examples(part))) for part in parts
-                ]
-                scores = [model.judge(test, "the real test patients", rng) for model in models]
+                fitted = [fit(models(seed)[key][1], task.examples(real).then(task.examples(part))) for part in parts]
+                scores = [model.judge(test, "the real test patients", rng) for model in fitted]
                 if count == 0:  # nothing is added: the three are one
                     scores *= 3
                 for place, area in enumerate(AREAS):

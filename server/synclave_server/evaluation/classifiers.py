@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Self
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.sparse import csr_matrix
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
-__all__ = ["DISCRIMINATORS", "QUICK", "BoostedTrees", "Forest", "WeighedColumns", "classifiers"]
+__all__ = ["DISCRIMINATORS", "QUICK", "BoostedTrees", "Forest", "Models", "WeighedColumns", "classifiers"]
 
 LEAF: Final = 20
 """Fewest patients in a leaf of a boosted tree."""
@@ -22,6 +23,9 @@ DISCRIMINATORS: Final = ("logistic", "boosting")
 """Classifiers that tell real from synthetic patients."""
 QUICK: Final = ("logistic", "forest")
 """Classifiers for what is fitted dozens of times: one of either kind, seconds altogether."""
+
+Models = Callable[[int], Mapping[str, tuple[str, Any]]]
+"""Seed -> key -> (name in the report, unfitted model)."""
 
 
 class WeighedColumns:

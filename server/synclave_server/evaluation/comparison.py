@@ -5,14 +5,24 @@ Legend: N patients, D columns of the schema.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MAX_PATIENTS", "Columns", "Comparison", "Table", "compare", "independent_columns"]
+__all__ = [
+    "MAX_PATIENTS",
+    "Columns",
+    "Comparison",
+    "Floor",
+    "Table",
+    "compare",
+    "independent_columns",
+    "independent_floor",
+    "oppose",
+]
 
 MAX_PATIENTS: Final = 10_000
 """Most patients of a cohort that are measured: beyond it intervals hardly shrink and the report takes minutes."""
@@ -39,11 +49,12 @@ class Table:
     """Patients as arrays.
 
     Attributes:
-        features: uint8 [N, D], each 0 or 1.
+        features: uint8 [N, D], each 0 or 1; of time series one record per patient, see
+            :func:`~synclave_server.evaluation.series.courses.records`.
         labels: int64 [N], positions in the schema's label values.
     """
 
-    features: NDArray[np.uint8]
+    features: NDArray[Any]
     labels: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -68,7 +79,7 @@ class Comparison:
         reference: held-out real patients.
         synthetic: the patients under test.
         other_real: other real patients (ceiling): the training patients, or one half of the held-out ones.
-        independent: columns drawn independently within each label from ``other_real`` (floor).
+        independent: ``other_real`` with every column drawn on its own within each label (floor).
         split: True if the held-out patients had to be halved because no training patients were given.
         other_half: positions among the held-out patients of the half that became the other real patients; empty if
             they were not halved.
@@ -84,6 +95,10 @@ class Comparison:
     def contenders(self) -> Iterator[Table]:
         """Synthetic, other real, independent: the order of value, ceiling and floor everywhere."""
         yield from (self.synthetic, self.other_real, self.independent)
+
+
+Floor = Callable[[Table, np.random.Generator], Table]
+"""Makes of patients as many without any relation between their columns."""
 
 
 def attributes(groups: Sequence[Columns]) -> Iterator[slice]:
@@ -110,6 +125,11 @@ def independent_columns(source: Table, groups: Sequence[Columns], rng: np.random
     return Table(features=features, labels=source.labels)
 
 
+def independent_floor(groups: Sequence[Columns]) -> Floor:
+    """:func:`independent_columns` of a schema."""
+    return lambda source, rng: independent_columns(source, groups, rng)
+
+
 def compare(
     real: Table, synthetic: Table, train: Table | None, groups: Sequence[Columns], rng: np.random.Generator
 ) -> Comparison:
@@ -122,6 +142,11 @@ def compare(
         groups: the schema's column groups.
         rng: source of every random choice.
     """
+    return oppose(real, synthetic, train, independent_floor(groups), rng)
+
+
+def oppose(real: Table, synthetic: Table, train: Table | None, floor: Floor, rng: np.random.Generator) -> Comparison:
+    """:func:`compare` for patients of any kind: ``floor`` makes the independent ones."""
     if train is None or len(train) == 0:
         order = rng.permutation(len(real))
         half = len(real) // 2
@@ -136,7 +161,7 @@ def compare(
         reference=reference.sample(MAX_PATIENTS, rng),
         synthetic=synthetic.sample(patients, rng),
         other_real=other,
-        independent=independent_columns(other, groups, rng),
+        independent=floor(other, rng),
         split=split,
         other_half=other_half,
     )

@@ -12,14 +12,17 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from synclave_server.evaluation.calibration import calibration
 from synclave_server.evaluation.comparison import Table
 from synclave_server.evaluation.measure import Reading, defined, undefined
 from synclave_server.evaluation.ranking import ranking_quality
 
-__all__ = ["AREAS", "MINIMUM_PER_CLASS", "Examples", "Fitted", "LabelTask", "fit", "label_tasks"]
+__all__ = ["AREAS", "CALIBRATION", "MINIMUM_PER_CLASS", "Examples", "Fitted", "LabelTask", "fit", "label_tasks"]
 
-AREAS: Final = ("auroc", "auprc")
-"""What :meth:`Fitted.judge` measures, in its order."""
+AREAS: Final = {"auroc": "AUROC", "auprc": "AUPRC"}
+"""How well patients are ranked: the first that :meth:`Fitted.judge` measures, in its order, with their names."""
+CALIBRATION: Final = {"brier": "Brier score", "ece": "calibration error"}
+"""How well probabilities are met: the ones that follow."""
 MINIMUM_PER_CLASS: Final = 5
 """Fewest patients of each class, in training and in test, for which a classifier is fitted and judged."""
 
@@ -29,11 +32,11 @@ class Examples:
     """Patients as questions with answers.
 
     Attributes:
-        features: uint8 [N, F].
+        features: uint8 [N, F], or one record per patient [N].
         positive: bool [N].
     """
 
-    features: NDArray[np.uint8]
+    features: NDArray[Any]
     positive: NDArray[np.bool_]
 
     def then(self, others: Examples) -> Examples:
@@ -95,14 +98,17 @@ class Fitted:
     model: Any
     reason: str | None
 
-    def judge(self, test: Examples, where: str, rng: np.random.Generator) -> tuple[Reading, Reading]:
-        """AUROC and AUPRC on ``test``, which a reason calls ``where``; ``rng`` resamples it for the intervals."""
+    def judge(self, test: Examples, where: str, rng: np.random.Generator) -> tuple[Reading, ...]:
+        """AUROC, AUPRC, Brier score and expected calibration error on ``test``, which a reason calls ``where``.
+
+        ``rng`` resamples it for the intervals.
+        """
         reason = self.reason or test.few(where)
         if reason is not None:
-            return undefined(reason), undefined(reason)
+            return (undefined(reason),) * 4
         scores: NDArray[np.float64] = self.model.predict_proba(test.features)[:, 1].astype(np.float64)
         (auroc, auroc_interval), (auprc, auprc_interval) = ranking_quality(test.positive, scores, rng)
-        return defined(auroc, auroc_interval), defined(auprc, auprc_interval)
+        return defined(auroc, auroc_interval), defined(auprc, auprc_interval), *calibration(test.positive, scores, rng)
 
 
 def fit(model: Any, examples: Examples) -> Fitted:

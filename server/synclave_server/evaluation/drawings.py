@@ -1,21 +1,19 @@
-"""All figures of the report, from the measured values to drawings by name."""
+"""All figures of a report on codes, from the measured values to drawings by name."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 
-from synclave_server.evaluation import charts, dots, fidelity, plots, utility
-from synclave_server.evaluation.augmentation import ALPHAS, augmentation_key
+from synclave_server.evaluation import dots, fidelity, plots
 from synclave_server.evaluation.classifiers import QUICK, classifiers
 from synclave_server.evaluation.comparison import Comparison
-from synclave_server.evaluation.downstream import AREAS, LabelTask, label_tasks
+from synclave_server.evaluation.downstream import label_tasks
 from synclave_server.evaluation.figure import Drawing
 from synclave_server.evaluation.measure import Measure
+from synclave_server.evaluation.outcome_drawings import outcome_drawings
 from synclave_server.evaluation.run_record import RunRecord
 from synclave_server.evaluation.sites import SiteResult
 from synclave_server.evaluation.targets import Target
@@ -27,8 +25,6 @@ MAP_CODES: Final = 32
 """Codes in the correlation maps: as many as can be read."""
 MAP_MOST_COMMON: Final = 0.95
 """Codes that more patients have than this share say nothing in a correlation map."""
-MOST_PANELS: Final = 3
-"""Label values in the figures of augmentation."""
 
 
 def drawings(
@@ -59,12 +55,6 @@ def drawings(
         "prevalence": plots.prevalence_scatter(
             real_share, synthetic_share, (len(reference), len(synthetic)), schema.titles, marked
         ),
-        "labels": charts.label_balance(
-            schema.label.values,
-            [share["real"] for share in metrics["label_balance"]],
-            [share["synthetic"] for share in metrics["label_balance"]],
-            f"Shares of: {schema.label.title or schema.label.name}.",
-        ),
     }
     columns, _ = fidelity.compared_pairs(reference, schema.groups)
     columns = columns[real_share[columns] <= MAP_MOST_COMMON]
@@ -73,11 +63,8 @@ def drawings(
         drawn |= _maps(schema, comparison, columns)
     by_key = {measure.key: measure for measure in measures}
     tasks = label_tasks(reference, schema.label.values)
-    for area in AREAS:
-        bars = [m for m in measures if m.section == utility.SECTION and f"_{area}[" in m.key]
-        guess = {m.key: 0.5 if area == "auroc" else t.base_rate for m in bars for t in tasks if f"[{t.value}]" in m.key}
-        drawn[area] = charts.utility_bars(area.upper(), bars, guess)
-    return drawn | _targets(chosen, by_key) | _augmentation(tasks, by_key) | _sites(sites) | _epsilon(record)
+    outcome = outcome_drawings(schema, tasks, measures, sites, metrics, record, classifiers, QUICK)
+    return drawn | outcome | _targets(chosen, by_key)
 
 
 def _targets(chosen: Sequence[Target], by_key: dict[str, Measure]) -> dict[str, Drawing]:
@@ -93,55 +80,6 @@ def _targets(chosen: Sequence[Target], by_key: dict[str, Measure]) -> dict[str, 
             f"Each row is a column predicted from all others by {name}. Thin lines: 95 % intervals.",
         )
     return drawn
-
-
-def _augmentation(tasks: Sequence[LabelTask], by_key: dict[str, Measure]) -> dict[str, Drawing]:
-    """One figure per area: a panel for each label value and classifier."""
-    drawn = {}
-    for area in AREAS:
-        panels = []
-        for task in tasks[:MOST_PANELS]:
-            for key, name in ((key, classifiers(0)[key][0]) for key in QUICK):
-                points = [(a, by_key.get(augmentation_key(key, area, task.value, a))) for a in ALPHAS]
-                known = [(alpha, measure) for alpha, measure in points if measure and measure.value.value is not None]
-                if len(known) == len(ALPHAS):
-                    panels.append((f"{task.value}: {name}", known))
-        if panels:
-            drawn[f"augmented{area}"] = dots.alpha_lines(f"augmented{area}", panels, area.upper())
-    return drawn
-
-
-def _sites(sites: Sequence[SiteResult]) -> dict[str, Drawing]:
-    """One figure per measure: its value at each site."""
-    drawn = {}
-    for place, measure in enumerate(sites[0].measures if sites else ()):
-        rows = [(f"{site.name} ({site.patients:,})", site.measures[place]) for site in sites]
-        drawn[f"site{place}"] = dots.dot_rows(
-            f"site{place}",
-            rows,
-            measure.title,
-            "",
-        )
-    return drawn
-
-
-def _epsilon(record: RunRecord | None) -> dict[str, Drawing]:
-    together: dict[charts.EpsilonCurve, list[str]] = {}
-    for spend in record.sites if record else ():
-        curve = charts.EpsilonCurve(
-            names=(),
-            rounds=spend.rounds,
-            epsilon=spend.epsilon,
-            before=spend.before,
-            delta=spend.delta,
-            budget=spend.budget,
-        )
-        if math.isfinite(max(spend.epsilon)):
-            together.setdefault(curve, []).append(spend.site)
-    if not together:
-        return {}
-    curves = [dataclasses.replace(curve, names=tuple(names)) for curve, names in together.items()]
-    return {"epsilon": charts.epsilon_curves(curves)}
 
 
 def _maps(schema: Schema, comparison: Comparison, columns: Any) -> dict[str, Drawing]:

@@ -26,7 +26,9 @@ __all__ = [
     "MMD_PATIENTS",
     "RARE",
     "Prevalence",
+    "coefficient_agreement",
     "compared_pairs",
+    "correlation_agreement",
     "correlation_matrix",
     "discriminator",
     "fidelity_measures",
@@ -160,6 +162,11 @@ def correlation_agreement(
         )
         return undefined(reason), undefined(reason)
     truth, found = (correlation_matrix(t.features[:, columns])[pairs] for t in (reference, contender))
+    return coefficient_agreement(truth, found)
+
+
+def coefficient_agreement(truth: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[Reading, Reading]:
+    """Pearson correlation between, and root mean square difference of, two lists of coefficients, at least three."""
     rmse = defined(float(np.sqrt(((found - truth) ** 2).mean())))
     # A cohort without any association at all (say, one patient repeated) leaves nothing to correlate with.
     if found.std() == 0 or truth.std() == 0:

@@ -206,7 +206,13 @@ def correlation_scale(matrix: NDArray[np.float64], pairs: NDArray[np.bool_]) -> 
 
 
 def correlation_map(
-    key: str, title: str, matrix: NDArray[np.float64], compared: NDArray[np.bool_], names: Sequence[str], scale: float
+    key: str,
+    title: str,
+    matrix: NDArray[np.float64],
+    compared: NDArray[np.bool_],
+    names: Sequence[str],
+    scale: float,
+    what: str = "codes",
 ) -> Drawing:
     """One correlation matrix as a map.
 
@@ -217,6 +223,7 @@ def correlation_map(
         compared: pairs that are compared; the others (diagonal, one categorical group) stay grey [S, S].
         names: the columns' titles [S].
         scale: the value of the strongest colour.
+        what: what the columns are.
     """
     count = len(names)
     levels = np.rint(np.clip(matrix / scale, -1, 1) * LEVELS).astype(int)
@@ -241,8 +248,8 @@ def correlation_map(
         return drawing(
             figure,
             key,
-            f"Map of {title} for {count} codes, largest value {strongest:.2f} in size.",
-            f"{title[0].upper()}{title[1:]}. Rows and columns are the same codes in the same order.",
+            f"Map of {title} for {count} {what}, largest value {strongest:.2f} in size.",
+            f"{title[0].upper()}{title[1:]}. Rows and columns are the same {what} in the same order.",
         )
 
 
@@ -268,8 +275,20 @@ def _scale_bar(axes: Axes, scale: float) -> None:
     bar.spines[:].set_visible(False)
 
 
-def correlation_scatter(real: NDArray[np.float64], synthetic: NDArray[np.float64]) -> Drawing:
-    """Correlation of each pair of codes, real against synthetic [pairs]."""
+def correlation_scatter(
+    real: NDArray[np.float64],
+    synthetic: NDArray[np.float64],
+    what: str = "codes",
+    meaning: str = "occur together as often",
+) -> Drawing:
+    """Correlation of each pair of codes, real against synthetic [pairs].
+
+    Args:
+        real: coefficients among real patients.
+        synthetic: the same among synthetic ones.
+        what: what the pairs are of.
+        meaning: what two on the diagonal do.
+    """
     limit = float(np.abs(np.concatenate([real, synthetic])).max(initial=0.1)) * 1.08
     with canvas(WIDTH, MAP_HEIGHT) as figure:
         axes = figure.add_subplot()
@@ -285,8 +304,8 @@ def correlation_scatter(real: NDArray[np.float64], synthetic: NDArray[np.float64
         return drawing(
             figure,
             "pairs",
-            f"Scatter plot of {len(real)} pairs of codes: their correlation in real against synthetic patients.",
-            "Each dot is a pair of codes of the maps; on the diagonal the two occur together as "
-            "often in synthetic as in "
-            "real patients. A cloud along the horizontal zero line would mean that relations were lost.",
+            f"Scatter plot of {len(real)} pairs of {what}: their correlation in real against synthetic patients.",
+            f"Each dot is a pair of {what} of the maps; on the diagonal the two {meaning} in "
+            "synthetic as in real patients. A cloud along the horizontal zero line would mean that relations were "
+            "lost.",
         )

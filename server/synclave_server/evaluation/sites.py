@@ -7,24 +7,40 @@ agrees less with anybody; that too is in its ceiling.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from synclave_server.evaluation.classifiers import classifiers
+from synclave_server.evaluation.classifiers import Models, classifiers
 from synclave_server.evaluation.comparison import MAX_PATIENTS, Columns, Comparison, Table
 from synclave_server.evaluation.downstream import fit, label_tasks
 from synclave_server.evaluation.fidelity import MINIMUM_CARRIERS, compared_pairs, correlation_agreement, prevalence
-from synclave_server.evaluation.measure import Measure, Reading, undefined
+from synclave_server.evaluation.measure import Aim, Measure, Reading, undefined
 from synclave_shared.data.patients import PatientDataset
 
-__all__ = ["SITE_MODEL", "SiteResult", "site_results", "spread", "spread_text", "unseen"]
+__all__ = [
+    "SITE_MODEL",
+    "SiteResult",
+    "SiteRow",
+    "Unlike",
+    "code_rows",
+    "site_results",
+    "spread",
+    "spread_text",
+    "unseen",
+    "who",
+]
 
 SITE_MODEL: Final = "logistic"
 """The classifier that is tested on each site's patients."""
 SECTION: Final = "Sites"
+SiteRow = tuple[str, str, Aim, Sequence[Reading]]
+"""Key, title, aim and the readings of value, ceiling and floor."""
+Unlike = Callable[[Table, Sequence[Table]], list[SiteRow]]
+"""How unlike one site's patients the contenders are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,69 +62,81 @@ class SiteResult:
         return {"patients": self.patients, "measures": {m.key: m.to_json() for m in self.measures}}
 
 
-def unseen(site: PatientDataset, other_real: PatientDataset) -> PatientDataset:
-    """The patients of ``site`` who are not among ``other_real``: nobody is measured against himself.
+def unseen(site: Sequence[Hashable], other_real: Sequence[Hashable]) -> NDArray[np.intp]:
+    """Positions of the patients of ``site`` who are not among ``other_real``: nobody is measured against himself.
 
-    Identifiers of different hospitals may coincide by chance, so two patients are one if identifier, columns and label
-    agree.
+    Args:
+        site: who each patient is [N]. Identifiers of different hospitals may coincide by chance, so that a patient is
+            the identifier with all data.
+        other_real: the same of the patients who are compared with them.
     """
+    known = set(other_real)
+    return np.array([place for place, name in enumerate(site) if name not in known], dtype=np.intp)
 
-    def names(dataset: PatientDataset) -> list[tuple[str, bytes, int]]:
-        rows = [ones.tobytes() for ones in np.split(dataset.features.ones, dataset.features.starts[1:-1])]
-        return list(zip(dataset.patient_ids, rows, dataset.labels.tolist(), strict=True))
 
-    known = set(names(other_real))
-    return site.select(np.array([k for k, name in enumerate(names(site)) if name not in known], dtype=np.intp))
+def who(dataset: PatientDataset) -> list[Hashable]:
+    """Identifier, columns and label of each patient [N]."""
+    rows = [ones.tobytes() for ones in np.split(dataset.features.ones, dataset.features.starts[1:-1])]
+    return list(zip(dataset.patient_ids, rows, dataset.labels.tolist(), strict=True))
+
+
+def code_rows(groups: Sequence[Columns]) -> Unlike:
+    """Prevalence and correlations of 0/1 columns."""
+
+    def rows(reference: Table, contenders: Sequence[Table]) -> list[SiteRow]:
+        if len(reference) < MINIMUM_CARRIERS:
+            few = undefined(f"{len(reference)} patients of this site; at least {MINIMUM_CARRIERS} needed")
+            prevalences = correlations = [few] * len(contenders)
+        else:
+            pairs = compared_pairs(reference, groups)
+            prevalences = [prevalence(reference, contender).log_r2 for contender in contenders]
+            correlations = [correlation_agreement(reference, contender, *pairs)[0] for contender in contenders]
+        return [
+            ("prevalence_log_r2", "Prevalence on a log scale, R²", "one", prevalences),
+            ("correlation_pearson", "Correlations between codes, Pearson", "one", correlations),
+        ]
+
+    return rows
 
 
 def site_results(
     comparison: Comparison,
     sites: Mapping[str, Table],
-    groups: Sequence[Columns],
+    unlike: Unlike,
     label_name: str,
     label_values: Sequence[str],
     seed: int,
     progress: Callable[[str], None],
+    models: Models = classifiers,
 ) -> list[SiteResult]:
-    """Prevalence, correlations and train-on-synthetic at each of ``sites`` (held-out patients by name)."""
+    """What ``unlike`` measures, and train-on-synthetic, at each of ``sites`` (held-out patients by name)."""
     if not sites:
         return []
     rng = np.random.default_rng([seed, 6])
     progress("sites")
     tasks = label_tasks(comparison.reference, label_values)
-    name, _ = classifiers(seed)[SITE_MODEL]
+    name, _ = models(seed)[SITE_MODEL]
     fitted = {
-        task.value: [fit(classifiers(seed)[SITE_MODEL][1], task.examples(c)) for c in comparison.contenders()]
+        task.value: [fit(models(seed)[SITE_MODEL][1], task.examples(c)) for c in comparison.contenders()]
         for task in tasks
     }
     results = []
     for site, patients in sites.items():
         progress(f"site {site}")
         reference = patients.sample(MAX_PATIENTS, rng)
-        contenders = list(comparison.contenders())
-        if len(reference) < MINIMUM_CARRIERS:
-            few = undefined(f"{len(reference)} patients of this site; at least {MINIMUM_CARRIERS} needed")
-            prevalences = correlations = [few] * 3
-        else:
-            pairs = compared_pairs(reference, groups)
-            prevalences = [prevalence(reference, contender).log_r2 for contender in contenders]
-            correlations = [correlation_agreement(reference, contender, *pairs)[0] for contender in contenders]
-        rows: list[tuple[str, str, list[Reading]]] = [
-            ("prevalence_log_r2", "Prevalence on a log scale, R²", prevalences),
-            ("correlation_pearson", "Correlations between codes, Pearson", correlations),
-        ]
+        rows = unlike(reference, list(comparison.contenders()))
         for task in tasks:
             test = task.examples(reference)
             scores = [model.judge(test, "the site's patients", rng)[0] for model in fitted[task.value]]
             title = f"{label_name} = {task.value}: {name}, AUROC"
-            rows.append((f"tstr_{SITE_MODEL}_auroc[{task.value}]", title, scores))
+            rows.append((f"tstr_{SITE_MODEL}_auroc[{task.value}]", title, "one", scores))
         results.append(
             SiteResult(
                 name=site,
                 patients=len(reference),
                 measures=tuple(
-                    Measure(key=key, title=title, section=SECTION, aim="one", value=value, ceiling=ceiling, floor=floor)
-                    for key, title, (value, ceiling, floor) in rows
+                    Measure(key=key, title=title, section=SECTION, aim=aim, value=value, ceiling=ceiling, floor=floor)
+                    for key, title, aim, (value, ceiling, floor) in rows
                 ),
             )
         )

@@ -1,0 +1,1 @@
+"""Evaluation of synthetic time series beside held-out real ones."""
