@@ -34,6 +34,7 @@ from synclave_shared.data.modality import AnySchema, schema_from_json
 from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import SynclaveError
 from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.model_size import parameters_of
 from synclave_shared.models.anchor import Anchor
 from synclave_shared.models.copula import copula_vector, independent_copula
 from synclave_shared.models.layout import CodeLayout
@@ -149,7 +150,7 @@ def _series_procedure(plan: TrainPlan, schema: SeriesSchema, start: bytes | None
     layout, spec = SeriesLayout.of(schema), plan.model
     anchor_size = SeriesAnchor.size(layout)
     if isinstance(spec, ClassifierSpec):
-        size = spec.size_for(schema)
+        size = parameters_of(spec, schema)
         assert start is not None  # noqa: S101 - such a plan has a warm start
         known = load_start(start, plan, size + anchor_size + layout.label_values)
         model, anchor, shares = np.split(known, [size, size + anchor_size])

@@ -15,10 +15,9 @@ from pydantic import Field, ValidationError
 
 from synclave_shared.canonical import ExactDecimal, FrozenModel
 from synclave_shared.data.modality import AnySchema
-from synclave_shared.data.schema import Schema
-from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import PlanError
-from synclave_shared.model_spec import AnyModel, ClassifierSpec, CopulaSpec, ModelSpec, SeriesSpec
+from synclave_shared.model_size import parameters_of
+from synclave_shared.model_spec import AnyModel, CopulaSpec, ModelSpec
 from synclave_shared.plan import (
     MOST_PARAMETERS,
     Federation,
@@ -35,7 +34,7 @@ from synclave_shared.plan import (
 from synclave_shared.privacy.calibrate import noise_multiplier_for
 from synclave_shared.privacy.mechanism import Delta, GaussianSum, PositiveDecimal, Probability
 
-__all__ = ["COPULA_CLIP_NORM", "PlanFile", "compile_plan", "parameters_of", "parse_plan_file", "resolve_privacy"]
+__all__ = ["COPULA_CLIP_NORM", "PlanFile", "compile_plan", "parse_plan_file", "resolve_privacy"]
 
 COPULA_CLIP_NORM: Final = Decimal("0.35")
 """In units of what the anchor expects of a patient. Most are shortened: all moments become smaller alike, which their
@@ -282,21 +281,3 @@ def compile_plan(
         raise PlanError(
             expected="a coherent plan", found=explain_validation(error), remedy="Correct the plan file."
         ) from None
-
-
-def parameters_of(model: AnyModel, schema: AnySchema) -> int:
-    """Parameters of a model for a schema.
-
-    Raises:
-        PlanError: if they are of two modalities.
-    """
-    if isinstance(schema, SeriesSchema) and isinstance(model, SeriesSpec | ClassifierSpec):
-        return model.size_for(schema)
-    if isinstance(schema, Schema) and isinstance(model, ModelSpec | CopulaSpec):
-        return model.size_for(schema)
-    kinds = "series, classifier or influence" if isinstance(schema, SeriesSchema) else "diffusion or copula"
-    raise PlanError(
-        expected=f"model.kind = {kinds}: the modality of schema {schema.name} is {schema.modality}",
-        found=f"model.kind = {model.kind}",
-        remedy="Write kind under [model], or name another schema.",
-    )

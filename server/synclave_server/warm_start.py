@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from synclave_server.planning import parameters_of
 from synclave_server.public_model import RECORD_FILE, read_public_model
 from synclave_server.snapshots import read_snapshot
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import PlanError, ProtocolError, SnapshotError
+from synclave_shared.model_size import parameters_of
 from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.plan import AnyModel, ClassifierSpec, InfluenceSpec, ModelSpec, SeriesSpec, TrainPlan
 from synclave_shared.protocol import decode_model, encode_model

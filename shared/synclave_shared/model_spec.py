@@ -6,16 +6,12 @@ Whoever signs a plan need not have torch, so the sizes that a signature depends 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from synclave_shared.canonical import ExactDecimal, FrozenModel
 from synclave_shared.privacy.mechanism import PositiveDecimal
-
-if TYPE_CHECKING:
-    from synclave_shared.data.schema import Schema
-    from synclave_shared.data.series.schema import SeriesSchema
 
 __all__ = ["LEVEL_KNOTS", "AnyModel", "ClassifierSpec", "CopulaSpec", "InfluenceSpec", "ModelSpec", "SeriesSpec"]
 
@@ -64,10 +60,6 @@ class ModelSpec(FrozenModel):
         blocks = self.blocks * width * (6 * width + 7)
         return coupled * (coupled + 1) // 2 + (tower + blocks if width else 0)
 
-    def size_for(self, schema: Schema) -> int:
-        """:meth:`parameter_count` for a schema."""
-        return self.parameter_count(schema.width, len(schema.label.values))
-
 
 class CopulaSpec(FrozenModel):
     """The Gaussian copula: fitted to one noisy sum of second moments, nothing is trained.
@@ -81,10 +73,6 @@ class CopulaSpec(FrozenModel):
     def parameter_count(self, columns: int, label_values: int) -> int:
         """Number of second moments M that a site releases: a variance or covariance per pair of columns."""
         return columns * (columns + 1) // 2
-
-    def size_for(self, schema: Schema) -> int:
-        """:meth:`parameter_count` for a schema."""
-        return self.parameter_count(schema.width, len(schema.label.values))
 
 
 class SeriesSpec(FrozenModel):
@@ -123,10 +111,6 @@ class SeriesSpec(FrozenModel):
         blocks = self.blocks * width * (12 * width + 15)
         return couplings * self.couplings + (ends + corrections + blocks if width else 0)
 
-    def size_for(self, schema: SeriesSchema) -> int:
-        """:meth:`parameter_count` for a schema."""
-        return self.parameter_count(schema.horizon, len(schema.channels), schema.width, len(schema.label.values))
-
 
 class ClassifierSpec(FrozenModel):
     """A clinical model of time series: predicts the label. Guidance makes synthetic patients useful to one.
@@ -155,10 +139,6 @@ class ClassifierSpec(FrozenModel):
         }[self.architecture]
         read = 2 * channels if self.architecture == "logistic" else width
         return body + (3 * read + context + 1) * label_values
-
-    def size_for(self, schema: SeriesSchema) -> int:
-        """:meth:`parameter_count` for a schema."""
-        return self.parameter_count(schema.horizon, len(schema.channels), schema.width, len(schema.label.values))
 
 
 class InfluenceSpec(ClassifierSpec):

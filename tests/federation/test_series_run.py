@@ -19,6 +19,7 @@ from synclave_shared.errors import ConfigurationError, PlanError
 from synclave_shared.fixed_point import from_fixed
 from synclave_shared.ledger.entry import SpendReserved
 from synclave_shared.ledger.verify import verify_ledger
+from synclave_shared.model_size import parameters_of
 from synclave_shared.models.series.anchor import anchor_from_moments, moments_size
 from synclave_shared.plan import (
     ClassifierSpec,
@@ -103,7 +104,7 @@ def test_a_generator_a_clinical_model_and_its_influence_lead_to_useful_patients(
     influence = trained(new_world, InfluenceSpec(), start)
     assert tags(influence) == ["gaussian-sum/1"]
     vector = read_snapshot(influence.run.snapshot).model
-    size = ClassifierSpec().size_for(SCHEMA)
+    size = parameters_of(ClassifierSpec(), SCHEMA)
     assert np.array_equal(vector[:size], known.model)
     sent = [from_fixed(decode_update(influence.sites[name].replies[-2].payload, size)) for name in NAMES]
     np.testing.assert_allclose(vector[size:], np.sum(sent, axis=0), rtol=1e-5)

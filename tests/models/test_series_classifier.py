@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from synclave_shared.model_size import parameters_of
 from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.models.series.classifier import StaySummary, build_series_classifier
 from synclave_shared.plan import ClassifierSpec, InfluenceSpec
@@ -18,9 +19,9 @@ SPECS = [
 @pytest.mark.parametrize("spec", SPECS)
 def test_parameters_are_counted_without_building_the_network(spec: ClassifierSpec) -> None:
     size = parameter_vector(build_series_classifier(SERIES_LAYOUT, spec)).size
-    assert size == spec.size_for(series_schema())
+    assert size == parameters_of(spec, series_schema())
     influence = InfluenceSpec.model_validate(spec.model_dump(exclude={"kind"}))
-    assert size == influence.size_for(series_schema())
+    assert size == parameters_of(influence, series_schema())
 
 
 def test_a_stay_is_summarised_by_its_means_and_those_of_its_quarters() -> None:

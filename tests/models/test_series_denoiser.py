@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from synclave_shared.diffusion.series import SeriesPrior, series_loss, series_posterior
+from synclave_shared.model_size import parameters_of
 from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.models.series.anchor import anchor_from_moments, contributions
 from synclave_shared.models.series.denoiser import build_series_denoiser
@@ -44,7 +45,7 @@ def randomised(spec: SeriesSpec) -> torch.nn.Module:
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_parameters_are_counted_without_building_the_network(spec: SeriesSpec) -> None:
-    assert parameter_vector(build_series_denoiser(SERIES_LAYOUT, spec)).size == spec.size_for(series_schema())
+    assert parameter_vector(build_series_denoiser(SERIES_LAYOUT, spec)).size == parameters_of(spec, series_schema())
 
 
 @pytest.mark.parametrize("spec", SPECS)

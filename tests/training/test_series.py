@@ -19,6 +19,7 @@ from synclave_shared.data.series.dataset import SeriesDataset
 from synclave_shared.diffusion.series import SeriesPrior
 from synclave_shared.errors import DataError, PlanError, ProtocolError
 from synclave_shared.fixed_point import from_fixed
+from synclave_shared.model_size import parameters_of
 from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.models.series.anchor import SeriesAnchor, contributions, usual_anchor
 from synclave_shared.models.series.denoiser import build_series_denoiser
@@ -119,7 +120,7 @@ def workload() -> SeriesWorkload:
 
 def test_a_payload_is_refused_before_anything_is_spent_on_it() -> None:
     plan, site = series_plan(), workload()
-    size = plan.model.size_for(series_schema())  # type: ignore[arg-type]
+    size = parameters_of(plan.model, series_schema())  # type: ignore[arg-type]
     good = np.concatenate([np.zeros(size, np.float32), ANCHOR.to_vector(), np.full(2, 0.5, np.float32)])
     site.check_payload(plan, 0, b"")
     site.check_payload(plan, 1, encode_model(good))
@@ -153,7 +154,7 @@ def test_an_anchor_from_marginals_is_what_a_training_round_takes() -> None:
     plan, site = series_plan(), workload()
     release = site.release(plan, 0, b"")
     assert release.dtype == np.int64
-    size = plan.model.size_for(series_schema())  # type: ignore[arg-type]
+    size = parameters_of(plan.model, series_schema())  # type: ignore[arg-type]
     shares = np.full(2, 0.5, np.float32)
     payload = encode_model(np.concatenate([np.zeros(size, np.float32), ANCHOR.to_vector(), shares]))
     assert site.release(plan, 1, payload).shape == (size,)

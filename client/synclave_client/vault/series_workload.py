@@ -18,6 +18,7 @@ from synclave_client.vault.rehearsals import Rehearsals
 from synclave_client.vault.workload import check_device, check_size, report_self_test, require_nothing
 from synclave_shared.data.series.reading import load_series
 from synclave_shared.data.series.schema import SeriesSchema
+from synclave_shared.model_size import parameters_of
 from synclave_shared.model_spec import ClassifierSpec, SeriesSpec
 from synclave_shared.models.series.anchor import SeriesAnchor
 from synclave_shared.models.series.layout import SeriesLayout
@@ -148,7 +149,7 @@ class SeriesWorkload:
 
     def _size(self, plan: TrainPlan) -> int:
         spec = plan.model if isinstance(plan.model, ClassifierSpec) else series_spec(plan)
-        return spec.size_for(self._schema)
+        return parameters_of(spec, self._schema)
 
     def _public(self, plan: TrainPlan, payload: bytes) -> tuple[NDArray[np.float32], SeriesAnchor, NDArray[np.float32]]:
         """Model [P], anchor and label shares [L] of a payload."""

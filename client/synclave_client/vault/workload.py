@@ -21,6 +21,7 @@ from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import load_patients
 from synclave_shared.errors import ClippingError, ConfigurationError, PlanError, ProtocolError
+from synclave_shared.model_size import parameters_of
 from synclave_shared.models.anchor import Anchor, anchor_of_payload, anchor_payload_size
 from synclave_shared.models.codes import model_payload_size, split_payload
 from synclave_shared.models.layout import CodeLayout
@@ -99,7 +100,7 @@ class PatientWorkload:
             ClippingError: naming the layer, or the size of a model whose release could not travel.
         """
         model = code_model(plan)
-        check_size(model.size_for(self._schema))
+        check_size(parameters_of(model, self._schema))
         if isinstance(model, ModelSpec):
             _rehearsed(self._rehearsals, self._schema, model, self._performance, self._device)
 
