@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ ROUNDS, STEPS, SELECTION_RATE = 10, 8, Decimal("0.1")
 
 TOWER = ModelSpec.model_validate(
     {
-        "width": 384,
+        "width": 512,
         "blocks": 2,
         "sigma_min": Decimal("0.25"),
         "sigma_max": Decimal(20),
@@ -50,7 +50,10 @@ TOWER = ModelSpec.model_validate(
 )
 """Without noise a tower learns what couplings cannot."""
 
-TOWER_STEPS = 3000
+TOWER_STEPS = 8000
+
+TOWER_PRECISION: Final = "bfloat16"
+"""Of the tower's training: half the time on a CPU with AMX, and no worse."""
 
 KEPT = ENVIRONMENTS / "towers"
 
@@ -149,10 +152,10 @@ def trained_tower(
     train: PatientDataset, schema: Schema, spec: ModelSpec, seed: int
 ) -> tuple[NDArray[np.float32], Anchor]:
     """The tower of a seed, trained once and kept: the benchmark of samplers draws from the same."""
-    asked = f"{schema.digest} {len(train)} {spec.model_dump_json()} {TOWER_STEPS} {seed}"
+    asked = f"{schema.digest} {len(train)} {spec.model_dump_json()} {TOWER_STEPS} {TOWER_PRECISION} {seed}"
     path = KEPT / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.npz"
     if not path.exists():
-        found = pretrain(schema, train, spec, steps=TOWER_STEPS, seed=seed)
+        found = pretrain(schema, train, spec, steps=TOWER_STEPS, seed=seed, precision=TOWER_PRECISION)
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, model=found.parameters, logits=found.anchor, shares=found.label_shares)
     kept = np.load(path)
