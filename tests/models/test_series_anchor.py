@@ -11,6 +11,8 @@ from synclave_shared.errors import ProtocolError
 from synclave_shared.models.anchor import Anchor, prevalences
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.models.series.anchor import (
+    BINS,
+    EVER_WEIGHT,
     SeriesAnchor,
     anchor_from_moments,
     context_columns,
@@ -43,12 +45,14 @@ def test_a_patients_moments_are_what_the_text_says() -> None:
         patient_ids=["p"],
     )
     assert lags(3) == (0, 1, 2)
-    context, share, ever, mean = [0, 1, 0, 1, 0], [0.5], [1], [0.5]
+    context, share, ever, mean = [0, 1, 0, 1, 0], [0.5], [EVER_WEIGHT], [0.5]
     nobody = [0.0] * 8
     products = [0.25, 0.25, 0.25]  # filled: 0.5 at both steps; no pair is two steps apart, so the longest lag stands
-    expected = [*nobody, *context, *share, *ever, *mean, 0, 1, *products]
+    bins = np.zeros(BINS)
+    bins[3 * BINS // 4] = 1  # the bin that begins at 0.5
+    expected = [*nobody, *context, *share, *ever, *mean, 0, 1, *products, *bins]
     assert contributions(patient, layout, 100.0).tolist() == expected
-    norm = np.sqrt(np.square([*context, *share, *ever, *mean, 1, *products]).sum())
+    norm = np.sqrt(np.square([*context, *share, *ever, *mean, 1, *products, 1]).sum())
     np.testing.assert_allclose(contributions(patient, layout, 1.0), np.array(expected) / norm)
 
 
@@ -91,18 +95,19 @@ def processes(patients: int, seed: int) -> SeriesDataset:
 
 
 @pytest.mark.parametrize("noise_std", [0.0, 30.0])
-def test_the_anchor_finds_centre_scale_inertia_and_the_labels_shift(noise_std: float) -> None:
+def test_the_anchor_finds_quantiles_inertia_and_the_labels_shift(noise_std: float) -> None:
     sums = contributions(processes(6000, 0), SERIES_LAYOUT, 1e6)
     sums = sums + noise_std * np.random.default_rng(1).standard_normal(sums.size)
     anchor, shares = anchor_from_moments(sums, SERIES_LAYOUT, noise_std)
     assert shares == pytest.approx([0.6, 0.4], abs=0.02)
-    assert anchor.centre[:2] == pytest.approx([-0.2, -0.2], abs=0.02)
-    assert anchor.scale[:2] == pytest.approx([0.2, 0.2], abs=0.02 if noise_std == 0 else 0.05)
+    middle, upper = (anchor.values(np.full(3, score, np.float32)) for score in (0.0, 1.0))
+    assert middle[:2] == pytest.approx([-0.2, -0.2], abs=0.02)
+    assert (upper - middle)[:2] == pytest.approx([0.2, 0.2], abs=0.02 if noise_std == 0 else 0.05)
     expected = 0.5 + 0.5 * 0.6 ** np.arange(STEPS)
     tolerance = 0.06 if noise_std == 0 else 0.25
     assert np.abs(anchor.inertia[:2] - expected).max() < tolerance
-    # 0.2 apart at a scale of 0.2 within a label value.
-    assert anchor.shift[1, 2] - anchor.shift[0, 2] == pytest.approx(1.0, abs=0.15)
+    # 0.2 apart at a deviation of 0.22.
+    assert anchor.shift[1, 2] - anchor.shift[0, 2] == pytest.approx(0.9, abs=0.15)
     assert np.abs(anchor.shift[:, :2]).max() < 0.15
 
 
@@ -110,7 +115,30 @@ def test_of_noise_alone_comes_an_anchor_that_claims_little() -> None:
     sums = 500.0 * np.random.default_rng(0).standard_normal(moments_size(SERIES_LAYOUT))
     anchor, _ = anchor_from_moments(sums, SERIES_LAYOUT, 500.0)
     assert np.abs(anchor.shift).max() < 1.0
-    assert SeriesAnchor.from_vector(anchor.to_vector(), SERIES_LAYOUT).scale.min() > 0
+    assert np.array_equal(SeriesAnchor.from_vector(anchor.to_vector(), SERIES_LAYOUT).quantiles, anchor.quantiles)
+
+
+def test_noise_in_the_empty_bins_of_wide_bounds_does_not_become_patients() -> None:
+    """Channels within a tenth of their bounds: of what noise puts outside little is left."""
+    narrow = processes(3000, 0)
+    narrow = replace(narrow, values=np.clip(0.25 * narrow.values, -1, 1))
+    sums = contributions(narrow, SERIES_LAYOUT, 1e6) + 15.0 * np.random.default_rng(1).standard_normal(
+        moments_size(SERIES_LAYOUT)
+    )
+    anchor, _ = anchor_from_moments(sums, SERIES_LAYOUT, 15.0)
+    beyond = anchor.scores(np.array([[-0.4] * 3, [0.4] * 3], np.float32))
+    assert beyond[0].max() < -1.8
+    assert beyond[1].min() > 1.8
+
+
+def test_scores_are_normal_and_values_come_back() -> None:
+    dataset = processes(4000, 2)
+    anchor, _ = anchor_from_moments(contributions(dataset, SERIES_LAYOUT, 1e6), SERIES_LAYOUT, 0.0)
+    scores = anchor.scores(dataset.values)
+    assert np.abs(scores.mean(axis=(0, 1))).max() < 0.02
+    assert np.abs(scores.std(axis=(0, 1)) - 1).max() < 0.03
+    inside = np.abs(dataset.values) < 0.9
+    assert np.abs(anchor.values(scores) - dataset.values)[inside].max() < 1e-3
 
 
 def test_what_is_recorded_how_often_and_how_long_are_prevalences() -> None:
@@ -130,13 +158,13 @@ def test_an_anchor_travels_as_one_vector_and_impossible_ones_are_refused() -> No
     anchor, _ = anchor_from_moments(contributions(series_dataset(300), SERIES_LAYOUT, 1e6), SERIES_LAYOUT, 0.0)
     vector = anchor.to_vector()
     again = SeriesAnchor.from_vector(vector, SERIES_LAYOUT)
-    for name in ("context", "observed", "centre", "scale", "shift", "inertia"):
+    for name in ("context", "observed", "quantiles", "shift", "inertia"):
         assert np.array_equal(getattr(again, name), getattr(anchor, name))
     usual = usual_anchor(SERIES_LAYOUT)
     wrong = [
         vector[:-1],
         np.where(np.arange(vector.size) == 3, np.nan, vector),
-        replace(usual, scale=np.zeros(3, np.float32)).to_vector(),
+        replace(usual, quantiles=np.zeros((3, BINS + 1), np.float32)).to_vector(),
         replace(usual, inertia=np.full((3, STEPS), 2.0, np.float32)).to_vector(),
     ]
     for one in wrong:

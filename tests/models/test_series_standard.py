@@ -13,10 +13,10 @@ ANCHOR, _ = anchor_from_moments(contributions(DATASET, SERIES_LAYOUT, 1e6), SERI
 ROWS = np.arange(20)
 
 
-def test_rows_are_filled_and_in_standard_deviations_with_their_stay_and_context() -> None:
+def test_rows_are_filled_and_in_normal_scores_with_their_stay_and_context() -> None:
     seen = StandardRows.of(DATASET, ROWS, ANCHOR, SERIES_LAYOUT, size=24)
     measured = DATASET.observed[ROWS] == 1
-    values = (DATASET.values[ROWS] - ANCHOR.centre) / ANCHOR.scale
+    values = ANCHOR.scores(DATASET.values[ROWS])
     np.testing.assert_allclose(seen.values[:20][measured], values[measured], rtol=1e-5)
     assert seen.inside[:20].sum(axis=1).tolist() == DATASET.lengths[ROWS].tolist()
     assert seen.context[:20, : SERIES_LAYOUT.fields].astype(int).tolist() == DATASET.static[ROWS].tolist()

@@ -93,7 +93,7 @@ class ClinicalLearner:
         network: the model, on its device.
         dataset: the patients.
         layout: of the schema.
-        anchor: centre and scale.
+        anchor: quantiles.
         weights: what a patient of each label value counts for, [L].
         device: where to compute.
     """

@@ -42,7 +42,7 @@ class SeriesBatch:
     """Some patients, each seen at K noise levels.
 
     Attributes:
-        values: [B, T, C], filled, in standard deviations about the centre.
+        values: [B, T, C], filled, in normal scores.
         observed: [B, T, C], 0/1.
         inside: bool [B, T], the steps of the stay.
         context: [B, S], 0/1.

@@ -77,7 +77,7 @@ class SeriesGenerator:
         self._prior = SeriesPrior.of(anchor, self._device)
         self._target = None if target is None else target.on(layout, self._device)
         self._context = posterior_mean(torch.from_numpy(anchor.context), layout.context).to(self._device)
-        self._centre, self._scale = (torch.from_numpy(part).to(self._device) for part in (anchor.centre, anchor.scale))
+        self._anchor = anchor
 
     def features(
         self, request: SampleRequest, patients: NDArray[np.int64], labels: NDArray[np.int64]
@@ -137,8 +137,8 @@ class SeriesGenerator:
         values = last.values + last.spread * normal(LAST, width).reshape(last.values.shape)
         coins = randomness.uniform(patients, width, DRAW).reshape(last.observed.shape)
         observed = (coins < sigmoid(last.observed))[:, 0] & inside[:, :, None]
-        scaled = (self._centre + self._scale * values[:, 0]).clamp(-1.0, 1.0)
-        return pack_series(context.cpu().numpy(), observed.cpu().numpy(), scaled.cpu().numpy())
+        scaled = self._anchor.values(values[:, 0].cpu().numpy())
+        return pack_series(context.cpu().numpy(), observed.cpu().numpy(), scaled)
 
     def _guided(
         self, x: Tensor, sigma: Tensor, labels: Tensor, context: Tensor, inside: Tensor, weight: float

@@ -1,7 +1,7 @@
 """Posterior of a time series seen through Gaussian noise: values by a Gaussian process, gaps by Bernoulli.
 
-A patient's row is, per step and channel, the value (filled where it was not measured, in standard deviations about the
-centre) and whether it was measured. All numbers get noise of one level. What independent channels say of it is exact:
+A patient's row is, per step and channel, the value (filled where it was not measured, in normal
+scores) and whether it was measured. All numbers get noise of one level. What independent channels say of it is exact:
 of a stationary Gaussian process with covariance R the posterior mean is ``m + R (R + sigma^2 I)^-1 (x - m)``, of a 0/1
 number the logit ``logit(p) + (x - 1/2) / sigma^2``. The network corrects both, the former in units of the posterior's
 standard deviation, so that its loss has about the same size at every level (Karras et al. 2022, section 5).
@@ -36,7 +36,7 @@ class SeriesPrior:
 
     Attributes:
         observed: logits, [L + 1, C].
-        shift: means, in standard deviations about the centre, [L + 1, C].
+        shift: means, in normal scores, [L + 1, C].
         variances: eigenvalues of each channel's covariance over the steps of a stay, by its length; [T + 1, C, T].
         modes: its eigenvectors, 0 after the end of the stay; [T + 1, C, T, T], the last axis numbering them.
     """

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
 
 from synclave_shared.data.series.filling import filled
 from synclave_shared.errors import ProtocolError
-from synclave_shared.models.anchor import estimate_anchor, prevalences
+from synclave_shared.models.anchor import estimate_anchor
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.models.series.layout import SeriesLayout
 
@@ -47,14 +48,27 @@ DECAYS: Final = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.96, 0.98)
 LEAST_INERTIA: Final = 1e-3
 """Smallest eigenvalue of a channel's covariance: no combination of steps is held to be known exactly."""
 
+BINS: Final = 64
+"""Even bins between a channel's bounds; within one, values are held to be spread evenly."""
+
+BORDERS: Final = np.linspace(-1.0, 1.0, BINS + 1)
+
+LEAST_SHARE: Final = 1e-5
+"""Of a channel's values in a bin, so that every value has a score and every score a value."""
+
+RAREST: Final = 1e-5
+"""Scores are of values rarer than one in 100,000 no more: they end at 4.3 standard deviations."""
+
+ROUNDING: Final = 1e-5
+
+EVER_WEIGHT: Final = 0.5
+"""How much "ever observed" counts for in a patient's contribution: it is needed as a divisor only."""
+
 CHUNK_PATIENTS: Final = 1024
 """Patients taken to float64 at once."""
 
 USUAL_LEVEL, USUAL_DECAY = 0.5, 0.85
 """A channel of which nothing is known: half of its variance is between patients, the rest fades within hours."""
-
-USUAL_SCALE: Final = 0.2
-"""Its standard deviation: a tenth of the width of its bounds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,22 +78,21 @@ class SeriesAnchor:
     Attributes:
         context: logits of the context's columns under each label value, float32 [L, S].
         observed: log-odds that a step of a stay has a value, float32 [L, C].
-        centre: mean of each channel, in units of the data set (-1 to 1 between the bounds), float32 [C].
-        scale: standard deviation of a patient of known label about its mean, float32 [C].
-        shift: how far the mean under a label value lies from the centre, in units of the scale, float32 [L, C].
+        quantiles: share of each channel's values below the borders of :data:`BINS` even bins between its bounds,
+            rising from 0 to 1; float32 [C, BINS + 1].
+        shift: mean under each label value, in normal scores; float32 [L, C].
         inertia: autocorrelation of each channel at lags 0 to T - 1, float32 [C, T].
     """
 
     context: NDArray[np.float32]
     observed: NDArray[np.float32]
-    centre: NDArray[np.float32]
-    scale: NDArray[np.float32]
+    quantiles: NDArray[np.float32]
     shift: NDArray[np.float32]
     inertia: NDArray[np.float32]
 
     def to_vector(self) -> NDArray[np.float32]:
         """All numbers as one vector [A], as it travels."""
-        parts = (self.context, self.observed, self.centre, self.scale, self.shift, self.inertia)
+        parts = (self.context, self.observed, self.quantiles, self.shift, self.inertia)
         return np.concatenate([np.asarray(part, np.float32).reshape(-1) for part in parts])
 
     @classmethod
@@ -100,25 +113,35 @@ class SeriesAnchor:
             stop = position + math.prod(shape)
             parts.append(vector[position:stop].reshape(shape).astype(np.float32))
             position = stop
-        context, observed, centre, scale, shift, inertia = parts
-        anchor = cls(context=context, observed=observed, centre=centre, scale=scale, shift=shift, inertia=inertia)
-        if (
-            scale.min() < SMALLEST_SCALE * (1 - 1e-6)
-            or np.abs(inertia).max() > 1.0 + 1e-6
-            or np.abs(inertia[:, 0] - 1.0).max() > 1e-6
-        ):
-            raise ProtocolError(
-                expected=f"scales from {SMALLEST_SCALE}, and autocorrelations from -1 to 1 that begin with 1",
-                found="others",
-                remedy="The message was dropped.",
-            )
+        context, observed, quantiles, shift, inertia = parts
+        anchor = cls(context=context, observed=observed, quantiles=quantiles, shift=shift, inertia=inertia)
+        rising = (np.diff(quantiles, axis=1) >= LEAST_SHARE / 2).all() and not quantiles[:, 0].any()
+        if not rising or np.abs(quantiles[:, -1] - 1.0).max() > ROUNDING:
+            raise _impossible("shares that rise from 0 to 1 with every bin")
+        if np.abs(inertia).max() > 1.0 + ROUNDING or np.abs(inertia[:, 0] - 1.0).max() > ROUNDING:
+            raise _impossible("autocorrelations from -1 to 1 that begin with 1")
         return anchor
+
+    def scores(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Normal scores of values [..., C]: a channel's values, all together, become standard normal."""
+        scores = np.empty(values.shape, np.float32)
+        for channel, shares in enumerate(self.quantiles):
+            below = np.interp(values[..., channel], BORDERS, shares)
+            scores[..., channel] = ndtri(np.clip(below, RAREST, 1.0 - RAREST))
+        return scores
+
+    def values(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Values of normal scores [..., C], the inverse of :meth:`scores`; float32, -1 to 1."""
+        values = np.empty(scores.shape, np.float32)
+        for channel, shares in enumerate(self.quantiles):
+            values[..., channel] = np.interp(ndtr(scores[..., channel].astype(np.float64)), shares, BORDERS)
+        return values
 
     @staticmethod
     def shapes(layout: SeriesLayout) -> tuple[tuple[int, ...], ...]:
         """Shapes of the parts, in the order of the vector."""
         values, channels = layout.label_values, layout.channels
-        of_channels = ((channels,), (channels,), (values, channels), (channels, layout.steps))
+        of_channels = ((channels, BINS + 1), (values, channels), (channels, layout.steps))
         return ((values, layout.context.width), (values, channels), *of_channels)
 
     @classmethod
@@ -136,8 +159,7 @@ def usual_anchor(layout: SeriesLayout) -> SeriesAnchor:
     return SeriesAnchor(
         context=context,
         observed=np.zeros((values, channels), np.float32),
-        centre=np.zeros(channels, np.float32),
-        scale=np.full(channels, USUAL_SCALE, np.float32),
+        quantiles=np.tile(np.linspace(0.0, 1.0, BINS + 1, dtype=np.float32), (channels, 1)),
         shift=np.zeros((values, channels), np.float32),
         inertia=np.tile(_usual_inertia(layout.steps).astype(np.float32), (channels, 1)),
     )
@@ -154,8 +176,8 @@ def lags(steps: int) -> tuple[int, ...]:
 
 def moments_size(layout: SeriesLayout) -> int:
     """Length of a release of moments."""
-    columns = layout.context.width + 2 * layout.channels
-    return layout.label_values * (columns + layout.channels + 1) + layout.channels * len(lags(layout.steps))
+    by_label = layout.context.width + 3 * layout.channels + 1
+    return layout.label_values * by_label + layout.channels * (len(lags(layout.steps)) + BINS)
 
 
 def context_columns(static: NDArray[np.uint8], lengths: NDArray[np.int64], layout: SeriesLayout) -> NDArray[np.uint8]:
@@ -168,8 +190,9 @@ def contributions(dataset: SeriesDataset, layout: SeriesLayout, clip_norm: float
     """Sum of the patients' moments, each patient's scaled down to ``clip_norm`` in L2.
 
     A patient gives, in the block of its label: its context columns; per channel the share of its steps that have a
-    value, whether any has, and the mean over its steps; a 1 in the label counts; and for all labels together the mean
-    products of values at each lag. Means over time are of one patient: whatever the stay's length, it counts once.
+    value, whether any has (times :data:`EVER_WEIGHT`), and the mean over its steps; a 1 in the label counts; and for
+    all labels together the mean products of values at each lag, and the share of its steps in each bin. Means over
+    time are of one patient: whatever the stay's length, it counts once.
 
     Args:
         dataset: N patients.
@@ -182,7 +205,7 @@ def contributions(dataset: SeriesDataset, layout: SeriesLayout, clip_norm: float
     values, channels = layout.label_values, layout.channels
     sums: NDArray[np.float64] = np.zeros((values, layout.context.width + 3 * channels))
     counts = np.zeros(values)
-    of_all: NDArray[np.float64] = np.zeros(channels * len(lags(layout.steps)))
+    of_all: NDArray[np.float64] = np.zeros(channels * (len(lags(layout.steps)) + BINS))
     for start in range(0, len(dataset), CHUNK_PATIENTS):
         part = dataset.select(np.arange(start, min(start + CHUNK_PATIENTS, len(dataset))))
         context = context_columns(part.static, part.lengths, layout)
@@ -200,19 +223,31 @@ def contributions(dataset: SeriesDataset, layout: SeriesLayout, clip_norm: float
 def _moments(
     whole: NDArray[np.float32], observed: NDArray[np.uint8], lengths: NDArray[np.int64], context: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What each patient gives in the block of its label [N, S + 3C], and for all labels together [N, G * C]."""
+    """What each patient gives in the block of its label [N, S + 3C], and for all labels [N, (G + BINS) * C]."""
     steps = whole.shape[1]
     length = lengths[:, None]
-    ever = observed.any(axis=1)
-    inside = np.less(np.arange(steps), length)[:, :, None]
+    ever = np.asarray(observed.any(axis=1))
+    inside = np.asarray(np.less(np.arange(steps), length))[:, :, None]
     clean = np.where(inside, whole, 0.0).astype(np.float64)
     products = [np.square(clean).sum(axis=1) / length]
     for lag in lags(steps)[1:]:
         # A stay too short for the lag gives what its own longest lag says: 0 would be taken for a value.
         found = (clean[:, : steps - lag] * clean[:, lag:]).sum(axis=1) / np.maximum(length - lag, 1)
         products.append(np.where(length > lag, found, products[-1]))
-    by_label = np.concatenate([context, observed.sum(axis=1) / length, ever, clean.sum(axis=1) / length], axis=1)
-    return by_label, np.concatenate(products, axis=1)
+    shares = [context, observed.sum(axis=1) / length, EVER_WEIGHT * ever, clean.sum(axis=1) / length]
+    return np.concatenate(shares, axis=1), np.concatenate(
+        [*products, _shares_of_bins(clean, inside & ever[:, None])], axis=1
+    )
+
+
+def _shares_of_bins(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Share of each patient's counted steps [N, T, C] in each bin, [N, C * BINS]; 0 where none is."""
+    patients, _, channels = values.shape
+    bins = np.clip(((values + 1.0) * (BINS / 2)).astype(np.int64), 0, BINS - 1)
+    place = (np.arange(patients)[:, None, None] * channels + np.arange(channels)) * BINS + bins
+    counts = np.bincount(place[counted], minlength=patients * channels * BINS).reshape(patients, channels, BINS)
+    shares: NDArray[np.float64] = counts / np.maximum(counts.sum(axis=2, keepdims=True), 1)
+    return shares.reshape(patients, -1)
 
 
 def anchor_from_moments(
@@ -220,8 +255,8 @@ def anchor_from_moments(
 ) -> tuple[SeriesAnchor, NDArray[np.float64]]:
     """Estimate the anchor, allowing for the noise. All of it is post-processing.
 
-    Context, shares and "ever observed" are prevalences, estimated as those of codes. A channel's variance and
-    autocovariances are bounded below by what noise alone would show, and its autocorrelation is the nearest of
+    Context, shares and "ever observed" are prevalences, estimated as those of codes; so are a channel's bins. Its
+    variance is bounded below by what noise alone would show, and its autocorrelation is the nearest of
     ``level + (1 - level) decay^lag``, as far as signal exceeds noise; the rest is that of a usual channel.
 
     Args:
@@ -242,42 +277,63 @@ def anchor_from_moments(
             remedy="Check the sites' marginals releases.",
         )
     values, width, channels = layout.label_values, layout.context.width, layout.channels
-    columns = width + 2 * channels
-    blocks = sums[: values * (columns + channels)].reshape(values, columns + channels)
-    counts = sums[values * (columns + channels) :][:values]
-    products = sums[values * (columns + channels + 1) :].reshape(-1, channels)
+    columns = width + channels
+    by_label, sums = np.split(sums, [values * (columns + 2 * channels)])
+    blocks, evers, totals = np.split(by_label.reshape(values, -1), [columns, columns + channels], axis=1)
+    counts, products, bins = np.split(sums, [values, values + channels * len(lags(layout.steps))])
 
     of_columns = CodeLayout(width=columns, categories=layout.context.categories, label_values=values)
-    known = estimate_anchor(np.concatenate([blocks[:, :columns].reshape(-1), counts]), of_columns, noise_std)
-    found = prevalences(known, of_columns)
-    ever = np.maximum(found[:, width + channels :], 1e-3)
-    patients = np.maximum(counts, max(noise_std, 1.0))
-    seen = patients[:, None] * ever
-    means = blocks[:, columns:] / seen
-
-    share = seen / seen.sum(axis=0)
-    centre = np.clip((share * means).sum(axis=0), -1.0, 1.0)
-    noise = noise_std / seen.sum(axis=0)
-    least = np.maximum(2.0 * noise, SMALLEST_SCALE) ** 2
-    covariances = products / seen.sum(axis=0) - np.square(centre)
-    total = np.sqrt(np.maximum(covariances[0], least))
-    apart = total * _shrunk((means - centre) / total, np.square(noise_std / seen / total) + 1.0 / seen)
-    # What the label explains is no variance of a patient whose label is known.
-    covariances = covariances - (share * np.square(apart)).sum(axis=0)
-    scale = np.sqrt(np.maximum(covariances[0], least))
-    shift = np.clip(apart / scale, -LARGEST_SHIFT, LARGEST_SHIFT)
-    inertia = _inertia(covariances[1:] / np.square(scale), noise / np.square(scale), layout.steps)
-    # A channel that was looked at in some patients only: the share of steps is that of all patients.
-    observed = known.logits[:, width : width + channels]
+    known = estimate_anchor(np.concatenate([blocks.reshape(-1), counts]), of_columns, noise_std)
+    # Both of the same noise: what is uncertain of the divisor moves the difference to the centre little.
+    evers = evers / EVER_WEIGHT
+    seen = np.maximum(evers, max(2.0 * noise_std / EVER_WEIGHT, 1.0))
+    all_seen = seen.sum(axis=0)
+    centre = np.clip(totals.sum(axis=0) / all_seen, -1.0, 1.0)
+    noise = noise_std / all_seen
+    covariances = products.reshape(-1, channels) / all_seen - np.square(centre)
+    scale = np.sqrt(np.maximum(covariances[0], np.maximum(2.0 * noise, SMALLEST_SCALE) ** 2))
+    error = noise_std * np.sqrt(1.0 + np.square(centre / EVER_WEIGHT)) / seen
+    apart = (totals - centre * evers) / seen / scale
+    shift = np.clip(_shrunk(apart, np.square(error / scale) + 1.0 / seen), -LARGEST_SHIFT, LARGEST_SHIFT)
+    # What the label explains is no inertia of a patient whose label is known.
+    between = (seen / all_seen * np.square(shift)).sum(axis=0)
+    correlations = (covariances[1:] / np.square(scale) - between) / np.maximum(1.0 - between, 0.2)
     anchor = SeriesAnchor(
         context=known.logits[:, :width],
-        observed=observed,
-        centre=centre.astype(np.float32),
-        scale=scale.astype(np.float32),
+        observed=known.logits[:, width:],
+        quantiles=_quantiles(bins.reshape(channels, BINS), centre, scale, noise_std).astype(np.float32),
         shift=shift.astype(np.float32),
-        inertia=inertia.astype(np.float32),
+        inertia=_inertia(correlations, noise / np.square(scale), layout.steps).astype(np.float32),
     )
     return anchor, known.label_shares
+
+
+def _quantiles(
+    bins: NDArray[np.float64], centre: NDArray[np.float64], scale: NDArray[np.float64], noise_std: float
+) -> NDArray[np.float64]:
+    """Shares below the borders, [C, BINS + 1], of noisy sums in bins [C, BINS].
+
+    They are taken back towards a normal law of the channel's centre and scale, as far as they are noise: a share's
+    deviation from what that law says is held to have a variance in proportion to it, so that noise in the empty bins of
+    wide bounds does not become patients.
+    """
+    law = np.diff(ndtr((BORDERS - centre[:, None]) / scale[:, None]), axis=1)
+    law = 0.99 * law / np.maximum(law.sum(axis=1, keepdims=True), 1e-9) + 0.01 / BINS
+    total = np.maximum(bins.sum(axis=1, keepdims=True), max(2.0 * noise_std * math.sqrt(BINS), 1.0))
+    noise = np.square(noise_std / total)
+    apart = bins / total - law
+    relative = np.maximum((np.square(apart) - noise).sum(axis=1, keepdims=True), 0.0) * law
+    weight = relative / (relative + noise) if noise_std else np.ones_like(law)
+    shares = np.maximum(law + weight * apart, 0.0) + LEAST_SHARE
+    below = np.cumsum(shares / shares.sum(axis=1, keepdims=True), axis=1)
+    below[:, -1] = 1.0
+    return np.concatenate([np.zeros((len(bins), 1)), below], axis=1)
+
+
+def _impossible(expected: str) -> ProtocolError:
+    return ProtocolError(
+        expected=f"in an anchor of series {expected}", found="others", remedy="The message was dropped."
+    )
 
 
 def _shrunk(differences: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """Clinical models of time series: from a patient's course to the label. What guidance wants to improve.
 
-All read the same: per step the values (filled, in standard deviations), how sure it is that they were measured, and the
+All read the same: per step the values (filled, in normal scores), how sure it is that they were measured, and the
 context. They are smooth in what they read, so that a synthetic patient can be moved towards what such a model lacks.
 
 Shapes: ``R`` rows, ``T`` steps, ``C`` channels, ``S`` context columns, ``L`` label values.
@@ -89,7 +89,7 @@ class SeriesClassifier(nn.Module):
         """Logits [R, L].
 
         Args:
-            values: [R, T, C], in standard deviations about the centre.
+            values: [R, T, C], in normal scores.
             measured: [R, T, C], 0 to 1: whether, or how probably, each was measured.
             context: [R, S].
             inside: bool [R, T], the steps of the stay.

@@ -1,4 +1,4 @@
-"""Patients as the networks of time series see them: without gaps, in standard deviations, with their context."""
+"""Patients as the networks of time series see them: without gaps, in normal scores, with their context."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StandardRows:
     """Some patients.
 
     Attributes:
-        values: filled, in standard deviations about the centre; where a channel was never observed, what is expected
+        values: filled, in normal scores; where a channel was never observed, what is expected
             under the label; float32 [n, T, C].
         observed: 0/1, float32 [n, T, C].
         inside: the steps of the stay, bool [n, T].
@@ -53,11 +53,11 @@ class StandardRows:
         Args:
             dataset: where they are.
             rows: which.
-            anchor: centre, scale and shift.
+            anchor: quantiles and shift.
             layout: of the schema.
             size: number of rows; None: as many as patients.
             expected_of_label: whether a channel that was never observed is held to be as the label has it; else it is
-                at its centre, so that nothing of the label is told.
+                at its median, so that nothing of the label is told.
         """
         count, size = len(rows), len(rows) if size is None else size
         shape = (size, layout.steps, layout.channels)
@@ -67,7 +67,7 @@ class StandardRows:
         whole = filled(dataset.values[rows], dataset.observed[rows])
         never = np.logical_not(dataset.observed[rows].any(axis=1))[:, None]
         expected = anchor.shift[dataset.labels[rows]][:, None] if expected_of_label else np.float32(0.0)
-        values[:count] = np.where(never, expected, (whole - anchor.centre) / anchor.scale)
+        values[:count] = np.where(never, expected, anchor.scores(whole))
         observed[:count], lengths[:count] = dataset.observed[rows], dataset.lengths[rows]
         labels[:count] = dataset.labels[rows]
         context[:count] = context_columns(dataset.static[rows], dataset.lengths[rows], layout)
