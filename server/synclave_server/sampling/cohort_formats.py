@@ -19,7 +19,7 @@ from synclave_shared.data.modality import AnySchema
 from synclave_shared.data.patient_table import to_table
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.series.schema import SeriesSchema
-from synclave_shared.data.series.table import PATIENTS, SERIES, series_table
+from synclave_shared.data.series.table import PATIENTS, SERIES, recorded, series_table
 from synclave_shared.models.series.layout import SeriesLayout
 
 __all__ = ["CODE_FORMATS", "FORMATS", "SERIES_FORMATS", "CohortFormat", "CohortWriter", "ParquetWriter", "SeriesWriter"]
@@ -138,7 +138,7 @@ class SeriesWriter:
         ids: list[str],
         within: NDArray[np.float64] | None = None,
     ) -> dict[str, pa.Table]:
-        dataset = unpack_series(rows, labels, ids, self._layout)
+        dataset = recorded(self._schema, unpack_series(rows, labels, ids, self._layout))
         return {
             PATIENTS: to_table(self._schema, dataset.static, dataset.labels, ids, within),
             SERIES: series_table(self._schema, dataset),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from pydantic import model_validator
 
 from synclave_shared.data.fields import NumberReader
+from synclave_shared.privacy.mechanism import PositiveDecimal
 
 __all__ = ["Channel"]
 
@@ -24,11 +26,14 @@ class Channel(NumberReader):
             (``drop``); both are counted. With ``sum`` the bounds hold for the step's total, otherwise for every value.
         transform: ``none``, or ``log`` for a positive quantity that is skewed to the right: the scale is then even in
             the logarithm.
+        resolution: the step by which the quantity is recorded, by convention; synthetic values are whole steps. None:
+            any number.
     """
 
     combine: Literal["mean", "first", "last", "min", "max", "sum"]
     outside: Literal["fault", "clip", "drop"]
     transform: Literal["none", "log"] = "none"
+    resolution: PositiveDecimal | None = None
 
     @model_validator(mode="after")
     def _scalable(self) -> Self:
@@ -41,6 +46,8 @@ class Channel(NumberReader):
         low, high = self._ends()
         if not low < high:
             raise ValueError(f"channel {self.name}: the bounds cannot be told apart")
+        if self.resolution is not None and self.resolution > self.maximum - self.minimum:
+            raise ValueError(f"channel {self.name}: the resolution is larger than the distance of the bounds")
         return self
 
     def scaled(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
@@ -54,6 +61,14 @@ class Channel(NumberReader):
         low, high = self._ends()
         inner = low + (np.clip(scaled.astype(np.float64), -1, 1) + 1) / 2 * (high - low)
         return self.bounded(np.exp(inner) if self.transform == "log" else inner)
+
+    def recorded(self, scaled: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Scaled values as they would be recorded: taken to the nearest whole step within the bounds; any shape."""
+        if self.resolution is None:
+            return scaled
+        step = float(self.resolution)
+        low, high = math.ceil(self.minimum / self.resolution), math.floor(self.maximum / self.resolution)
+        return self.scaled(self.bounded(np.clip(np.rint(self.unscaled(scaled) / step), low, high) * step))
 
     def bounded(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Values moved to the nearest bound."""

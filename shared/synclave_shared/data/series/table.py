@@ -8,6 +8,7 @@ where nothing was observed. A number that was observed is exact to the rounding 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,16 @@ from synclave_shared.data.series.schema import STEP, Grid, SeriesSchema, SeriesT
 from synclave_shared.data.source import SUFFIXES, open_source, source_columns
 from synclave_shared.errors import DataError
 
-__all__ = ["PATIENTS", "SERIES", "is_series_cohort", "read_cohort", "series_columns", "series_table", "write_cohort"]
+__all__ = [
+    "PATIENTS",
+    "SERIES",
+    "is_series_cohort",
+    "read_cohort",
+    "recorded",
+    "series_columns",
+    "series_table",
+    "write_cohort",
+]
 
 PATIENTS: Final = "patients"
 """Name of the table of patients."""
@@ -55,6 +65,14 @@ def series_table(schema: SeriesSchema, dataset: SeriesDataset) -> pa.Table:
         unobserved = dataset.observed[patient, step, position] == 0
         columns[channel.name] = pa.array(channel.unscaled(dataset.values[patient, step, position]), mask=unobserved)
     return pa.table(columns)
+
+
+def recorded(schema: SeriesSchema, dataset: SeriesDataset) -> SeriesDataset:
+    """Patients whose values are whole steps of the channels' resolutions, as a hospital would have recorded them."""
+    values = np.stack(
+        [channel.recorded(dataset.values[:, :, place]) for place, channel in enumerate(schema.channels)], axis=-1
+    )
+    return replace(dataset, values=np.where(dataset.observed, values, np.float32(0.0)))
 
 
 def write_cohort(

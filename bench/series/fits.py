@@ -1,0 +1,302 @@
+"""What the arms are drawn from: a generator, and a clinical model with its influence vector, private or not.
+
+Private ones run the sites' and the coordinator's code without the network between them; noise is drawn from the seed
+here, and here only. Without noise generator (a transformer) and clinical model are trained on all patients together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from synclave_client.training.clinical import (
+    ClinicalLearner,
+    clinical_loss,
+    release_influence,
+    train_clinical_round,
+)
+from synclave_client.training.noise import SecretRandomness
+from synclave_client.training.series import release_series_marginals, train_series_round
+from synclave_server.aggregate import initial_state, server_step, weighted_mean
+from synclave_server.planning import compile_plan, parse_plan_file
+from synclave_server.pretraining import fit
+from synclave_server.sampling.series_target import SeriesTarget
+from synclave_shared.data.series.dataset import SeriesDataset, together
+from synclave_shared.data.series.schema import SeriesSchema
+from synclave_shared.diffusion.series import SeriesPrior, series_loss, series_posterior
+from synclave_shared.fixed_point import from_fixed
+from synclave_shared.models.parameters import load_parameter_vector, parameter_vector
+from synclave_shared.models.series.anchor import SeriesAnchor, anchor_from_moments, contributions
+from synclave_shared.models.series.classifier import build_series_classifier
+from synclave_shared.models.series.denoiser import build_series_denoiser
+from synclave_shared.models.series.layout import SeriesLayout
+from synclave_shared.models.series.standard import StandardRows
+from synclave_shared.plan import ClassifierSpec, InfluenceSpec, SeriesSpec, TrainPlan
+from synclave_shared.privacy.accountant import epsilon as composed_epsilon
+
+__all__ = ["DELTA", "Generator", "SeriesTask", "fit_generator", "fit_target"]
+
+DELTA: Final = 1e-5
+
+DEEP: Final = SeriesSpec(width=96, blocks=3)
+DEEP_STEPS: Final = 1600
+CLINICAL: Final = ClassifierSpec(architecture="tcn", width=32, blocks=3)
+CLINICAL_STEPS: Final = 300
+INFLUENCE: Final = InfluenceSpec(architecture="tcn", width=32, blocks=3)
+UNBOUNDED: Final = 1e9
+"""A clip norm that clips nobody."""
+
+SECRET: Final = "A" * 39 + "{:03d}E="
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesTask:
+    """Patients of several sites, and how privately to learn from them.
+
+    Attributes:
+        sites: each site's patients.
+        schema: of all.
+        epsilon: of each run at every site; None: without noise.
+        seed: of everything that is drawn.
+    """
+
+    sites: Mapping[str, SeriesDataset]
+    schema: SeriesSchema
+    epsilon: float | None
+    seed: int
+
+    @property
+    def layout(self) -> SeriesLayout:
+        """Of the schema."""
+        return SeriesLayout.of(self.schema)
+
+    def noise(self, purpose: str) -> SecretRandomness:
+        """Noise that can be repeated."""
+        return SecretRandomness(hashlib.sha256(f"{self.seed} {purpose}".encode()).digest())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generator:
+    """A fitted model.
+
+    Attributes:
+        spec: its numbers.
+        parameters: [P].
+        anchor, label_shares: of the marginals.
+        mechanisms: what it cost each site; empty without noise.
+    """
+
+    spec: SeriesSpec
+    parameters: NDArray[np.float32]
+    anchor: SeriesAnchor
+    label_shares: NDArray[np.float32]
+    mechanisms: tuple[Any, ...]
+
+
+def plan_of(task: SeriesTask, document: dict[str, Any], start: str | None = None) -> TrainPlan:
+    """The agreement as signed, with invented keys."""
+    names = sorted(task.sites)
+    sites = {name: {"nominal_patients": len(task.sites[name])} for name in names}
+    common: dict[str, Any] = {"name": "bench", "schema": "schema.toml", "sites": sites}
+    if start is not None:
+        common["warm_start"] = {"model": "earlier"}
+    keys = {name: SECRET.format(number) for number, name in enumerate(names)}
+    return compile_plan(
+        parse_plan_file(common | document),
+        schema=task.schema,
+        coordinator_key="A" * 43 + "=",
+        site_keys=keys,
+        warm_start=start,
+    )
+
+
+def fit_generator(task: SeriesTask) -> Generator:
+    """Marginals, then training; with an epsilon couplings by DP-SGD at every site."""
+    if task.epsilon is None:
+        return _deep(task)
+    privacy = {
+        "epsilon": Decimal(str(task.epsilon)),
+        "selection_rate": Decimal("0.1"),
+        "marginals": {"epsilon_share": Decimal("0.7"), "clip_norm": Decimal(5)},
+    }
+    plan = plan_of(
+        task,
+        {"model": {"kind": "series"}, "privacy": privacy, "federation": {"rounds": 6, "steps_per_round": 8}},
+    )
+    layout, marginals = task.layout, plan.privacy.marginals
+    assert marginals is not None
+    sums = sum(
+        from_fixed(release_series_marginals(plan, layout, data, task.noise(f"marginals {name}")))
+        for name, data in task.sites.items()
+    )
+    std = float(marginals.noise_multiplier * marginals.clip_norm) * len(task.sites) ** 0.5
+    anchor, shares = anchor_from_moments(np.asarray(sums), layout, std)
+    spec = plan.model
+    assert isinstance(spec, SeriesSpec)
+    model = parameter_vector(build_series_denoiser(layout, spec))
+    state = initial_state(plan.federation, model.size)
+    for number in range(1, plan.last_round() + 1):
+        updates = {
+            name: from_fixed(
+                train_series_round(
+                    plan, name, layout, data, model, anchor, "cpu", task.noise(f"generator {name} {number}")
+                )
+            )
+            for name, data in task.sites.items()
+        }
+        model, state = server_step(plan.federation, model, weighted_mean(updates, plan.weights()), state)
+    return Generator(
+        spec=spec,
+        parameters=model,
+        anchor=anchor,
+        label_shares=shares.astype(np.float32),
+        mechanisms=tuple(plan.mechanisms()),
+    )
+
+
+def fit_target(task: SeriesTask, generator: Generator) -> tuple[SeriesTarget, float]:
+    """A clinical model with its influence vector, and the composed epsilon of all three runs at a site."""
+    if task.epsilon is None:
+        return _clinical(task, generator), float("inf")
+    digest, layout = "0" * 64, task.layout
+    numbers = CLINICAL.model_dump(exclude={"kind"})
+    plan = plan_of(
+        task,
+        {
+            "model": {"kind": "classifier", **numbers},
+            "privacy": {"epsilon": Decimal(str(task.epsilon)), "selection_rate": Decimal("0.1")},
+            "federation": {"rounds": 4, "steps_per_round": 8},
+        },
+        digest,
+    )
+    model = parameter_vector(build_series_classifier(layout, CLINICAL))
+    state = initial_state(plan.federation, model.size)
+    for number in range(1, plan.last_round() + 1):
+        updates = {
+            name: from_fixed(
+                train_clinical_round(
+                    plan, name, layout, data, model, generator.anchor, "cpu", task.noise(f"clinical {name} {number}")
+                )
+            )
+            for name, data in task.sites.items()
+        }
+        model, state = server_step(plan.federation, model, weighted_mean(updates, plan.weights()), state)
+    vector_plan = plan_of(
+        task,
+        {"model": {"kind": "influence", **numbers}, "privacy": {"epsilon": Decimal(str(task.epsilon))}},
+        digest,
+    )
+    total = sum(
+        from_fixed(
+            release_influence(
+                vector_plan,
+                1,
+                layout,
+                data,
+                model,
+                generator.anchor,
+                generator.label_shares,
+                "cpu",
+                task.noise(f"influence {name}"),
+            )
+        )
+        for name, data in task.sites.items()
+    )
+    target = SeriesTarget(
+        spec=INFLUENCE, parameters=torch.from_numpy(model), guidance=torch.from_numpy(np.asarray(total, np.float32))
+    )
+    spent = [*generator.mechanisms, *plan.mechanisms(), *vector_plan.mechanisms()]
+    return target, composed_epsilon(spent, DELTA)
+
+
+def _deep(task: SeriesTask) -> Generator:
+    layout, everybody = task.layout, together(list(task.sites.values()))
+    anchor, shares = anchor_from_moments(contributions(everybody, layout, UNBOUNDED), layout, 0.0)
+    network, prior = build_series_denoiser(layout, DEEP), SeriesPrior.of(anchor)
+    seen = StandardRows.of(everybody, np.arange(len(everybody)), anchor, layout)
+    values, observed = torch.from_numpy(seen.values), torch.from_numpy(seen.observed)
+    inside, context = torch.from_numpy(seen.inside), torch.from_numpy(seen.context)
+    labels = torch.from_numpy(seen.labels)
+    generator = torch.Generator().manual_seed(task.seed)
+
+    def correct(*given: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found: Tensor = network(*given)
+        return found.float()
+
+    def loss_of(rows: NDArray[np.int64]) -> Tensor:
+        chosen = torch.from_numpy(rows)
+        levels = torch.randn(len(rows), 1, generator=generator)
+        sigma = torch.exp(float(DEEP.log_sigma_mean) + float(DEEP.log_sigma_std) * levels)
+        sigma = sigma.clamp(float(DEEP.sigma_min), float(DEEP.sigma_max))
+        hidden = torch.rand(len(rows), generator=generator) < float(DEEP.label_dropout)
+        given = torch.where(hidden, layout.label_values, labels[chosen])
+        clean = torch.cat([values[chosen], observed[chosen]], dim=-1)[:, None]
+        x = clean + sigma[..., None, None] * torch.randn(clean.shape, generator=generator)
+        belief = series_posterior(correct, x, sigma, given, context[chosen], inside[chosen], prior)
+        return series_loss(belief, values[chosen], observed[chosen], inside[chosen]).mean()
+
+    fit(
+        network,
+        loss_of,
+        len(everybody),
+        steps=DEEP_STEPS,
+        batch_size=128,
+        learning_rate=2e-3,
+        weight_decay=0.1,
+        ema=0.999,
+        seed=task.seed,
+    )
+    return Generator(
+        spec=DEEP,
+        parameters=parameter_vector(network),
+        anchor=anchor,
+        label_shares=shares.astype(np.float32),
+        mechanisms=(),
+    )
+
+
+def _clinical(task: SeriesTask, generator: Generator) -> SeriesTarget:
+    layout, everybody = task.layout, together(list(task.sites.values()))
+    network = build_series_classifier(layout, CLINICAL)
+
+    def learner(weights: NDArray[np.floating]) -> ClinicalLearner:
+        return ClinicalLearner(
+            network=network,
+            dataset=everybody,
+            layout=layout,
+            anchor=generator.anchor,
+            weights=weights.astype(np.float32),
+            device="cpu",
+        )
+
+    plain = learner(np.ones(layout.label_values))
+    fit(
+        network,
+        lambda rows: clinical_loss(network, plain.batch(rows, len(rows))).mean(),
+        len(everybody),
+        steps=CLINICAL_STEPS,
+        batch_size=128,
+        learning_rate=2e-3,
+        weight_decay=0.1,
+        ema=0.99,
+        seed=task.seed,
+    )
+    parameters = parameter_vector(network)
+    balanced = learner(1.0 / (layout.label_values * generator.label_shares))
+    loss = clinical_loss(network, balanced.batch(np.arange(len(everybody)), len(everybody))).sum()
+    slopes = torch.autograd.grad(loss, list(network.parameters()))
+    load_parameter_vector(network, parameters)
+    return SeriesTarget(
+        spec=INFLUENCE,
+        parameters=torch.from_numpy(parameters),
+        guidance=torch.cat([slope.reshape(-1) for slope in slopes]),
+    )
