@@ -31,7 +31,7 @@ from synclave_server.pretraining import fit
 from synclave_server.sampling.series_target import SeriesTarget
 from synclave_shared.data.series.dataset import SeriesDataset, together
 from synclave_shared.data.series.schema import SeriesSchema
-from synclave_shared.diffusion.series import SeriesPrior, series_loss, series_posterior
+from synclave_shared.diffusion.series import SeriesPrior, series_loss, series_posterior, usual_courses
 from synclave_shared.fixed_point import from_fixed
 from synclave_shared.models.parameters import load_parameter_vector, parameter_vector
 from synclave_shared.models.series.anchor import SeriesAnchor, anchor_from_moments, contributions
@@ -224,7 +224,7 @@ def _deep(task: SeriesTask) -> Generator:
     seen = StandardRows.of(everybody, np.arange(len(everybody)), anchor, layout)
     values, observed = torch.from_numpy(seen.values), torch.from_numpy(seen.observed)
     inside, context = torch.from_numpy(seen.inside), torch.from_numpy(seen.context)
-    labels = torch.from_numpy(seen.labels)
+    labels, never = torch.from_numpy(seen.labels), torch.from_numpy(seen.never)
     generator = torch.Generator().manual_seed(task.seed)
 
     def correct(*given: Tensor) -> Tensor:
@@ -239,10 +239,12 @@ def _deep(task: SeriesTask) -> Generator:
         sigma = sigma.clamp(float(DEEP.sigma_min), float(DEEP.sigma_max))
         hidden = torch.rand(len(rows), generator=generator) < float(DEEP.label_dropout)
         given = torch.where(hidden, layout.label_values, labels[chosen])
-        clean = torch.cat([values[chosen], observed[chosen]], dim=-1)[:, None]
+        usual = usual_courses(torch.randn(values[chosen].shape, generator=generator), labels[chosen], prior)
+        truth = torch.where(never[chosen][:, None], usual, values[chosen])
+        clean = torch.cat([truth, observed[chosen]], dim=-1)[:, None]
         x = clean + sigma[..., None, None] * torch.randn(clean.shape, generator=generator)
         belief = series_posterior(correct, x, sigma, given, context[chosen], inside[chosen], prior)
-        return series_loss(belief, values[chosen], observed[chosen], inside[chosen]).mean()
+        return series_loss(belief, truth, observed[chosen], inside[chosen]).mean()
 
     fit(
         network,

@@ -16,7 +16,6 @@ from synclave_client.training.rehearsal import rehearse_series
 from synclave_client.training.series import SeriesLoss, release_series_marginals, train_series_round
 from synclave_client.vault.series_workload import SeriesWorkload
 from synclave_shared.data.series.dataset import SeriesDataset
-from synclave_shared.diffusion.series import SeriesPrior
 from synclave_shared.errors import DataError, PlanError, ProtocolError
 from synclave_shared.fixed_point import from_fixed
 from synclave_shared.model_size import parameters_of
@@ -88,7 +87,7 @@ def test_taking_out_a_patient_moves_the_clipped_sum_by_at_most_the_clip_norm(spe
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-    loss = SeriesLoss(spec=model, layout=SERIES_LAYOUT, anchor=ANCHOR, prior=SeriesPrior.of(ANCHOR))
+    loss = SeriesLoss.of(model, SERIES_LAYOUT, ANCHOR)
     streams = PatientStreams(SecretRandomness(bytes(32)))
     gradients = PatientGradients(network, loss, 0.5)
     rows = np.arange(30)
@@ -104,7 +103,7 @@ def test_taking_out_a_patient_moves_the_clipped_sum_by_at_most_the_clip_norm(spe
 
 def test_padding_is_nobody() -> None:
     dataset = series_dataset(4)
-    loss = SeriesLoss(spec=SeriesSpec(), layout=SERIES_LAYOUT, anchor=ANCHOR, prior=SeriesPrior.of(ANCHOR))
+    loss = SeriesLoss.of(SeriesSpec(), SERIES_LAYOUT, ANCHOR)
     streams = PatientStreams(SecretRandomness(bytes(32)))
     batch = loss.draw(dataset, np.array([2, 0]), 8, streams, 0)
     assert batch.present.tolist() == [True, True, *[False] * 6]

@@ -121,7 +121,7 @@ class ClinicalLearner:
         self, rows: NDArray[np.int64], size: int, _streams: PatientStreams | None = None, _step: int = 0
     ) -> ClinicalBatch:
         """Some patients, padded to ``size``; nothing of them is drawn by chance."""
-        seen = StandardRows.of(self.dataset, rows, self.anchor, self.layout, size, expected_of_label=False)
+        seen = StandardRows.of(self.dataset, rows, self.anchor, self.layout, size)
         batch = ClinicalBatch(
             values=torch.from_numpy(seen.values),
             observed=torch.from_numpy(seen.observed),

@@ -16,7 +16,6 @@ from synclave_client.training.private import SelfTestReport, check_places, self_
 from synclave_client.training.series import SeriesBatch, SeriesLoss
 from synclave_shared.data.series.dataset import SeriesDataset
 from synclave_shared.diffusion.preconditioning import prior_logits
-from synclave_shared.diffusion.series import SeriesPrior
 from synclave_shared.models.codes import build_code_denoiser
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.models.series.anchor import usual_anchor
@@ -96,7 +95,7 @@ def rehearse_series(
     generator = torch.Generator().manual_seed(0)
     network = _with_invented_parameters(build_series_denoiser(layout, spec), generator).to(device)
     anchor = usual_anchor(layout)
-    loss = SeriesLoss(spec=spec, layout=layout, anchor=anchor, prior=SeriesPrior.of(anchor, device))
+    loss = SeriesLoss.of(spec, layout, anchor, device)
     streams = PatientStreams(SecretRandomness(bytes(32)))
     rng = np.random.default_rng(0)
 

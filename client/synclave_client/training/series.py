@@ -14,7 +14,7 @@ from synclave_client.performance import Performance
 from synclave_client.training.loop import run_steps
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private.batch import PatientBatch
-from synclave_shared.diffusion.series import SeriesPrior, series_loss, series_posterior
+from synclave_shared.diffusion.series import SeriesPrior, series_loss, series_posterior, usual_courses
 from synclave_shared.errors import DataError, PlanError
 from synclave_shared.fixed_point import to_fixed
 from synclave_shared.model_spec import SeriesSpec
@@ -42,7 +42,7 @@ class SeriesBatch:
     """Some patients, each seen at K noise levels.
 
     Attributes:
-        values: [B, T, C], filled, in normal scores.
+        values: [B, T, C], filled, in normal scores; of channels that were never measured a usual course.
         observed: [B, T, C], 0/1.
         inside: bool [B, T], the steps of the stay.
         context: [B, S], 0/1.
@@ -86,6 +86,15 @@ class SeriesLoss:
     layout: SeriesLayout
     anchor: SeriesAnchor
     prior: SeriesPrior
+    on_cpu: SeriesPrior
+
+    @classmethod
+    def of(
+        cls, spec: SeriesSpec, layout: SeriesLayout, anchor: SeriesAnchor, device: torch.device | str = "cpu"
+    ) -> Self:
+        """The loss about an anchor, computed on a device."""
+        prior = SeriesPrior.of(anchor)
+        return cls(spec=spec, layout=layout, anchor=anchor, prior=SeriesPrior.of(anchor, device), on_cpu=prior)
 
     def __call__(self, network: nn.Module, batch: SeriesBatch) -> Tensor:
         """One loss per patient, [B]."""
@@ -112,18 +121,21 @@ class SeriesLoss:
         layout, levels, count = self.layout, self.spec.noise_levels, len(rows)
         seen = StandardRows.of(dataset, rows, self.anchor, layout, size)
         coins = np.ones(size)
-        normals = np.zeros((size, levels * (1 + 2 * layout.steps * layout.channels)), np.float32)
+        cells = layout.steps * layout.channels
+        normals = np.zeros((size, levels * (1 + 2 * cells) + cells), np.float32)
         coins[:count], normals[:count] = streams.draw(step, rows, normals.shape[1])
-        noise = torch.from_numpy(normals)
+        drawn, noise, unknown = torch.split(torch.from_numpy(normals), [levels, 2 * levels * cells, cells], dim=1)
+        labels = torch.from_numpy(seen.labels)
+        usual = usual_courses(unknown.reshape(size, layout.steps, layout.channels), labels, self.on_cpu)
         hidden = torch.from_numpy(coins < float(self.spec.label_dropout))
         return SeriesBatch(
-            values=torch.from_numpy(seen.values),
+            values=torch.where(torch.from_numpy(seen.never)[:, None], usual, torch.from_numpy(seen.values)),
             observed=torch.from_numpy(seen.observed),
             inside=torch.from_numpy(seen.inside),
             context=torch.from_numpy(seen.context),
-            labels=torch.where(hidden, layout.label_values, torch.from_numpy(seen.labels)),
-            levels=noise[:, :levels],
-            noise=noise[:, levels:].reshape(size, levels, layout.steps, 2 * layout.channels),
+            labels=torch.where(hidden, layout.label_values, labels),
+            levels=drawn,
+            noise=noise.reshape(size, levels, layout.steps, 2 * layout.channels),
             present=torch.arange(size) < count,
         )
 
@@ -238,7 +250,7 @@ def train_series_round(
     spec = series_spec(plan)
     learner = SeriesLearner(
         network=build_series_denoiser(layout, spec).to(device),
-        objective=SeriesLoss(spec=spec, layout=layout, anchor=anchor, prior=SeriesPrior.of(anchor, device)),
+        objective=SeriesLoss.of(spec, layout, anchor, device),
         dataset=dataset,
         device=device,
     )

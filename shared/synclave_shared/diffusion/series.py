@@ -22,7 +22,7 @@ from synclave_shared.diffusion.losses import bernoulli_nats
 from synclave_shared.diffusion.preconditioning import LOGIT_BOUND, sigmoid
 from synclave_shared.models.series.anchor import LEAST_INERTIA, SeriesAnchor
 
-__all__ = ["Belief", "SeriesPrior", "series_loss", "series_posterior", "series_start"]
+__all__ = ["Belief", "SeriesPrior", "series_loss", "series_posterior", "series_start", "usual_courses"]
 
 FILLED_WEIGHT = 0.3
 """Weight of a value that was filled in, beside 1 of one that was measured."""
@@ -102,6 +102,20 @@ def _through_noise(x: Tensor, sigma: Tensor, inside: Tensor, prior: SeriesPrior)
     mean = torch.einsum("bkcm,bctm->bktc", gain * parts, modes)
     variance = torch.einsum("bkcm,bctm->bktc", gain * noise, modes.square())
     return mean, torch.where(inside[:, None, :, None], variance, 1.0).sqrt()
+
+
+def usual_courses(noise: Tensor, labels: Tensor, prior: SeriesPrior) -> Tensor:
+    """Courses of independent channels over all steps, [B, T, C]: what stands for channels that were never measured.
+
+    Nobody knows those, so they are drawn: a constant in their place would be learnt as what is usual.
+
+    Args:
+        noise: [B, T, C], standard normal.
+        labels: [B], label numbers.
+        prior: of the anchor.
+    """
+    deviation, modes = prior.variances[-1].sqrt(), prior.modes[-1]
+    return prior.shift[labels][:, None] + torch.einsum("bmc,cm,ctm->btc", noise, deviation, modes)
 
 
 def series_start(noise: Tensor, sigma: float, labels: Tensor, inside: Tensor, prior: SeriesPrior) -> Tensor:

@@ -23,8 +23,8 @@ class StandardRows:
     """Some patients.
 
     Attributes:
-        values: filled, in normal scores; where a channel was never observed, what is expected
-            under the label; float32 [n, T, C].
+        values: filled, in normal scores; 0, the median, where a channel was never observed; float32 [n, T, C].
+        never: which channels were never observed, bool [n, C].
         observed: 0/1, float32 [n, T, C].
         inside: the steps of the stay, bool [n, T].
         context: 0/1, float32 [n, S].
@@ -32,6 +32,7 @@ class StandardRows:
     """
 
     values: NDArray[np.float32]
+    never: NDArray[np.bool_]
     observed: NDArray[np.float32]
     inside: NDArray[np.bool_]
     context: NDArray[np.float32]
@@ -45,19 +46,15 @@ class StandardRows:
         anchor: SeriesAnchor,
         layout: SeriesLayout,
         size: int | None = None,
-        *,
-        expected_of_label: bool = True,
     ) -> StandardRows:
         """The patients ``rows``, padded to ``size`` with patients of one step and of label 0.
 
         Args:
             dataset: where they are.
             rows: which.
-            anchor: quantiles and shift.
+            anchor: quantiles.
             layout: of the schema.
             size: number of rows; None: as many as patients.
-            expected_of_label: whether a channel that was never observed is held to be as the label has it; else it is
-                at its median, so that nothing of the label is told.
         """
         count, size = len(rows), len(rows) if size is None else size
         shape = (size, layout.steps, layout.channels)
@@ -65,11 +62,11 @@ class StandardRows:
         lengths, labels = np.ones(size, np.int64), np.zeros(size, np.int64)
         context = np.zeros((size, layout.context.width), np.float32)
         whole = filled(dataset.values[rows], dataset.observed[rows])
-        never = np.logical_not(dataset.observed[rows].any(axis=1))[:, None]
-        expected = anchor.shift[dataset.labels[rows]][:, None] if expected_of_label else np.float32(0.0)
-        values[:count] = np.where(never, expected, anchor.scores(whole))
+        never = np.zeros((size, layout.channels), np.bool_)
+        never[:count] = np.logical_not(dataset.observed[rows].any(axis=1))
+        values[:count] = np.where(never[:count, None], 0.0, anchor.scores(whole))
         observed[:count], lengths[:count] = dataset.observed[rows], dataset.lengths[rows]
         labels[:count] = dataset.labels[rows]
         context[:count] = context_columns(dataset.static[rows], dataset.lengths[rows], layout)
         inside = np.less(np.arange(layout.steps), lengths[:, None])
-        return cls(values=values, observed=observed, inside=inside, context=context, labels=labels)
+        return cls(values=values, never=never, observed=observed, inside=inside, context=context, labels=labels)
