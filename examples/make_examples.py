@@ -1,6 +1,6 @@
 """Build the data under examples/ from a folder with the public data sets.
 
-    python examples/make_examples.py --source FOLDER [--only NAME] [--eicu-out FOLDER]
+    python examples/make_examples.py --source FOLDER [--only NAME] [--eicu-out FOLDER] [--sepsis-out FOLDER]
 
 FOLDER holds ``diabetes-130/``, ``code-tables/``, ``uci-heart/``, ``sepsis-2019/`` and ``eicu-demo/``; sources and
 licences are named in each example's ATTRIBUTION.md. Everything is deterministic: the same source gives the same rows.
@@ -15,7 +15,7 @@ import csv
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -177,16 +177,18 @@ HEART_COLUMNS = tuple(
 
 SEPSIS_PLACES = {"sites": 1500, "held-out": 1000}
 """Patients of each hospital, in the order of a hash of the identifier: natural prevalence, and never another choice."""
+SEPSIS_ALL = {"held-out": 3500, "sites": 11_500}
+"""For a folder of nearly all patients, made by --sepsis-out."""
 SEPSIS_HOURS = 24
 SEPSIS_STATIC = ("Age", "Gender", "Unit1", "Unit2", "HospAdmTime")
 SEPSIS_LEFT_OUT = ("hospital", "SepsisLabel", *SEPSIS_STATIC)
 
 
-def make_sepsis(source: Path) -> None:
+def make_sepsis(source: Path, out: Path = HERE / "sepsis", places: Mapping[str, int] = SEPSIS_PLACES) -> None:
     """Write examples/sepsis: the first day in intensive care of some patients of two hospitals.
 
-    Patients have a row of what does not change in ``patients``, with ``SepsisLabel`` 1 if it is 1 in any of their
-    hours; and in ``hours`` the rows of the first 24 hours from their first row.
+    ``out`` and ``places`` are another folder, and how many of each hospital's patients go where. Patients have a row of
+    what does not change in ``patients``, with ``SepsisLabel`` 1 if it is 1 in any of their hours; and in ``hours`` the rows of the first 24 hours from their first row.
     """
     for hospital in ("A", "B"):
         table = pq.read_table(source / "sepsis-2019" / f"hospital_{hospital}.parquet").replace_schema_metadata(None)
@@ -202,11 +204,11 @@ def make_sepsis(source: Path) -> None:
         hours = table.select([name for name in table.column_names if name not in SEPSIS_LEFT_OUT])
         order = np.argsort([hashlib.sha256(f"synclave-sepsis:{one}".encode()).hexdigest() for one in everyone.tolist()])
         start = 0
-        for place, count in SEPSIS_PLACES.items():
+        for place, count in places.items():
             chosen = np.zeros(len(everyone), dtype=bool)
             chosen[order[start : start + count]] = True
             start += count
-            folder = HERE / "sepsis" / place / f"hospital-{hospital.lower()}"
+            folder = out / place / f"hospital-{hospital.lower()}"
             write_parquet(patients.filter(pa.array(chosen)), folder / "patients.parquet")
             write_parquet(hours.filter(pa.array(early & chosen[patient])), folder / "hours.parquet")
             print(f"sepsis {place} {hospital}: {chosen.sum()} patients, {septic[chosen].sum()} septic")
@@ -249,11 +251,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--only", choices=["codes", "diabetes", "heart", "sepsis", "eicu"], help="make this example alone"
     )
     parser.add_argument("--eicu-out", type=Path, help="where to write the site folders of the eICU demo")
+    parser.add_argument("--sepsis-out", type=Path, help="where to write a folder like examples/sepsis of all patients")
     options = parser.parse_args(arguments)
     shipped = {"codes": make_codes, "diabetes": make_diabetes, "heart": make_heart, "sepsis": make_sepsis}
     for name, make in shipped.items():
         if options.only in (None, name):
             make(options.source)
+    if options.sepsis_out:
+        make_sepsis(options.source, options.sepsis_out, SEPSIS_ALL)
+        (options.sepsis_out / "schema.toml").write_bytes((HERE / "sepsis" / "schema.toml").read_bytes())
     if options.eicu_out and options.only in (None, "eicu"):
         make_eicu(options.source, options.eicu_out)
     elif options.only == "eicu":
