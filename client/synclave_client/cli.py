@@ -167,14 +167,13 @@ def import_meds(
 def self_test(settings: SettingsOption = _DEFAULT_SETTINGS, as_json: JsonOption = False) -> None:
     """Prove the clipping of gradients on this machine, with invented patients. Touches no data, sends nothing."""
     from synclave_client.self_test_view import draw_self_test, self_test_document
-    from synclave_client.training.rehearsal import rehearse
+    from synclave_client.training.rehearsal import rehearse_schema
     from synclave_client.vault.workload import check_device
-    from synclave_shared.data.schema import Schema
-    from synclave_shared.plan import ModelSpec
+    from synclave_shared.data.modality import load_schema
 
     site = SiteSettings.load(settings)
     check_device(site.device)
-    report = rehearse(Schema.load(site.schema_file), ModelSpec(), site.performance, site.device)
+    report = rehearse_schema(load_schema(site.schema_file), site.performance, site.device)
     document = self_test_document(site, report)
     _show(document, as_json, lambda out: draw_self_test(out, document))
 

@@ -14,7 +14,9 @@ from synclave_client.training.codes import DiffusionBatch, DiffusionLoss
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import SelfTestReport, check_places, self_test
 from synclave_client.training.series import SeriesBatch, SeriesLoss
+from synclave_shared.data.modality import AnySchema
 from synclave_shared.data.series.dataset import SeriesDataset
+from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.diffusion.preconditioning import prior_logits
 from synclave_shared.models.codes import build_code_denoiser
 from synclave_shared.models.layout import CodeLayout
@@ -27,7 +29,7 @@ from synclave_shared.plan import ClassifierSpec, ModelSpec, SeriesSpec
 if TYPE_CHECKING:
     from synclave_shared.data.schema import Schema
 
-__all__ = ["rehearse", "rehearse_clinical", "rehearse_series"]
+__all__ = ["rehearse", "rehearse_clinical", "rehearse_schema", "rehearse_series"]
 
 INVENTED_PATIENTS: Final = 5
 """Enough to find patients that are mixed, few enough for a second of computing."""
@@ -40,6 +42,13 @@ SHARE_OF_STEPS: Final = 0.4
 
 COUPLING_STD: Final = 0.1
 """Of the invented parameters: away from zero, where every gradient path is open."""
+
+
+def rehearse_schema(schema: AnySchema, performance: Performance, device: torch.device | str = "cpu") -> SelfTestReport:
+    """The self-test of a schema's default model, whatever its modality; see :func:`rehearse`."""
+    if isinstance(schema, SeriesSchema):
+        return rehearse_series(SeriesLayout.of(schema), SeriesSpec(), performance, device)
+    return rehearse(schema, ModelSpec(), performance, device)
 
 
 def rehearse(
