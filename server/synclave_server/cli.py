@@ -43,6 +43,7 @@ class Modality(StrEnum):
     """Kinds of data the demo knows."""
 
     CODES = "codes"
+    SERIES = "series"
 
 
 class TargetBy(StrEnum):

@@ -17,16 +17,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from synclave_server.evaluate_view import draw_headline, draw_sites, headline
-from synclave_server.examples import find_example
+from synclave_server.evaluate_view import draw_headline, draw_sites, run_evaluation
+from synclave_server.examples import Example, find_example
 from synclave_server.plan_view import budget_of, cost_document
 from synclave_server.planning import PlanFile, PrivacyTarget, resolve_privacy
 from synclave_server.preparation import coordinator_key, prepare_run, read_draft, require_valid
 from synclave_server.progress_view import Steps, training_view
 from synclave_server.sites import set_up_sites, socket_folder
 from synclave_shared.canonical import decimal_text
-from synclave_shared.data.patients import together
-from synclave_shared.data.schema import Schema
+from synclave_shared.data.modality import AnySchema
+from synclave_shared.data.series.reading import load_series
+from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.data.tables import load_patients
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.ledger.keys import SigningKey
@@ -34,7 +35,7 @@ from synclave_shared.ledger.verify import verify_ledger
 
 __all__ = ["draw_demo", "run_demo"]
 
-EXAMPLES: Final = {"codes": "diabetes"}
+EXAMPLES: Final = {"codes": "diabetes", "series": "sepsis"}
 """The embedded example of each modality."""
 
 LARGEST_COHORT: Final = 10_000
@@ -51,6 +52,12 @@ def _new_folder(out: Path | None) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     return folder.resolve()
+
+
+def _held_out_patients(schema: AnySchema, example: Example) -> int:
+    if isinstance(schema, SeriesSchema):
+        return sum(len(load_series(schema, path)) for path in example.test)
+    return sum(len(load_patients(schema, path)) for path in example.test)
 
 
 def _adapted(plan_file: PlanFile, epsilon: Decimal | None, rounds: int | None) -> PlanFile:
@@ -79,7 +86,6 @@ def run_demo(
     Raises:
         SynclaveError: whatever went wrong; the folder keeps the logs.
     """
-    from synclave_server.evaluation.evaluate import evaluate
     from synclave_server.federation.deployment import run_deployed
     from synclave_server.sampling.engine import sample
 
@@ -128,27 +134,24 @@ def run_demo(
         ):
             run_deployed(run, key_file, [site.settings for site in sites], view)
         with steps.step("The synthetic patients"):
-            schema = draft.schema
-            assert isinstance(schema, Schema)  # noqa: S101 - the examples of the demo are codes
-            real = load_patients(schema, example.test)
-            cohort = folder / "synthetic.parquet"
-            provenance = sample(run.snapshot, min(len(real), LARGEST_COHORT), out=cohort, seed=seed)
-            synthetic = load_patients(schema, cohort)
+            cohort = folder / ("synthetic" if isinstance(draft.schema, SeriesSchema) else "synthetic.parquet")
+            asked = min(_held_out_patients(draft.schema, example), LARGEST_COHORT)
+            provenance = sample(run.snapshot, asked, out=cohort, seed=seed)
             shown = ", ".join(f"{count} {value}" for value, count in provenance.request.label_counts.items())
-            steps.note(f"{len(synthetic)} patients; {schema.label.title}: {shown}")
+            steps.note(f"{asked} patients; {draft.schema.label.title}: {shown}")
         with steps.step("The report: synthetic beside held-out real patients"):
             # These data are public. Where they are not, training patients are compared inside their hospital only.
-            train = together([load_patients(schema, data) for data in example.sites.values()])
-            metrics = evaluate(
-                schema,
-                real,
-                synthetic,
-                train,
+            evaluation = run_evaluation(
+                draft.schema_path,
+                example.test,
+                cohort,
+                list(example.sites.values()),
                 run.path,
                 out=folder / "report",
                 seed=seed,
-                sampling=provenance.model_dump(mode="json"),
-                sites={name: load_patients(schema, path) for name, path in example.held_out.items()},
+                targets=(),
+                sites=example.held_out,
+                console=console,
             )
         with steps.step("The audit: every hospital's budget recomputed from the ledger alone"):
             audit = verify_ledger(run.ledger)
@@ -156,19 +159,19 @@ def run_demo(
             steps.note(f"{audit.size} entries, tree, signatures and witnesses verified")
     return {
         "out": str(folder),
-        "report": str(folder / "report" / "report.html"),
-        "metrics": str(folder / "report" / "metrics.json"),
+        "report": evaluation["report"],
+        "metrics": evaluation["metrics"],
         "synthetic": str(cohort),
         "snapshot": str(run.snapshot),
         "ledger": str(run.ledger),
         "plan_digest": plan.digest,
-        "patients": len(synthetic),
+        "patients": asked,
         "sites": {
             name: {"epsilon": site.epsilon, "delta": decimal_text(plan.privacy.delta), "budget": decimal_text(budget)}
             for name, site in sorted(audit.sites.items())
         },
-        "measures": headline(metrics),
-        "site_spread": metrics["site_spread"],
+        "measures": evaluation["measures"],
+        "site_spread": evaluation["site_spread"],
         "seconds": round(time.monotonic() - started, 1),
     }
 

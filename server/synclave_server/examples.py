@@ -1,4 +1,4 @@
-"""The embedded example: real, openly licensed data of four sites, so that the demo needs no download."""
+"""The embedded examples: real, openly licensed data of several sites, so that the demo needs no download."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Example:
         plan: plan file.
         schema: schema file.
         sites: data folder of each site by name.
-        test: held-out patients, disjoint from every site's.
-        held_out: the same patients in a file for each site to which they belong.
+        test: files or folders of held-out patients, disjoint from every site's.
+        held_out: the same patients in a file or folder for each site to which they belong.
     """
 
     plan: Path
     schema: Path
     sites: dict[str, Path]
-    test: Path
+    test: tuple[Path, ...]
     held_out: dict[str, Path]
 
 
@@ -39,12 +39,14 @@ def find_example(name: str) -> Example:
     for folder in (package / "embedded" / name, package.parents[1] / "examples" / name):
         if (folder / "plan.toml").is_file():
             sites = {site.name: site for site in sorted((folder / "sites").iterdir()) if site.is_dir()}
+            held_out = {path.stem: path for path in sorted((folder / "held-out").iterdir())}
+            whole = folder / "test.parquet"
             return Example(
                 plan=folder / "plan.toml",
                 schema=folder / "schema.toml",
                 sites=sites,
-                test=folder / "test.parquet",
-                held_out={path.stem: path for path in sorted((folder / "held-out").glob("*.parquet"))},
+                test=(whole,) if whole.is_file() else tuple(held_out.values()),
+                held_out=held_out,
             )
     raise ConfigurationError(
         expected=f"the example {name!r}",
