@@ -26,7 +26,7 @@ from bench.codes.environments import ENVIRONMENTS
 from bench.series.fits import DELTA, Generator, SeriesTask, fit_generator, fit_target
 from synclave_server.evaluation.series.evaluate import evaluate_series
 from synclave_server.sampling.labels import LabelAssignment
-from synclave_server.sampling.request import resolve_request
+from synclave_server.sampling.request import SERIES_CORRUPTION, resolve_request
 from synclave_server.sampling.series import SeriesGenerator
 from synclave_server.sampling.series_rows import unpack_series
 from synclave_server.sampling.series_target import SeriesTarget
@@ -71,7 +71,7 @@ def drawn(
         label_counts=None,
         label_values=task.schema.label.values,
         label_shares=generator.label_shares,
-        corruption="gaussian",
+        corruption=SERIES_CORRUPTION,
         anchored=False,
         sampler=None,
         steps=None,

@@ -33,7 +33,7 @@ from synclave_shared.data.series.dataset import SeriesDataset, together
 from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.diffusion.series import SeriesPrior, series_loss, series_posterior, usual_courses
 from synclave_shared.fixed_point import from_fixed
-from synclave_shared.models.parameters import load_parameter_vector, parameter_vector
+from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.models.series.anchor import SeriesAnchor, anchor_from_moments, contributions
 from synclave_shared.models.series.classifier import build_series_classifier
 from synclave_shared.models.series.denoiser import build_series_denoiser
@@ -51,6 +51,8 @@ DEEP_STEPS: Final = 1600
 CLINICAL: Final = ClassifierSpec(architecture="tcn", width=32, blocks=3)
 CLINICAL_STEPS: Final = 300
 INFLUENCE: Final = InfluenceSpec(architecture="tcn", width=32, blocks=3)
+SMALL_CLINICAL, SMALL_INFLUENCE = ClassifierSpec(), InfluenceSpec()
+"""Under noise a vector of few parameters says more."""
 UNBOUNDED: Final = 1e9
 """A clip norm that clips nobody."""
 
@@ -167,7 +169,7 @@ def fit_target(task: SeriesTask, generator: Generator) -> tuple[SeriesTarget, fl
     if task.epsilon is None:
         return _clinical(task, generator), float("inf")
     digest, layout = "0" * 64, task.layout
-    numbers = CLINICAL.model_dump(exclude={"kind"})
+    numbers = SMALL_CLINICAL.model_dump(exclude={"kind"})
     plan = plan_of(
         task,
         {
@@ -177,7 +179,7 @@ def fit_target(task: SeriesTask, generator: Generator) -> tuple[SeriesTarget, fl
         },
         digest,
     )
-    model = parameter_vector(build_series_classifier(layout, CLINICAL))
+    model = parameter_vector(build_series_classifier(layout, SMALL_CLINICAL))
     state = initial_state(plan.federation, model.size)
     for number in range(1, plan.last_round() + 1):
         updates = {
@@ -210,8 +212,13 @@ def fit_target(task: SeriesTask, generator: Generator) -> tuple[SeriesTarget, fl
         )
         for name, data in task.sites.items()
     )
+    mechanism = vector_plan.mechanism(1)
+    noise = float(mechanism.noise_multiplier * mechanism.clip_norm) * (len(task.sites) * model.size) ** 0.5
+    vector = np.asarray(total, np.float32)
+    length = float(np.linalg.norm(vector))
+    signal = max(0.0, 1.0 - (noise / length) ** 2) ** 0.5
     target = SeriesTarget(
-        spec=INFLUENCE, parameters=torch.from_numpy(model), guidance=torch.from_numpy(np.asarray(total, np.float32))
+        spec=SMALL_INFLUENCE, parameters=torch.from_numpy(model), guidance=torch.from_numpy(signal * vector / length)
     )
     spent = [*generator.mechanisms, *plan.mechanisms(), *vector_plan.mechanisms()]
     return target, composed_epsilon(spent, DELTA)
@@ -296,9 +303,5 @@ def _clinical(task: SeriesTask, generator: Generator) -> SeriesTarget:
     balanced = learner(1.0 / (layout.label_values * generator.label_shares))
     loss = clinical_loss(network, balanced.batch(np.arange(len(everybody)), len(everybody))).sum()
     slopes = torch.autograd.grad(loss, list(network.parameters()))
-    load_parameter_vector(network, parameters)
-    return SeriesTarget(
-        spec=INFLUENCE,
-        parameters=torch.from_numpy(parameters),
-        guidance=torch.cat([slope.reshape(-1) for slope in slopes]),
-    )
+    vector = torch.cat([slope.reshape(-1) for slope in slopes])
+    return SeriesTarget(spec=INFLUENCE, parameters=torch.from_numpy(parameters), guidance=vector / vector.norm())

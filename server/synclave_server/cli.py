@@ -289,11 +289,13 @@ def sample(
         typer.Option(help="Series: snapshot of the influence vector of a clinical model.", metavar="DIR"),
     ] = None,
     target_by: Annotated[
-        TargetBy, typer.Option(help="Series: by the model's influence vector, or as a classifier of the label.")
-    ] = TargetBy.INFLUENCE,
+        TargetBy | None,
+        typer.Option(help="With --target: by its influence vector (default), or as a classifier of the label."),
+    ] = None,
     guidance_strength: Annotated[
-        str, typer.Option(help="Series: how far, in standard deviations of what is open at each level.")
-    ] = "0.3",
+        str | None,
+        typer.Option(help="With --target: how far, in deviations of what is open at each level (default: 0.3)."),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Fixes all randomness; each patient has a stream.")
     ] = 0,
@@ -320,6 +322,12 @@ def sample(
     """
     from synclave_server.sample_view import run_sample
 
+    if target is None and (target_by or guidance_strength) is not None:
+        raise ConfigurationError(
+            expected="--target with --target-by and --guidance-strength",
+            found="no --target",
+            remedy="Name the snapshot of an influence vector, or leave the two away.",
+        )
     document = run_sample(
         snapshot,
         patients,
@@ -331,8 +339,8 @@ def sample(
         guidance=_number(guidance, "--guidance"),
         classifier_guidance=_number(classifier_guidance, "--classifier-guidance"),
         target=target,
-        target_by=target_by.value,
-        target_strength=_number(guidance_strength, "--guidance-strength"),
+        target_by=(target_by or TargetBy.INFLUENCE).value,
+        target_strength=_number(guidance_strength or "0.3", "--guidance-strength"),
         seed=seed,
         precision=precision.value,
         calibrated=calibrated,

@@ -26,7 +26,7 @@ from synclave_shared.models.anchor import (
 )
 from synclave_shared.models.copula import copula_vector, fit_copula, moments_size
 from synclave_shared.models.layout import CodeLayout
-from synclave_shared.models.series.anchor import anchor_from_moments
+from synclave_shared.models.series.anchor import SeriesAnchor, anchor_from_moments
 from synclave_shared.models.series.anchor import moments_size as series_moments_size
 from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.plan import RoundKind, TrainPlan
@@ -170,7 +170,10 @@ class SeriesMarginalsExchange:
         """See :class:`Exchange`."""
         total, noise_std = _summed(self.plan, round_number, releases)
         anchor, shares = anchor_from_moments(total, self.layout, noise_std)
-        return replace(state, anchor=anchor.to_vector(), label_shares=shares.astype(np.float32)), total
+        vector = anchor.to_vector()
+        # What no site would take is found out here, and not by every site after it has paid.
+        SeriesAnchor.from_vector(vector, self.layout)
+        return replace(state, anchor=vector, label_shares=shares.astype(np.float32)), total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,9 +267,23 @@ class InfluenceExchange:
     def combine(
         self, state: State, releases: Mapping[str, NDArray[np.float64]], round_number: int
     ) -> tuple[State, NDArray[np.float64]]:
-        """See :class:`Exchange`."""
-        total, _ = _summed(self.plan, round_number, releases)
-        model = np.concatenate([state.model[: self.size], total.astype(np.float32)])
+        """See :class:`Exchange`. The vector's length is the share of its direction that is not noise, at most 1.
+
+        Raises:
+            FederationError: if it is no longer than noise alone would be.
+        """
+        total, noise_std = _summed(self.plan, round_number, releases)
+        length = float(np.linalg.norm(total))
+        noise = noise_std * math.sqrt(self.size)
+        if length <= noise:
+            raise FederationError(
+                expected="an influence vector that is longer than its noise",
+                found=f"a length of {length:.3g}, and {noise:.3g} by noise alone in {self.size} parameters",
+                remedy="Take a smaller clinical model (architecture = logistic), more patients, or a larger epsilon.",
+            )
+        signal = math.sqrt(1.0 - (noise / length) ** 2)
+        vector = (signal * total / length).astype(np.float32)
+        model = np.concatenate([state.model[: self.size], vector])
         return replace(state, model=model, average=model), total
 
 

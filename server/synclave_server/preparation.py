@@ -14,6 +14,7 @@ from synclave_shared.data.modality import AnySchema, load_schema
 from synclave_shared.errors import ConfigurationError, LedgerError
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.verify import VerifyReport
+from synclave_shared.model_size import parameters_of
 from synclave_shared.plan import TrainPlan, read_plan_toml, signed_plan_bytes
 
 __all__ = ["Draft", "coordinator_key", "prepare_run", "read_draft", "require_valid"]
@@ -48,6 +49,7 @@ def read_draft(path: Path) -> Draft:
     plan_file = parse_plan_file(read_plan_toml(path))
     schema_path = (path.parent / plan_file.schema_file).resolve()
     schema = load_schema(schema_path)
+    parameters_of(plan_file.model, schema)  # refuses what does not go together, before anything is calibrated
     start = None
     if plan_file.warm_start is not None:
         start = read_start(

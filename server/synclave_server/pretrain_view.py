@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from synclave_shared import __version__
 from synclave_shared.canonical import sha256_hex
+from synclave_shared.data.modality import load_schema
 from synclave_shared.data.new_folder import new_folder
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import ConfigurationError
@@ -73,7 +74,13 @@ def run_pretrain(
     from synclave_server.sampling.workers import device_kind
     from synclave_shared.data.tables import load_patients
 
-    schema = Schema.load(schema_path)
+    schema = load_schema(schema_path)
+    if not isinstance(schema, Schema):
+        raise ConfigurationError(
+            expected="a schema of codes: other models are not pre-trained",
+            found=f"modality = {schema.modality} in {schema_path}",
+            remedy="Begin a plan of that modality without [warm_start], or with an earlier run's snapshot.",
+        )
     kind = device_kind([device])
     if 0 < spec.coupled_columns < schema.width:
         raise ConfigurationError(

@@ -97,17 +97,19 @@ def _clinical_start(folder: Path, *, schema: AnySchema, spec: ClassifierSpec) ->
     found = snapshot.plan.model
     if snapshot.record.schema_digest != schema.digest:
         wanted, given = schema.digest[:16], snapshot.record.schema_digest[:16]
-        raise _unsuitable(f"a snapshot of the schema {schema.name}, {wanted}...", f"one of {given}...")
+        raise _unsuitable_start(f"a snapshot of the schema {schema.name}, {wanted}...", f"one of {given}...")
     if snapshot.anchor is None or snapshot.label_shares is None:
-        raise _unsuitable("a snapshot with marginals", "one without")
+        raise _unsuitable_start("a snapshot with marginals", "one without")
     trained = type(found) is ClassifierSpec
     if not trained and (isinstance(spec, InfluenceSpec) or not isinstance(found, SeriesSpec)):
-        raise _unsuitable("the snapshot of a classifier's training", f"one of model.kind = {found.kind}")
+        raise _unsuitable_start("the snapshot of a classifier's training", f"one of model.kind = {found.kind}")
     if trained:
         for name in ("architecture", "width", "blocks"):
             wanted, given = getattr(spec, name), getattr(found, name)
             if wanted != given:
-                raise _unsuitable(f"a model with {name} = {wanted}, as under [model] in the plan", f"{name} = {given}")
+                raise _unsuitable_start(
+                    f"a model with {name} = {wanted}, as under [model] in the plan", f"{name} = {given}"
+                )
         model = snapshot.model
     else:
         from synclave_shared.models.parameters import parameter_vector
@@ -145,9 +147,14 @@ def load_start(content: bytes, plan: TrainPlan, size: int) -> NDArray[np.float32
         ) from None
 
 
-def _unsuitable(expected: str, found: str) -> PlanError:
-    return PlanError(
-        expected=f"for the warm start {expected}",
-        found=found,
-        remedy="Make the model with `synclave pretrain` and the numbers of the plan, or leave [warm_start] out.",
-    )
+def _unsuitable(
+    expected: str,
+    found: str,
+    remedy: str = "Make the model with `synclave pretrain` and the numbers of the plan, or leave [warm_start] out.",
+) -> PlanError:
+    return PlanError(expected=f"for the warm start {expected}", found=found, remedy=remedy)
+
+
+def _unsuitable_start(expected: str, found: str) -> PlanError:
+    """The same for a clinical model, which must begin with an earlier run."""
+    return _unsuitable(expected, found, "Name the snapshot that docs/series.md says, of a run under the same schema.")

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from synclave_shared.data.modality import AnySchema
 from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import PlanError
 from synclave_shared.model_spec import AnyModel, ClassifierSpec, SeriesSpec
 
-__all__ = ["parameters_of"]
+__all__ = ["check_grid", "parameters_of"]
+
+MOST_COVARIANCES: Final = 2**27
+"""Numbers of all channels' covariances, one matrix for every length of a stay: half a gigabyte."""
+
+
+def check_grid(schema: SeriesSchema) -> None:
+    """Refuse a grid whose channels' processes would not fit into memory.
+
+    Raises:
+        PlanError: naming steps and channels.
+    """
+    steps, channels = schema.horizon, len(schema.channels)
+    if (steps + 1) * channels * steps**2 > MOST_COVARIANCES:
+        raise PlanError(
+            expected=f"a grid with (steps + 1) x channels x steps^2 of at most {MOST_COVARIANCES}",
+            found=f"{steps} steps and {channels} channels in schema {schema.name}",
+            remedy="Take longer steps, a shorter horizon or fewer channels.",
+        )
 
 
 def parameters_of(model: AnyModel, schema: AnySchema) -> int:
@@ -19,6 +39,7 @@ def parameters_of(model: AnyModel, schema: AnySchema) -> int:
     values = len(schema.label.values)
     if isinstance(model, SeriesSpec | ClassifierSpec):
         if isinstance(schema, SeriesSchema):
+            check_grid(schema)
             return model.parameter_count(schema.horizon, len(schema.channels), schema.width, values)
     elif not isinstance(schema, SeriesSchema):
         return model.parameter_count(schema.width, values)

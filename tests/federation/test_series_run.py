@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from synclave_client.vault.series_workload import SeriesWorkload
+from synclave_server.aggregate import initial_state
+from synclave_server.evaluation.document import check_origin
+from synclave_server.exchanges import InfluenceExchange, State
 from synclave_server.sampling.engine import sample
 from synclave_server.snapshots import read_snapshot
 from synclave_server.warm_start import read_start
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.series.reading import load_series
-from synclave_shared.errors import ConfigurationError, PlanError
+from synclave_shared.errors import ConfigurationError, DataError, FederationError, PlanError
 from synclave_shared.fixed_point import from_fixed
 from synclave_shared.ledger.entry import SpendReserved
 from synclave_shared.ledger.verify import verify_ledger
@@ -107,7 +112,9 @@ def test_a_generator_a_clinical_model_and_its_influence_lead_to_useful_patients(
     size = parameters_of(ClassifierSpec(), SCHEMA)
     assert np.array_equal(vector[:size], known.model)
     sent = [from_fixed(decode_update(influence.sites[name].replies[-2].payload, size)) for name in NAMES]
-    np.testing.assert_allclose(vector[size:], np.sum(sent, axis=0), rtol=1e-5)
+    total, noise = np.sum(sent, axis=0), np.sqrt(3 * size)
+    signal = np.sqrt(1 - (noise / np.linalg.norm(total)) ** 2)
+    np.testing.assert_allclose(vector[size:], signal * total / np.linalg.norm(total), rtol=1e-4)
 
     options = {"label_counts": {"no": 20, "yes": 20}, "seed": 1}
     cohorts = {}
@@ -135,6 +142,38 @@ def test_a_generator_a_clinical_model_and_its_influence_lead_to_useful_patients(
     spec = InfluenceSpec(architecture="tcn")
     with pytest.raises(PlanError, match="architecture"):
         read_start(clinical.run.snapshot, schema=SCHEMA, spec=spec, anchored=False)
+
+
+def test_a_vector_that_is_not_longer_than_its_noise_is_refused() -> None:
+    plan = plan_of(InfluenceSpec(), b"start")
+    exchange = InfluenceExchange(plan=plan, size=50)
+    state = State(
+        model=np.zeros(50, np.float32),
+        average=np.zeros(50, np.float32),
+        anchor=np.zeros(1, np.float32),
+        label_shares=np.ones(2, np.float32),
+        server=initial_state(plan.federation, 50),
+        next_round=1,
+    )
+    # Two sites' noise in 50 parameters has a length of 10.
+    with pytest.raises(FederationError, match="noise"):
+        exchange.combine(state, {"north": np.full(50, 0.5), "west": np.full(50, 0.5)}, 1)
+    found, _ = exchange.combine(state, {"north": np.full(50, 5.0), "west": np.full(50, 5.0)}, 1)
+    assert np.linalg.norm(found.model[50:]) == pytest.approx(np.sqrt(1 - (10 / np.sqrt(5000)) ** 2), rel=1e-4)
+
+
+def test_a_report_states_no_single_runs_epsilon_for_guided_patients() -> None:
+    sampling = {"plan_digest": "a" * 64, "request": {"target": "b" * 64, "target_strength": "0.3"}}
+    record: Any = SimpleNamespace(plan=SimpleNamespace(digest="a" * 64))
+    with pytest.raises(DataError, match="guided"):
+        check_origin(sampling, record)
+    check_origin(sampling | {"request": {"target": None, "target_strength": "0"}}, record)
+
+
+def test_a_grid_whose_covariances_would_fill_the_memory_is_refused_at_signing() -> None:
+    grid = SCHEMA.grid.model_copy(update={"steps": 1000})
+    with pytest.raises(PlanError, match="horizon"):
+        parameters_of(SeriesSpec(), SCHEMA.model_copy(update={"grid": grid}))
 
 
 def test_the_anchor_is_made_of_the_sum_of_the_sites_that_replied(new_world: NewWorld) -> None:

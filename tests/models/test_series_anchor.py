@@ -177,3 +177,15 @@ def test_moments_of_another_length_or_not_finite_are_refused() -> None:
     for wrong in (sums[1:], np.full_like(sums, np.inf)):
         with pytest.raises(ProtocolError):
             anchor_from_moments(wrong, SERIES_LAYOUT, 1.0)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_every_anchor_that_is_estimated_is_one_that_sites_take(seed: int) -> None:
+    """Whatever noise, or a site that makes its sums up: or the budget of the marginals would be spent for nothing."""
+    rng = np.random.default_rng(seed)
+    two_valued = processes(200, seed)
+    two_valued = replace(two_valued, values=np.where(two_valued.values > -0.2, 0.5, -0.5).astype(np.float32))
+    sums = contributions(two_valued, SERIES_LAYOUT, 1e6) + 6.0 * rng.standard_normal(moments_size(SERIES_LAYOUT))
+    for hostile in (sums, 1e6 * rng.standard_normal(sums.size), np.where(np.arange(sums.size) % 2, 1e9, -1e9)):
+        anchor, _ = anchor_from_moments(hostile, SERIES_LAYOUT, 6.0)
+        assert np.array_equal(SeriesAnchor.from_vector(anchor.to_vector(), SERIES_LAYOUT).shift, anchor.shift)

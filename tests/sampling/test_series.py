@@ -9,7 +9,7 @@ import torch
 
 from synclave_server.aggregate import ServerState
 from synclave_server.sampling.engine import sample
-from synclave_server.sampling.request import SampleRequest
+from synclave_server.sampling.request import SampleRequest, samplers_of
 from synclave_server.sampling.series import SeriesGenerator
 from synclave_server.sampling.series_rows import LARGEST, pack_series, row_bytes, unpack_series
 from synclave_server.snapshots import write_snapshot
@@ -85,7 +85,7 @@ def test_rows_of_bytes_keep_all_but_the_last_digits() -> None:
         assert np.array_equal(getattr(again, name), getattr(dataset, name))
 
 
-@pytest.mark.parametrize("sampler", ["unipc", "ancestral", "parallel", "heun"])
+@pytest.mark.parametrize("sampler", samplers_of("series"))
 def test_a_patient_does_not_depend_on_the_others_drawn_with_it(sampler: str) -> None:
     generator = SeriesGenerator(SPEC, SERIES_LAYOUT, model(), ANCHOR)
     numbers, labels = np.arange(70), np.arange(70) % 2
@@ -137,7 +137,7 @@ def test_a_cohort_is_a_folder_that_reads_back_with_exact_label_counts(snapshot: 
 
 
 def test_what_series_have_not_is_refused_before_anything_is_drawn(snapshot: Path, tmp_path: Path) -> None:
-    for options in ({"given": ["sex:f"]}, {"classifier_guidance": Decimal(1)}, {"cohort_format": "meds"}, {"sampler": "masked"}):  # fmt: skip  # noqa: E501
+    for options in ({"given": ["sex:f"]}, {"classifier_guidance": Decimal(1)}, {"cohort_format": "meds"}, {"sampler": "masked"}, {"sampler": "flow"}):  # fmt: skip  # noqa: E501
         with pytest.raises(ConfigurationError):
             sample(snapshot, 5, out=tmp_path / "cohort", **options)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

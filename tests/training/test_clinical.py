@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from synclave_client.performance import Performance
+from synclave_client.training import clinical
 from synclave_client.training.clinical import ClinicalLearner, release_influence, train_clinical_round
 from synclave_client.training.noise import SecretRandomness
 from synclave_client.training.private import PatientGradients
@@ -137,3 +138,12 @@ def test_what_a_clinical_plan_needs_and_has_no_use_for() -> None:
     plan, vector = clinical_plan(ClassifierSpec()), model(ClassifierSpec())
     with pytest.raises(PlanError, match="influence"):
         release_influence(plan, 1, SERIES_LAYOUT, series_dataset(3), vector, ANCHOR, SHARES, "cpu", randomness)
+
+
+def test_a_site_of_more_patients_than_are_summed_at_once_gives_the_same_vector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = clinical_plan(InfluenceSpec(), noise_multiplier=Decimal("0.0000001"), clip_norm=Decimal(1))
+    whole = influence(plan, 50)
+    monkeypatch.setattr(clinical, "PATIENTS_SUMMED", 7)
+    np.testing.assert_allclose(influence(plan, 50), whole, atol=1e-5)

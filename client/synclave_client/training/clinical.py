@@ -33,9 +33,13 @@ __all__ = [
     "ClinicalBatch",
     "ClinicalLearner",
     "clinical_loss",
+    "clinical_values_of",
     "release_influence",
     "train_clinical_round",
 ]
+
+PATIENTS_SUMMED: Final = 2**16
+"""Patients of one clipped sum."""
 
 LARGEST_WEIGHT: Final = 20.0
 """Of a patient by the rarity of the label value: the clip norm bounds what comes of it in any case."""
@@ -77,6 +81,11 @@ class ClinicalBatch:
         return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
+def clinical_values_of(layout: SeriesLayout) -> int:
+    """Numbers of one patient at the network's input."""
+    return layout.steps * 2 * layout.channels
+
+
 def clinical_loss(network: nn.Module, batch: PatientBatch, /) -> Tensor:
     """Weighted cross-entropy of each patient's label, [B], in nats."""
     assert isinstance(batch, ClinicalBatch)  # noqa: S101 - made by the learner
@@ -108,7 +117,7 @@ class ClinicalLearner:
     @property
     def values(self) -> int:
         """Numbers of one patient at the network's input."""
-        return self.layout.steps * 2 * self.layout.channels
+        return clinical_values_of(self.layout)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -239,13 +248,17 @@ def release_influence(
     clip_norm = float(mechanism.clip_norm)
     gradients = PatientGradients(network, learner.loss, clip_norm, performance)
 
-    def batches() -> Iterator[ClinicalBatch]:
-        tile = performance.tile(learner.values)
-        for start in range(0, len(dataset), tile):
-            yield learner.batch(np.arange(start, min(start + tile, len(dataset))), tile)
+    tile = performance.tile(learner.values)
 
+    def batches(first: int, stop: int) -> Iterator[ClinicalBatch]:
+        for start in range(first, stop, tile):
+            yield learner.batch(np.arange(start, min(start + tile, stop)), tile)
+
+    total = np.zeros(model_vector.size)
     with freed_memory_kept():
-        total = gradients.clipped_sum(batches()).double().cpu().numpy()
-    total = np.array(total, np.float64)
+        # As many at a time as the clipping's bounds are made for: a site may have more patients than any step selects.
+        for first in range(0, len(dataset), PATIENTS_SUMMED):
+            stop = min(first + PATIENTS_SUMMED, len(dataset))
+            total += gradients.clipped_sum(batches(first, stop)).double().cpu().numpy()
     randomness.add_normal(total, float(mechanism.noise_multiplier) * clip_norm)
     return to_fixed(total)

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from synclave_client.performance import Performance
-from synclave_client.training.clinical import ClinicalBatch, ClinicalLearner, clinical_loss
+from synclave_client.training.clinical import ClinicalBatch, ClinicalLearner, clinical_loss, clinical_values_of
 from synclave_client.training.codes import DiffusionBatch, DiffusionLoss
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import SelfTestReport, check_places, self_test
-from synclave_client.training.series import SeriesBatch, SeriesLoss
+from synclave_client.training.series import SeriesBatch, SeriesLoss, values_of
 from synclave_shared.data.modality import AnySchema
 from synclave_shared.data.series.dataset import SeriesDataset
 from synclave_shared.data.series.schema import SeriesSchema
@@ -113,7 +113,7 @@ def rehearse_series(
         return loss.draw(dataset, np.arange(patients), patients, streams, 0).to(device)
 
     report = self_test(network, loss, invented(INVENTED_PATIENTS), performance)
-    check_places(network, loss, invented(performance.patients_at_once))
+    check_places(network, loss, invented(performance.tile(values_of(spec, layout))))
     return report
 
 
@@ -138,7 +138,7 @@ def rehearse_clinical(
         return learner.batch(np.arange(patients), patients)
 
     report = self_test(network, clinical_loss, invented(INVENTED_PATIENTS), performance)
-    check_places(network, clinical_loss, invented(performance.patients_at_once))
+    check_places(network, clinical_loss, invented(performance.tile(clinical_values_of(layout))))
     return report
 
 

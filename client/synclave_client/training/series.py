@@ -94,7 +94,7 @@ class SeriesLoss:
     ) -> Self:
         """The loss about an anchor, computed on a device."""
         prior = SeriesPrior.of(anchor)
-        return cls(spec=spec, layout=layout, anchor=anchor, prior=SeriesPrior.of(anchor, device), on_cpu=prior)
+        return cls(spec=spec, layout=layout, anchor=anchor, prior=prior.to(device), on_cpu=prior)
 
     def __call__(self, network: nn.Module, batch: SeriesBatch) -> Tensor:
         """One loss per patient, [B]."""
@@ -140,6 +140,11 @@ class SeriesLoss:
         )
 
 
+def values_of(spec: SeriesSpec, layout: SeriesLayout) -> int:
+    """Numbers that a patient takes in a tile: the network's input at every level, and the processes of its channels."""
+    return layout.channels * layout.steps * (3 * spec.noise_levels + layout.steps)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesLearner:
     """The site's time series; see :class:`synclave_client.training.loop.Learner`."""
@@ -152,8 +157,7 @@ class SeriesLearner:
     @property
     def values(self) -> int:
         """Numbers of one patient at the network's input."""
-        layout = self.objective.layout
-        return self.objective.spec.noise_levels * layout.steps * 3 * layout.channels
+        return values_of(self.objective.spec, self.objective.layout)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -18,7 +18,7 @@ from synclave_client.vault.rehearsals import Rehearsals
 from synclave_client.vault.workload import check_device, check_size, report_self_test, require_nothing
 from synclave_shared.data.series.reading import load_series
 from synclave_shared.data.series.schema import SeriesSchema
-from synclave_shared.model_size import parameters_of
+from synclave_shared.model_size import check_grid, parameters_of
 from synclave_shared.model_spec import ClassifierSpec, SeriesSpec
 from synclave_shared.models.series.anchor import SeriesAnchor
 from synclave_shared.models.series.layout import SeriesLayout
@@ -65,11 +65,13 @@ class SeriesWorkload:
         Raises:
             ConfigurationError: if the device is not there.
             SchemaError: if the schema cannot be used.
+            PlanError: if its grid is too large for the model.
             ClippingError: if this machine does not bound gradients per patient as it must.
             DataError: if the data do not fit it; the error lists every fault.
         """
         check_device(settings.device)
         schema = SeriesSchema.load(settings.schema_file)
+        check_grid(schema)
         layout = SeriesLayout.of(schema)
         report = _rehearsed(rehearsals, layout, SeriesSpec(), settings.performance, settings.device)
         report_self_test(settings, report)

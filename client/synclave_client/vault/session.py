@@ -376,7 +376,7 @@ class Vault:
     def _check_model(workload: Workload, plan: TrainPlan) -> None:
         try:
             workload.check_model(plan)
-        except ClippingError as error:
+        except (ClippingError, PlanError) as error:
             raise PolicyRefusal("model-not-clippable", found=error.found, remedy=error.remedy) from error
 
     def _check_pause(self) -> None:

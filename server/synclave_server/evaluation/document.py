@@ -74,6 +74,14 @@ def check_origin(sampling: Mapping[str, Any] | None, record: RunRecord) -> None:
             found=f"patients sampled from a snapshot of plan {str(plan)[:16]}",
             remedy="Give the run folder of the training they come from, or none.",
         )
+    target = {} if sampling is None else sampling.get("request", {})
+    if target.get("target") is not None and float(target.get("target_strength", 0)):
+        # Clinical model and influence vector were paid for too: one run's epsilon would be too small.
+        raise DataError(
+            expected="patients that one run alone has to do with, if the report shall state its epsilon",
+            found=f"patients guided by a clinical model, {str(target['target'])[:16]}",
+            remedy="Leave --run out; what all runs together cost a site is shown by `synclave-site budget`.",
+        )
 
 
 def document(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from synclave_server.sampling.cohort_formats import CODE_FORMATS, SERIES_FORMATS, CohortFormat
 from synclave_server.sampling.copula import CopulaGenerator
 from synclave_server.sampling.generator import PatientGenerator
-from synclave_server.sampling.request import Precision, SampleRequest
+from synclave_server.sampling.request import SERIES_CORRUPTION, Precision, SampleRequest
 from synclave_server.sampling.rows import RowForm
 from synclave_server.sampling.series import SeriesGenerator
 from synclave_server.sampling.series_rows import row_bytes
@@ -54,7 +54,8 @@ class SampledKind:
     Attributes:
         snapshot: the snapshot.
         schema: its schema.
-        corruption: what the model was trained to undo, ``gaussian`` or ``masked``; None: nothing, it is a copula.
+        corruption: what the model was trained to undo, ``gaussian``, ``masked`` or ``series``; None: nothing, as a
+            copula.
         anchored: whether the model has prevalences, by which labels guide, columns are given and rows calibrated.
         form: of its rows.
         formats: in which a cohort can be written, by the name that a user types; the first is the default.
@@ -117,7 +118,7 @@ def kind_of(snapshot: Snapshot) -> SampledKind:
         return SampledKind(
             snapshot=snapshot,
             schema=schema,
-            corruption="gaussian",
+            corruption=SERIES_CORRUPTION,
             anchored=False,
             form=RowForm(width=row_bytes(layout), binary=False),
             formats=SERIES_FORMATS,

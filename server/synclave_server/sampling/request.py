@@ -21,6 +21,7 @@ from synclave_shared.plan import explain_validation
 __all__ = [
     "DEFAULT_SAMPLERS",
     "DEFAULT_STEPS",
+    "SERIES_CORRUPTION",
     "Precision",
     "SampleRequest",
     "TargetBy",
@@ -35,8 +36,16 @@ Precision = Literal["float32", "bfloat16"]
 TargetBy = Literal["influence", "classifier"]
 """How a clinical model guides: by its influence vector, or as a classifier of the label."""
 
-DEFAULT_SAMPLERS: Final[Mapping[str, str]] = MappingProxyType({"gaussian": "unipc", "masked": "masked"})
+SERIES_CORRUPTION: Final = "series"
+"""Gaussian noise on values and gaps of time series."""
+
+DEFAULT_SAMPLERS: Final[Mapping[str, str]] = MappingProxyType(
+    {"gaussian": "unipc", "masked": "masked", SERIES_CORRUPTION: "unipc"}
+)
 """By what the model was trained to undo."""
+
+OF_CODES_ALONE: Final = frozenset({"flow"})
+"""Samplers that hold every column to be 0 or 1."""
 
 COPULA_SAMPLER: Final = "copula"
 """Of a copula, which is drawn from at once."""
@@ -54,10 +63,12 @@ MAX_GUIDANCE: Final = 100
 def samplers_of(corruption: str | None) -> tuple[str, ...]:
     """Names of the samplers that undo ``gaussian`` or ``masked`` corruption, the recommended one first.
 
-    None stands for a copula, which undoes nothing.
+    ``series`` is noise on time series; None stands for a copula, which undoes nothing.
     """
     if corruption is None:
         return (COPULA_SAMPLER,)
+    if corruption == SERIES_CORRUPTION:
+        return tuple(name for name in SAMPLERS if name not in OF_CODES_ALONE)
     return tuple(REVEALERS if corruption == "masked" else SAMPLERS)
 
 
@@ -223,7 +234,7 @@ def resolve_request(
                 "precision": precision,
                 "given": dict(given or {}),
                 "target": target,
-                "target_by": target_by,
+                "target_by": target_by if target is not None else "influence",
                 "target_strength": target_strength if target is not None else Decimal(0),
                 # Guidance means to make a label's codes commoner than they are.
                 "calibrated": calibrated

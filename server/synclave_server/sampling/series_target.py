@@ -35,7 +35,7 @@ class SeriesTarget:
     Attributes:
         spec: the model's numbers.
         parameters: [P].
-        guidance: [P].
+        guidance: [P], as long as the share of its direction that is not noise.
     """
 
     spec: InfluenceSpec
@@ -74,7 +74,8 @@ class SeriesTarget:
         network = build()
         load_parameter_vector(network, self.parameters.numpy())
         influence = Influence(build, self.parameters.to(device), self.guidance.to(device))
-        return PlacedTarget(network.to(device).eval().requires_grad_(requires_grad=False), influence)
+        signal = float(self.guidance.norm())
+        return PlacedTarget(network.to(device).eval().requires_grad_(requires_grad=False), influence, signal)
 
 
 class PlacedTarget:
@@ -83,10 +84,11 @@ class PlacedTarget:
     Args:
         network: the model.
         influence: it, moved along its guidance vector and against it.
+        signal: share of the guidance vector's direction that is not noise; the push by influence is as much weaker.
     """
 
-    def __init__(self, network: nn.Module, influence: Influence) -> None:
-        self._network, self._influence = network, influence
+    def __init__(self, network: nn.Module, influence: Influence, signal: float = 1.0) -> None:
+        self._network, self._influence, self._signal = network, influence, signal
 
     def pushed(self, belief: Belief, labels: Tensor, context: Tensor, inside: Tensor, request: SampleRequest) -> Belief:
         """A belief moved towards what the clinical model lacks (``influence``) or takes for the label (``classifier``).
@@ -115,7 +117,8 @@ class PlacedTarget:
                 else class_direction(classify(self._network), labels[of_row])
             )
             direction = unit_direction(score, rows, within)
-        values, measured = (float(request.target_strength) * direction).reshape(patients, levels, *rows.shape[1:]).chunk(2, dim=-1)  # fmt: skip  # noqa: E501
+        strength = float(request.target_strength) * (self._signal if request.target_by == "influence" else 1.0)
+        values, measured = (strength * direction).reshape(patients, levels, *rows.shape[1:]).chunk(2, dim=-1)  # fmt: skip  # noqa: E501
         return Belief(
             values=belief.values + belief.spread * values,
             spread=belief.spread,

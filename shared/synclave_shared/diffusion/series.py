@@ -12,7 +12,7 @@ Shapes: ``B`` patients, ``K`` noise levels, ``T`` steps, ``C`` channels, ``L`` l
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Self
 
 import torch
@@ -45,6 +45,10 @@ class SeriesPrior:
     shift: Tensor
     variances: Tensor
     modes: Tensor
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
     @classmethod
     def of(cls, anchor: SeriesAnchor, device: torch.device | str = "cpu") -> Self:

@@ -324,8 +324,11 @@ def _quantiles(
     apart = bins / total - law
     relative = np.maximum((np.square(apart) - noise).sum(axis=1, keepdims=True), 0.0) * law
     weight = relative / (relative + noise) if noise_std else np.ones_like(law)
-    shares = np.maximum(law + weight * apart, 0.0) + LEAST_SHARE
-    below = np.cumsum(shares / shares.sum(axis=1, keepdims=True), axis=1)
+    shares = np.maximum(law + weight * apart, 0.0)
+    shares = np.where(shares.sum(axis=1, keepdims=True) > 0, shares, law)
+    # Mixed in last, so that every bin has it whatever the noise has made of the others.
+    shares = (1.0 - BINS * LEAST_SHARE) * shares / shares.sum(axis=1, keepdims=True) + LEAST_SHARE
+    below = np.cumsum(shares, axis=1)
     below[:, -1] = 1.0
     return np.concatenate([np.zeros((len(bins), 1)), below], axis=1)
 
