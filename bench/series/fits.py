@@ -31,11 +31,12 @@ from synclave_server.pretraining import fit
 from synclave_server.sampling.series_target import SeriesTarget
 from synclave_shared.data.series.dataset import SeriesDataset, together
 from synclave_shared.data.series.schema import SeriesSchema
-from synclave_shared.diffusion.series import SeriesPrior, series_loss, series_posterior, usual_courses
+from synclave_shared.diffusion.series import SeriesPrior, series_loss, series_posterior
 from synclave_shared.fixed_point import from_fixed
 from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.models.series.anchor import SeriesAnchor, anchor_from_moments, contributions
 from synclave_shared.models.series.classifier import build_series_classifier
+from synclave_shared.models.series.completion import Completion
 from synclave_shared.models.series.denoiser import build_series_denoiser
 from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.models.series.standard import StandardRows
@@ -47,12 +48,15 @@ __all__ = ["DELTA", "Generator", "SeriesTask", "fit_generator", "fit_target"]
 DELTA: Final = 1e-5
 
 DEEP: Final = SeriesSpec(width=96, blocks=3)
-DEEP_STEPS: Final = 1600
+DEEP_STEPS: Final = 1200
 CLINICAL: Final = ClassifierSpec(architecture="tcn", width=32, blocks=3)
 CLINICAL_STEPS: Final = 300
 INFLUENCE: Final = InfluenceSpec(architecture="tcn", width=32, blocks=3)
 SMALL_CLINICAL, SMALL_INFLUENCE = ClassifierSpec(), InfluenceSpec()
 """Under noise a vector of few parameters says more."""
+COMPLETIONS: Final = 8
+"""Draws of every patient's gaps."""
+
 UNBOUNDED: Final = 1e9
 """A clip norm that clips nobody."""
 
@@ -229,9 +233,15 @@ def _deep(task: SeriesTask) -> Generator:
     anchor, shares = anchor_from_moments(contributions(everybody, layout, UNBOUNDED), layout, 0.0)
     network, prior = build_series_denoiser(layout, DEEP), SeriesPrior.of(anchor)
     seen = StandardRows.of(everybody, np.arange(len(everybody)), anchor, layout)
-    values, observed = torch.from_numpy(seen.values), torch.from_numpy(seen.observed)
+    completion, rng = Completion.of(anchor), np.random.default_rng(task.seed)
+    drawn = rng.standard_normal((COMPLETIONS, *seen.values.shape), np.float32)
+    completed = [
+        [completion.complete(*patient) for patient in zip(seen.values, seen.observed, seen.labels, noise, strict=True)]
+        for noise in drawn
+    ]
+    values, observed = torch.from_numpy(np.array(completed, np.float32)), torch.from_numpy(seen.observed)
     inside, context = torch.from_numpy(seen.inside), torch.from_numpy(seen.context)
-    labels, never = torch.from_numpy(seen.labels), torch.from_numpy(seen.never)
+    labels = torch.from_numpy(seen.labels)
     generator = torch.Generator().manual_seed(task.seed)
 
     def correct(*given: Tensor) -> Tensor:
@@ -246,8 +256,8 @@ def _deep(task: SeriesTask) -> Generator:
         sigma = sigma.clamp(float(DEEP.sigma_min), float(DEEP.sigma_max))
         hidden = torch.rand(len(rows), generator=generator) < float(DEEP.label_dropout)
         given = torch.where(hidden, layout.label_values, labels[chosen])
-        usual = usual_courses(torch.randn(values[chosen].shape, generator=generator), labels[chosen], prior)
-        truth = torch.where(never[chosen][:, None], usual, values[chosen])
+        copies = torch.randint(COMPLETIONS, (len(rows),), generator=generator)
+        truth = values[copies, chosen]
         clean = torch.cat([truth, observed[chosen]], dim=-1)[:, None]
         x = clean + sigma[..., None, None] * torch.randn(clean.shape, generator=generator)
         belief = series_posterior(correct, x, sigma, given, context[chosen], inside[chosen], prior)

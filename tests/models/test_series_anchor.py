@@ -13,6 +13,7 @@ from synclave_shared.models.layout import CodeLayout
 from synclave_shared.models.series.anchor import (
     BINS,
     EVER_WEIGHT,
+    PAIR_WEIGHT,
     SeriesAnchor,
     anchor_from_moments,
     context_columns,
@@ -38,21 +39,22 @@ def test_a_patients_moments_are_what_the_text_says() -> None:
     layout = SeriesLayout(steps=3, channels=1, context=CodeLayout(width=5, categories=((0, 2), (2, 5)), label_values=2))
     patient = SeriesDataset(
         values=np.array([[[0.5], [0.0], [0.0]]], np.float32),
-        observed=np.array([[[1], [0], [0]]], np.uint8),
+        observed=np.array([[[1], [1], [0]]], np.uint8),
         lengths=np.array([2]),
         static=np.array([[0, 1]], np.uint8),
         labels=np.array([1]),
         patient_ids=["p"],
     )
     assert lags(3) == (0, 1, 2)
-    context, share, ever, mean = [0, 1, 0, 1, 0], [0.5], [EVER_WEIGHT], [0.5]
+    context, share, ever, mean = [0, 1, 0, 1, 0], [1.0], [EVER_WEIGHT], [0.25]
     nobody = [0.0] * 8
-    products = [0.25, 0.25, 0.25]  # filled: 0.5 at both steps; no pair is two steps apart, so the longest lag stands
+    square = [(0.25 + 0.0) / 2]
+    variogram = [0.125, PAIR_WEIGHT, 0, 0]  # half of 0.5 squared at lag 1; nothing is two steps apart
     bins = np.zeros(BINS)
-    bins[3 * BINS // 4] = 1  # the bin that begins at 0.5
-    expected = [*nobody, *context, *share, *ever, *mean, 0, 1, *products, *bins]
+    bins[[BINS // 2, 3 * BINS // 4]] = 0.5  # the bins that begin at 0 and at 0.5
+    expected = [*nobody, *context, *share, *ever, *mean, 0, 1, *square, *variogram, *bins]
     assert contributions(patient, layout, 100.0).tolist() == expected
-    norm = np.sqrt(np.square([*context, *share, *ever, *mean, 1, *products, 1]).sum())
+    norm = np.sqrt(np.square(expected).sum())
     np.testing.assert_allclose(contributions(patient, layout, 1.0), np.array(expected) / norm)
 
 

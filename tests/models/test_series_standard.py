@@ -3,14 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
-import torch
 
 from synclave_shared.data.series.dataset import SeriesDataset
-from synclave_shared.diffusion.series import SeriesPrior, usual_courses
 from synclave_shared.models.series.anchor import anchor_from_moments, contributions
 from synclave_shared.models.series.standard import StandardRows
-from tests.models.small_series import SERIES_LAYOUT, STEPS, series_dataset
+from tests.models.small_series import SERIES_LAYOUT, series_dataset
 
 DATASET = series_dataset(500)
 ANCHOR, _ = anchor_from_moments(contributions(DATASET, SERIES_LAYOUT, 1e6), SERIES_LAYOUT, 0.0)
@@ -39,15 +36,3 @@ def test_a_clinical_model_is_not_told_the_label_by_what_was_never_measured() -> 
 
     assert np.array_equal(values(DATASET), values(flipped))
     assert not np.abs(values(DATASET)).max(axis=1)[never].any()
-    assert np.array_equal(StandardRows.of(DATASET, ROWS, ANCHOR, SERIES_LAYOUT).never, never)
-
-
-def test_a_channel_that_was_never_measured_is_a_usual_course_under_the_label() -> None:
-    """In the mean over many draws its label's mean, and as inert as the channel is."""
-    noise = torch.randn(4000, STEPS, 3, generator=torch.Generator().manual_seed(0))
-    prior = SeriesPrior.of(ANCHOR)
-    courses = usual_courses(noise, torch.ones(4000, dtype=torch.int64), prior).numpy()
-    assert np.abs(courses.mean(axis=0) - ANCHOR.shift[1]).max() < 0.06
-    assert np.abs(courses.std(axis=0) - 1.0).max() < 0.05
-    found = [np.corrcoef(courses[:, 0, channel], courses[:, 2, channel])[0, 1] for channel in range(3)]
-    assert found == pytest.approx(ANCHOR.inertia[:, 2], abs=0.05)

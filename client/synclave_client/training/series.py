@@ -14,11 +14,12 @@ from synclave_client.performance import Performance
 from synclave_client.training.loop import run_steps
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private.batch import PatientBatch
-from synclave_shared.diffusion.series import SeriesPrior, series_loss, series_posterior, usual_courses
+from synclave_shared.diffusion.series import SeriesPrior, series_loss, series_posterior
 from synclave_shared.errors import DataError, PlanError
 from synclave_shared.fixed_point import to_fixed
 from synclave_shared.model_spec import SeriesSpec
 from synclave_shared.models.series.anchor import SeriesAnchor, contributions
+from synclave_shared.models.series.completion import Completion
 from synclave_shared.models.series.denoiser import build_series_denoiser
 from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.models.series.standard import StandardRows
@@ -42,7 +43,7 @@ class SeriesBatch:
     """Some patients, each seen at K noise levels.
 
     Attributes:
-        values: [B, T, C], filled, in normal scores; of channels that were never measured a usual course.
+        values: [B, T, C], in normal scores; gaps are drawn.
         observed: [B, T, C], 0/1.
         inside: bool [B, T], the steps of the stay.
         context: [B, S], 0/1.
@@ -86,15 +87,15 @@ class SeriesLoss:
     layout: SeriesLayout
     anchor: SeriesAnchor
     prior: SeriesPrior
-    on_cpu: SeriesPrior
+    completion: Completion
 
     @classmethod
     def of(
         cls, spec: SeriesSpec, layout: SeriesLayout, anchor: SeriesAnchor, device: torch.device | str = "cpu"
     ) -> Self:
         """The loss about an anchor, computed on a device."""
-        prior = SeriesPrior.of(anchor)
-        return cls(spec=spec, layout=layout, anchor=anchor, prior=prior.to(device), on_cpu=prior)
+        prior = SeriesPrior.of(anchor, device)
+        return cls(spec=spec, layout=layout, anchor=anchor, prior=prior, completion=Completion.of(anchor))
 
     def __call__(self, network: nn.Module, batch: SeriesBatch) -> Tensor:
         """One loss per patient, [B]."""
@@ -124,12 +125,17 @@ class SeriesLoss:
         cells = layout.steps * layout.channels
         normals = np.zeros((size, levels * (1 + 2 * cells) + cells), np.float32)
         coins[:count], normals[:count] = streams.draw(step, rows, normals.shape[1])
-        drawn, noise, unknown = torch.split(torch.from_numpy(normals), [levels, 2 * levels * cells, cells], dim=1)
+        unknown = normals[:, -cells:].reshape(size, layout.steps, layout.channels)
+        values = seen.values.copy()
+        for place in range(count):
+            values[place] = self.completion.complete(
+                seen.values[place], seen.observed[place], int(seen.labels[place]), unknown[place]
+            )
+        drawn, noise, _ = torch.split(torch.from_numpy(normals), [levels, 2 * levels * cells, cells], dim=1)
         labels = torch.from_numpy(seen.labels)
-        usual = usual_courses(unknown.reshape(size, layout.steps, layout.channels), labels, self.on_cpu)
         hidden = torch.from_numpy(coins < float(self.spec.label_dropout))
         return SeriesBatch(
-            values=torch.where(torch.from_numpy(seen.never)[:, None], usual, torch.from_numpy(seen.values)),
+            values=torch.from_numpy(values),
             observed=torch.from_numpy(seen.observed),
             inside=torch.from_numpy(seen.inside),
             context=torch.from_numpy(seen.context),

@@ -1,6 +1,6 @@
 """Posterior of a time series seen through Gaussian noise: values by a Gaussian process, gaps by Bernoulli.
 
-A patient's row is, per step and channel, the value (filled where it was not measured, in normal
+A patient's row is, per step and channel, the value (drawn where it was not measured, in normal
 scores) and whether it was measured. All numbers get noise of one level. What independent channels say of it is exact:
 of a stationary Gaussian process with covariance R the posterior mean is ``m + R (R + sigma^2 I)^-1 (x - m)``, of a 0/1
 number the logit ``logit(p) + (x - 1/2) / sigma^2``. The network corrects both, the former in units of the posterior's
@@ -12,7 +12,7 @@ Shapes: ``B`` patients, ``K`` noise levels, ``T`` steps, ``C`` channels, ``L`` l
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -22,10 +22,10 @@ from synclave_shared.diffusion.losses import bernoulli_nats
 from synclave_shared.diffusion.preconditioning import LOGIT_BOUND, sigmoid
 from synclave_shared.models.series.anchor import LEAST_INERTIA, SeriesAnchor
 
-__all__ = ["Belief", "SeriesPrior", "series_loss", "series_posterior", "series_start", "usual_courses"]
+__all__ = ["Belief", "SeriesPrior", "series_loss", "series_posterior", "series_start"]
 
 FILLED_WEIGHT = 0.3
-"""Weight of a value that was filled in, beside 1 of one that was measured."""
+"""Weight of a value that was drawn for a gap, beside 1 of one that was measured."""
 
 SeriesNetwork = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -45,10 +45,6 @@ class SeriesPrior:
     shift: Tensor
     variances: Tensor
     modes: Tensor
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same on another device."""
-        return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
     @classmethod
     def of(cls, anchor: SeriesAnchor, device: torch.device | str = "cpu") -> Self:
@@ -106,20 +102,6 @@ def _through_noise(x: Tensor, sigma: Tensor, inside: Tensor, prior: SeriesPrior)
     mean = torch.einsum("bkcm,bctm->bktc", gain * parts, modes)
     variance = torch.einsum("bkcm,bctm->bktc", gain * noise, modes.square())
     return mean, torch.where(inside[:, None, :, None], variance, 1.0).sqrt()
-
-
-def usual_courses(noise: Tensor, labels: Tensor, prior: SeriesPrior) -> Tensor:
-    """Courses of independent channels over all steps, [B, T, C]: what stands for channels that were never measured.
-
-    Nobody knows those, so they are drawn: a constant in their place would be learnt as what is usual.
-
-    Args:
-        noise: [B, T, C], standard normal.
-        labels: [B], label numbers.
-        prior: of the anchor.
-    """
-    deviation, modes = prior.variances[-1].sqrt(), prior.modes[-1]
-    return prior.shift[labels][:, None] + torch.einsum("bmc,cm,ctm->btc", noise, deviation, modes)
 
 
 def series_start(noise: Tensor, sigma: float, labels: Tensor, inside: Tensor, prior: SeriesPrior) -> Tensor:

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from synclave_shared.data.series.filling import filled
 from synclave_shared.errors import ProtocolError
 from synclave_shared.models.anchor import estimate_anchor
 from synclave_shared.models.layout import CodeLayout
@@ -64,8 +63,14 @@ ROUNDING: Final = 1e-5
 EVER_WEIGHT: Final = 0.5
 """How much "ever observed" counts for in a patient's contribution: it is needed as a divisor only."""
 
+PAIR_WEIGHT: Final = 0.3
+"""Likewise of "two values so far apart"."""
+
 CHUNK_PATIENTS: Final = 1024
 """Patients taken to float64 at once."""
+
+INERTIA_DOUBT: Final = 0.01
+"""Variance of an autocorrelation about the law that is fitted to it, without any noise."""
 
 USUAL_LEVEL, USUAL_DECAY = 0.5, 0.85
 """A channel of which nothing is known: half of its variance is between patients, the rest fades within hours."""
@@ -170,14 +175,14 @@ def _usual_inertia(steps: int) -> NDArray[np.float64]:
 
 
 def lags(steps: int) -> tuple[int, ...]:
-    """The lags at which covariances are summed: 0, and powers of two below T."""
+    """The lags at which values are compared: 0, and powers of two below T."""
     return (0, *(2**power for power in range(steps.bit_length()) if 2**power < steps))
 
 
 def moments_size(layout: SeriesLayout) -> int:
     """Length of a release of moments."""
     by_label = layout.context.width + 3 * layout.channels + 1
-    return layout.label_values * by_label + layout.channels * (len(lags(layout.steps)) + BINS)
+    return layout.label_values * by_label + layout.channels * (2 * len(lags(layout.steps)) - 1 + BINS)
 
 
 def context_columns(static: NDArray[np.uint8], lengths: NDArray[np.int64], layout: SeriesLayout) -> NDArray[np.uint8]:
@@ -189,10 +194,11 @@ def context_columns(static: NDArray[np.uint8], lengths: NDArray[np.int64], layou
 def contributions(dataset: SeriesDataset, layout: SeriesLayout, clip_norm: float) -> NDArray[np.float64]:
     """Sum of the patients' moments, each patient's scaled down to ``clip_norm`` in L2.
 
-    A patient gives, in the block of its label: its context columns; per channel the share of its steps that have a
-    value, whether any has (times :data:`EVER_WEIGHT`), and the mean over its steps; a 1 in the label counts; and for
-    all labels together the mean products of values at each lag, and the share of its steps in each bin. Means over
-    time are of one patient: whatever the stay's length, it counts once.
+    A patient gives, in the block of its label: its context columns; per channel the share of its steps that were
+    measured, whether any was (times :data:`EVER_WEIGHT`), and the mean of what was measured; a 1 in the label counts;
+    and for all labels together the mean square, the share of its values in each bin, and at each lag half the mean
+    squared difference of values so far apart (the variogram), and whether there are any (times :data:`PAIR_WEIGHT`).
+    Means are of one patient: however often it was measured, it counts once.
 
     Args:
         dataset: N patients.
@@ -205,11 +211,11 @@ def contributions(dataset: SeriesDataset, layout: SeriesLayout, clip_norm: float
     values, channels = layout.label_values, layout.channels
     sums: NDArray[np.float64] = np.zeros((values, layout.context.width + 3 * channels))
     counts = np.zeros(values)
-    of_all: NDArray[np.float64] = np.zeros(channels * (len(lags(layout.steps)) + BINS))
+    of_all: NDArray[np.float64] = np.zeros(channels * (2 * len(lags(layout.steps)) - 1 + BINS))
     for start in range(0, len(dataset), CHUNK_PATIENTS):
         part = dataset.select(np.arange(start, min(start + CHUNK_PATIENTS, len(dataset))))
         context = context_columns(part.static, part.lengths, layout)
-        by_label, always = _moments(filled(part.values, part.observed), part.observed, part.lengths, context)
+        by_label, always = _moments(part.values, part.observed, part.lengths, context)
         norms = np.sqrt(np.square(by_label).sum(axis=1) + np.square(always).sum(axis=1) + 1.0)
         weight = np.minimum(1.0, clip_norm / norms)
         for label in range(values):
@@ -221,23 +227,22 @@ def contributions(dataset: SeriesDataset, layout: SeriesLayout, clip_norm: float
 
 
 def _moments(
-    whole: NDArray[np.float32], observed: NDArray[np.uint8], lengths: NDArray[np.int64], context: NDArray[np.uint8]
+    values: NDArray[np.float32], observed: NDArray[np.uint8], lengths: NDArray[np.int64], context: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What each patient gives in the block of its label [N, S + 3C], and for all labels [N, (G + BINS) * C]."""
-    steps = whole.shape[1]
-    length = lengths[:, None]
-    ever = np.asarray(observed.any(axis=1))
-    inside = np.asarray(np.less(np.arange(steps), length))[:, :, None]
-    clean = np.where(inside, whole, 0.0).astype(np.float64)
-    products = [np.square(clean).sum(axis=1) / length]
+    """What each patient gives in the block of its label [N, S + 3C], and for all labels [N, (2G - 1 + BINS) * C]."""
+    steps = values.shape[1]
+    seen = observed.astype(bool)
+    clean = values.astype(np.float64)
+    number = np.maximum(seen.sum(axis=1), 1)
+    ever = np.asarray(seen.any(axis=1))
+    always = [np.square(clean).sum(axis=1) / number]
     for lag in lags(steps)[1:]:
-        # A stay too short for the lag gives what its own longest lag says: 0 would be taken for a value.
-        found = (clean[:, : steps - lag] * clean[:, lag:]).sum(axis=1) / np.maximum(length - lag, 1)
-        products.append(np.where(length > lag, found, products[-1]))
-    shares = [context, observed.sum(axis=1) / length, EVER_WEIGHT * ever, clean.sum(axis=1) / length]
-    return np.concatenate(shares, axis=1), np.concatenate(
-        [*products, _shares_of_bins(clean, inside & ever[:, None])], axis=1
-    )
+        pairs = seen[:, : steps - lag] & seen[:, lag:]
+        count = pairs.sum(axis=1)
+        apart = np.where(pairs, 0.5 * np.square(clean[:, lag:] - clean[:, : steps - lag]), 0.0).sum(axis=1)
+        always += [apart / np.maximum(count, 1), PAIR_WEIGHT * (count > 0)]
+    by_label = [context, seen.sum(axis=1) / lengths[:, None], EVER_WEIGHT * ever, clean.sum(axis=1) / number]
+    return np.concatenate(by_label, axis=1), np.concatenate([*always, _shares_of_bins(clean, seen)], axis=1)
 
 
 def _shares_of_bins(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -256,8 +261,8 @@ def anchor_from_moments(
     """Estimate the anchor, allowing for the noise. All of it is post-processing.
 
     Context, shares and "ever observed" are prevalences, estimated as those of codes; so are a channel's bins. Its
-    variance is bounded below by what noise alone would show, and its autocorrelation is the nearest of
-    ``level + (1 - level) decay^lag``, as far as signal exceeds noise; the rest is that of a usual channel.
+    variance is bounded below by what noise alone would show, and its autocorrelation, one less the variogram,
+    is the nearest of ``level + (1 - level) decay^lag``, as far as signal exceeds noise; the rest is a usual channel's.
 
     Args:
         sums: [:func:`moments_size`], over all sites.
@@ -280,7 +285,9 @@ def anchor_from_moments(
     columns = width + channels
     by_label, sums = np.split(sums, [values * (columns + 2 * channels)])
     blocks, evers, totals = np.split(by_label.reshape(values, -1), [columns, columns + channels], axis=1)
-    counts, products, bins = np.split(sums, [values, values + channels * len(lags(layout.steps))])
+    counts, squares, pairs, bins = np.split(
+        sums, np.cumsum([values, channels, 2 * channels * (len(lags(layout.steps)) - 1)])
+    )
 
     of_columns = CodeLayout(width=columns, categories=layout.context.categories, label_values=values)
     known = estimate_anchor(np.concatenate([blocks.reshape(-1), counts]), of_columns, noise_std)
@@ -290,20 +297,23 @@ def anchor_from_moments(
     all_seen = seen.sum(axis=0)
     centre = np.clip(totals.sum(axis=0) / all_seen, -1.0, 1.0)
     noise = noise_std / all_seen
-    covariances = products.reshape(-1, channels) / all_seen - np.square(centre)
-    scale = np.sqrt(np.maximum(covariances[0], np.maximum(2.0 * noise, SMALLEST_SCALE) ** 2))
+    variance = squares / all_seen - np.square(centre)
+    scale = np.sqrt(np.maximum(variance, np.maximum(2.0 * noise, SMALLEST_SCALE) ** 2))
     error = noise_std * np.sqrt(1.0 + np.square(centre / EVER_WEIGHT)) / seen
     apart = (totals - centre * evers) / seen / scale
     shift = np.clip(_shrunk(apart, np.square(error / scale) + 1.0 / seen), -LARGEST_SHIFT, LARGEST_SHIFT)
-    # What the label explains is no inertia of a patient whose label is known.
-    between = (seen / all_seen * np.square(shift)).sum(axis=0)
-    correlations = (covariances[1:] / np.square(scale) - between) / np.maximum(1.0 - between, 0.2)
+    # Differences within a patient do not know the label: they are of what it leaves open.
+    left = np.square(scale) * np.maximum(1.0 - (seen / all_seen * np.square(shift)).sum(axis=0), 0.2)
+    variogram, flags = pairs.reshape(-1, 2, channels).transpose(1, 0, 2)
+    compared = np.maximum(flags / PAIR_WEIGHT, max(2.0 * noise_std / PAIR_WEIGHT, 1.0))
+    correlations = 1.0 - variogram / compared / left
+    doubt = noise_std / compared / left
     anchor = SeriesAnchor(
         context=known.logits[:, :width],
         observed=known.logits[:, width:],
         quantiles=_quantiles(bins.reshape(channels, BINS), centre, scale, noise_std).astype(np.float32),
         shift=shift.astype(np.float32),
-        inertia=_inertia(correlations, noise / np.square(scale), layout.steps).astype(np.float32),
+        inertia=_inertia(correlations, doubt, layout.steps).astype(np.float32),
     )
     return anchor, known.label_shares
 
@@ -349,7 +359,7 @@ def _shrunk(differences: NDArray[np.float64], variance: NDArray[np.float64]) -> 
 
 
 def _inertia(found: NDArray[np.float64], noise: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
-    """Autocorrelations [C, T] nearest to those found at the lags above 0 [G - 1, C], with noise of std [C]."""
+    """Autocorrelations [C, T] nearest to those found at the lags above 0, with noise of so much, both [G - 1, C]."""
     at = np.array(lags(steps)[1:])
     every = np.arange(steps)
     usual = _usual_inertia(steps)
@@ -360,8 +370,9 @@ def _inertia(found: NDArray[np.float64], noise: NDArray[np.float64], steps: int)
     # Some of a channel's variance is gone within a step: a share that no lag above 0 shows.
     candidates = np.concatenate([share * candidates for share in (1.0, 0.9, 0.8, 0.65, 0.5)])
     candidates[:, 0] = 1.0
-    distance = np.square(candidates[:, at, None] - found).sum(axis=1)
+    weight = 1.0 / (np.square(noise) + INERTIA_DOUBT)
+    distance = (weight * np.square(candidates[:, at, None] - found)).sum(axis=1)
     nearest = candidates[distance.argmin(axis=0)]
-    trust = 1.0 / (1.0 + np.square(noise) / 0.05)
+    trust = 1.0 / (1.0 + np.square(noise).min(axis=0) / 0.05)
     mixed: NDArray[np.float64] = trust[:, None] * nearest + (1.0 - trust[:, None]) * usual
     return mixed

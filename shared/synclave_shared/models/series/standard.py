@@ -24,7 +24,6 @@ class StandardRows:
 
     Attributes:
         values: filled, in normal scores; 0, the median, where a channel was never observed; float32 [n, T, C].
-        never: which channels were never observed, bool [n, C].
         observed: 0/1, float32 [n, T, C].
         inside: the steps of the stay, bool [n, T].
         context: 0/1, float32 [n, S].
@@ -32,7 +31,6 @@ class StandardRows:
     """
 
     values: NDArray[np.float32]
-    never: NDArray[np.bool_]
     observed: NDArray[np.float32]
     inside: NDArray[np.bool_]
     context: NDArray[np.float32]
@@ -62,11 +60,10 @@ class StandardRows:
         lengths, labels = np.ones(size, np.int64), np.zeros(size, np.int64)
         context = np.zeros((size, layout.context.width), np.float32)
         whole = filled(dataset.values[rows], dataset.observed[rows])
-        never = np.zeros((size, layout.channels), np.bool_)
-        never[:count] = np.logical_not(dataset.observed[rows].any(axis=1))
-        values[:count] = np.where(never[:count, None], 0.0, anchor.scores(whole))
+        never = np.logical_not(dataset.observed[rows].any(axis=1))[:, None]
+        values[:count] = np.where(never, 0.0, anchor.scores(whole))
         observed[:count], lengths[:count] = dataset.observed[rows], dataset.lengths[rows]
         labels[:count] = dataset.labels[rows]
         context[:count] = context_columns(dataset.static[rows], dataset.lengths[rows], layout)
         inside = np.less(np.arange(layout.steps), lengths[:, None])
-        return cls(values=values, never=never, observed=observed, inside=inside, context=context, labels=labels)
+        return cls(values=values, observed=observed, inside=inside, context=context, labels=labels)
