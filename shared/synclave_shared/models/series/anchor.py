@@ -60,6 +60,9 @@ RAREST: Final = 1e-5
 
 ROUNDING: Final = 1e-5
 
+BEYOND_LAW: Final = 0.001
+"""Share of a channel's values that may lie anywhere between its bounds, before anything is known of them."""
+
 EVER_WEIGHT: Final = 0.5
 """How much "ever observed" counts for in a patient's contribution: it is needed as a divisor only."""
 
@@ -328,7 +331,8 @@ def _quantiles(
     wide bounds does not become patients.
     """
     law = np.diff(ndtr((BORDERS - centre[:, None]) / scale[:, None]), axis=1)
-    law = 0.99 * law / np.maximum(law.sum(axis=1, keepdims=True), 1e-9) + 0.01 / BINS
+    law = law / np.maximum(law.sum(axis=1, keepdims=True), 1e-9)
+    law = (1.0 - BEYOND_LAW) * law + BEYOND_LAW / BINS
     total = np.maximum(bins.sum(axis=1, keepdims=True), max(2.0 * noise_std * math.sqrt(BINS), 1.0))
     noise = np.square(noise_std / total)
     apart = bins / total - law
