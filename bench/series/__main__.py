@@ -42,8 +42,8 @@ KEPT: Final = ENVIRONMENTS / "results" / "series"
 
 ARMS: Final = {
     "label": ("influence", Decimal(0)),
-    "classifier": ("classifier", Decimal("0.3")),
-    "influence": ("influence", Decimal("0.3")),
+    "classifier": ("classifier", Decimal("0.1")),
+    "influence": ("influence", Decimal("0.1")),
 }
 """How a clinical model guides, and how far."""
 

@@ -48,7 +48,7 @@ __all__ = ["DELTA", "Generator", "SeriesTask", "fit_generator", "fit_target"]
 DELTA: Final = 1e-5
 
 DEEP: Final = SeriesSpec(width=96, blocks=3)
-DEEP_STEPS: Final = 1200
+DEEP_STEPS: Final = 450
 CLINICAL: Final = ClassifierSpec(architecture="tcn", width=32, blocks=3)
 CLINICAL_STEPS: Final = 300
 INFLUENCE: Final = InfluenceSpec(architecture="tcn", width=32, blocks=3)

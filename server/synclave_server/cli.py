@@ -294,7 +294,7 @@ def sample(
     ] = None,
     guidance_strength: Annotated[
         str | None,
-        typer.Option(help="With --target: how far, in deviations of what is open at each level (default: 0.3)."),
+        typer.Option(help="With --target: how far, in deviations of what is open at each level (default: 0.1)."),
     ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Fixes all randomness; each patient has a stream.")
@@ -340,7 +340,7 @@ def sample(
         classifier_guidance=_number(classifier_guidance, "--classifier-guidance"),
         target=target,
         target_by=(target_by or TargetBy.INFLUENCE).value,
-        target_strength=_number(guidance_strength or "0.3", "--guidance-strength"),
+        target_strength=_number(guidance_strength or "0.1", "--guidance-strength"),
         seed=seed,
         precision=precision.value,
         calibrated=calibrated,
