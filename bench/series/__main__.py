@@ -3,7 +3,9 @@
 One generator a seed and epsilon, and from it the same patients by label only, pushed by the clinical model as a
 classifier of the label, and pushed by its influence vector. The report of ``synclave evaluate`` measures all of them on
 the same held-out patients, beside other real patients and independent channels. Each cell is kept in
-``.peers/results/series`` (ignored by git). Prints Markdown and writes bench/results/series.json and series.md.
+``.peers/results/series`` (ignored by git). Prints Markdown and writes bench/results/series.json and series.md; with
+``--data`` series-NAME.json and .md. A folder of nearly all patients: ``python examples/make_examples.py --source FOLDER
+--only sepsis --sepsis-out /tmp/sepsis-all``.
 """
 
 from __future__ import annotations
@@ -185,8 +187,10 @@ def main() -> None:
         *lines,
     ]
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "series.md").write_text("\n".join(text) + "\n", encoding="utf-8")
-    (RESULTS / "series.json").write_text(
+    # Other data than the example's have figures of their own.
+    name = "series" if arguments.data.name == "sepsis" else f"series-{arguments.data.name}"
+    (RESULTS / f"{name}.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(
         json.dumps({"machine": machine, "runs": runs}, indent=1) + "\n", encoding="utf-8"
     )
     print("\n".join(text))
