@@ -184,7 +184,7 @@ SEPSIS_STATIC = ("Age", "Gender", "Unit1", "Unit2", "HospAdmTime")
 SEPSIS_LEFT_OUT = ("hospital", "SepsisLabel", *SEPSIS_STATIC)
 
 
-def make_sepsis(source: Path, out: Path = HERE / "sepsis", places: Mapping[str, int] = SEPSIS_PLACES) -> None:
+def make_sepsis(source: Path, out: Path | None = None, places: Mapping[str, int] | None = None) -> None:
     """Write examples/sepsis: the first day in intensive care of some patients of two hospitals.
 
     ``out`` and ``places`` are another folder, and how many of each hospital's patients go where.
@@ -192,6 +192,7 @@ def make_sepsis(source: Path, out: Path = HERE / "sepsis", places: Mapping[str, 
     Patients have a row of what does not change in ``patients``, with ``SepsisLabel`` 1 if it is 1 in any of their
     hours; and in ``hours`` the rows of the first 24 hours from their first row.
     """
+    out, places = out or HERE / "sepsis", places or SEPSIS_PLACES
     for hospital in ("A", "B"):
         table = pq.read_table(source / "sepsis-2019" / f"hospital_{hospital}.parquet").replace_schema_metadata(None)
         table = table.sort_by([("patient_id", "ascending"), ("ICULOS", "ascending")])
