@@ -43,14 +43,15 @@ from synclave_shared.models.series.standard import StandardRows
 from synclave_shared.plan import ClassifierSpec, InfluenceSpec, SeriesSpec, TrainPlan
 from synclave_shared.privacy.accountant import epsilon as composed_epsilon
 
-__all__ = ["DELTA", "Generator", "SeriesTask", "fit_generator", "fit_target"]
+__all__ = ["DELTA", "Generator", "SeriesTask", "clinical_target", "fit_generator", "fit_target"]
 
 DELTA: Final = 1e-5
 
 DEEP: Final = SeriesSpec(width=96, blocks=3)
 DEEP_STEPS: Final = 450
-CLINICAL: Final = ClassifierSpec(architecture="tcn", width=32, blocks=3)
 CLINICAL_STEPS: Final = 300
+LOGISTIC_RATE: Final = 1e-2
+"""Learning rate of a logistic regression; deeper models take a fifth."""
 INFLUENCE: Final = InfluenceSpec(architecture="tcn", width=32, blocks=3)
 SMALL_CLINICAL, SMALL_INFLUENCE = ClassifierSpec(), InfluenceSpec()
 """Under noise a vector of few parameters says more."""
@@ -124,10 +125,10 @@ def plan_of(task: SeriesTask, document: dict[str, Any], start: str | None = None
     )
 
 
-def fit_generator(task: SeriesTask) -> Generator:
-    """Marginals, then training; with an epsilon couplings by DP-SGD at every site."""
+def fit_generator(task: SeriesTask, deep: SeriesSpec = DEEP, steps: int = DEEP_STEPS) -> Generator:
+    """Marginals, then training: with an epsilon couplings by DP-SGD at each site, else ``deep`` for ``steps``."""
     if task.epsilon is None:
-        return _deep(task)
+        return _deep(task, deep, steps)
     privacy = {
         "epsilon": Decimal(str(task.epsilon)),
         "selection_rate": Decimal("0.1"),
@@ -171,7 +172,7 @@ def fit_generator(task: SeriesTask) -> Generator:
 def fit_target(task: SeriesTask, generator: Generator) -> tuple[SeriesTarget, float]:
     """A clinical model with its influence vector, and the composed epsilon of all three runs at a site."""
     if task.epsilon is None:
-        return _clinical(task, generator), float("inf")
+        return clinical_target(task, generator, INFLUENCE), float("inf")
     digest, layout = "0" * 64, task.layout
     numbers = SMALL_CLINICAL.model_dump(exclude={"kind"})
     plan = plan_of(
@@ -217,21 +218,24 @@ def fit_target(task: SeriesTask, generator: Generator) -> tuple[SeriesTarget, fl
         for name, data in task.sites.items()
     )
     mechanism = vector_plan.mechanism(1)
-    noise = float(mechanism.noise_multiplier * mechanism.clip_norm) * (len(task.sites) * model.size) ** 0.5
-    vector = np.asarray(total, np.float32)
-    length = float(np.linalg.norm(vector))
-    signal = max(0.0, 1.0 - (noise / length) ** 2) ** 0.5
+    patients = sum(len(data) for data in task.sites.values())
     target = SeriesTarget(
-        spec=SMALL_INFLUENCE, parameters=torch.from_numpy(model), guidance=torch.from_numpy(signal * vector / length)
+        spec=SMALL_INFLUENCE,
+        parameters=torch.from_numpy(model),
+        guidance=torch.from_numpy(np.asarray(total, np.float32) / patients),
+        noise_std=float(mechanism.noise_multiplier * mechanism.clip_norm) * len(task.sites) ** 0.5 / patients,
+        clip_norm=float(mechanism.clip_norm),
+        patients=patients,
+        label_shares=generator.label_shares,
     )
     spent = [*generator.mechanisms, *plan.mechanisms(), *vector_plan.mechanisms()]
     return target, composed_epsilon(spent, DELTA)
 
 
-def _deep(task: SeriesTask) -> Generator:
+def _deep(task: SeriesTask, spec: SeriesSpec, steps: int) -> Generator:
     layout, everybody = task.layout, together(list(task.sites.values()))
     anchor, shares = anchor_from_moments(contributions(everybody, layout, UNBOUNDED), layout, 0.0)
-    network, prior = build_series_denoiser(layout, DEEP), SeriesPrior.of(anchor)
+    network, prior = build_series_denoiser(layout, spec), SeriesPrior.of(anchor)
     seen = StandardRows.of(everybody, np.arange(len(everybody)), anchor, layout)
     completion, rng = Completion.of(anchor), np.random.default_rng(task.seed)
     drawn = rng.standard_normal((COMPLETIONS, *seen.values.shape), np.float32)
@@ -252,9 +256,9 @@ def _deep(task: SeriesTask) -> Generator:
     def loss_of(rows: NDArray[np.int64]) -> Tensor:
         chosen = torch.from_numpy(rows)
         levels = torch.randn(len(rows), 1, generator=generator)
-        sigma = torch.exp(float(DEEP.log_sigma_mean) + float(DEEP.log_sigma_std) * levels)
-        sigma = sigma.clamp(float(DEEP.sigma_min), float(DEEP.sigma_max))
-        hidden = torch.rand(len(rows), generator=generator) < float(DEEP.label_dropout)
+        sigma = torch.exp(float(spec.log_sigma_mean) + float(spec.log_sigma_std) * levels)
+        sigma = sigma.clamp(float(spec.sigma_min), float(spec.sigma_max))
+        hidden = torch.rand(len(rows), generator=generator) < float(spec.label_dropout)
         given = torch.where(hidden, layout.label_values, labels[chosen])
         copies = torch.randint(COMPLETIONS, (len(rows),), generator=generator)
         truth = values[copies, chosen]
@@ -267,7 +271,7 @@ def _deep(task: SeriesTask) -> Generator:
         network,
         loss_of,
         len(everybody),
-        steps=DEEP_STEPS,
+        steps=steps,
         batch_size=128,
         learning_rate=2e-3,
         weight_decay=0.1,
@@ -275,7 +279,7 @@ def _deep(task: SeriesTask) -> Generator:
         seed=task.seed,
     )
     return Generator(
-        spec=DEEP,
+        spec=spec,
         parameters=parameter_vector(network),
         anchor=anchor,
         label_shares=shares.astype(np.float32),
@@ -283,35 +287,46 @@ def _deep(task: SeriesTask) -> Generator:
     )
 
 
-def _clinical(task: SeriesTask, generator: Generator) -> SeriesTarget:
+def clinical_target(
+    task: SeriesTask, generator: Generator, spec: InfluenceSpec, pupils: SeriesDataset | None = None
+) -> SeriesTarget:
+    """Without noise: a clinical model trained on ``pupils`` (None: real patients), and the real patients' gradient."""
     layout, everybody = task.layout, together(list(task.sites.values()))
-    network = build_series_classifier(layout, CLINICAL)
+    network = build_series_classifier(layout, spec)
 
-    def learner(weights: NDArray[np.floating]) -> ClinicalLearner:
+    def learner(dataset: SeriesDataset, weights: list[float]) -> ClinicalLearner:
         return ClinicalLearner(
             network=network,
-            dataset=everybody,
+            dataset=dataset,
             layout=layout,
             anchor=generator.anchor,
-            weights=weights.astype(np.float32),
+            weights=np.array(weights, np.float32),
             device="cpu",
         )
 
-    plain = learner(np.ones(layout.label_values))
+    plain = learner(everybody if pupils is None else pupils, [1.0] * layout.label_values)
+    # Once for all steps: what is drawn by chance is nothing.
+    seen = plain.batch(np.arange(len(plain)), len(plain))
     fit(
         network,
-        lambda rows: clinical_loss(network, plain.batch(rows, len(rows))).mean(),
-        len(everybody),
+        lambda rows: clinical_loss(network, seen.select(torch.from_numpy(rows))).mean(),
+        len(plain),
         steps=CLINICAL_STEPS,
         batch_size=128,
-        learning_rate=2e-3,
+        learning_rate=LOGISTIC_RATE if spec.architecture == "logistic" else 2e-3,
         weight_decay=0.1,
         ema=0.99,
         seed=task.seed,
     )
-    parameters = parameter_vector(network)
-    balanced = learner(1.0 / (layout.label_values * generator.label_shares))
-    loss = clinical_loss(network, balanced.batch(np.arange(len(everybody)), len(everybody))).sum()
+    weighed = learner(everybody, spec.label_weights(generator.label_shares.tolist()))
+    loss = clinical_loss(network, weighed.batch(np.arange(len(everybody)), len(everybody))).mean()
     slopes = torch.autograd.grad(loss, list(network.parameters()))
-    vector = torch.cat([slope.reshape(-1) for slope in slopes])
-    return SeriesTarget(spec=INFLUENCE, parameters=torch.from_numpy(parameters), guidance=vector / vector.norm())
+    return SeriesTarget(
+        spec=spec,
+        parameters=torch.from_numpy(parameter_vector(network)),
+        guidance=torch.cat([slope.reshape(-1) for slope in slopes]),
+        noise_std=0.0,
+        clip_norm=float("inf"),
+        patients=len(everybody),
+        label_shares=generator.label_shares,
+    )

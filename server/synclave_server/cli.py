@@ -296,6 +296,10 @@ def sample(
         str | None,
         typer.Option(help="With --target: how far, in deviations of what is open at each level (default: 0.1)."),
     ] = None,
+    target_curvature: Annotated[
+        bool,
+        typer.Option("--target-curvature", help="With --target: by the step that unguided synthetic patients lack."),
+    ] = False,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Fixes all randomness; each patient has a stream.")
     ] = 0,
@@ -322,11 +326,17 @@ def sample(
     """
     from synclave_server.sample_view import run_sample
 
-    if target is None and (target_by or guidance_strength) is not None:
+    if target is None and (target_by is not None or guidance_strength is not None or target_curvature):
         raise ConfigurationError(
-            expected="--target with --target-by and --guidance-strength",
+            expected="--target with --target-by, --target-curvature and --guidance-strength",
             found="no --target",
-            remedy="Name the snapshot of an influence vector, or leave the two away.",
+            remedy="Name the snapshot of an influence vector, or leave them away.",
+        )
+    if target_curvature and target_by is TargetBy.CLASSIFIER:
+        raise ConfigurationError(
+            expected="--target-curvature with an influence vector",
+            found="--target-by classifier",
+            remedy="Leave one of the two away.",
         )
     document = run_sample(
         snapshot,
@@ -341,6 +351,7 @@ def sample(
         target=target,
         target_by=(target_by or TargetBy.INFLUENCE).value,
         target_strength=_number(guidance_strength or "0.1", "--guidance-strength"),
+        target_curvature=target_curvature,
         seed=seed,
         precision=precision.value,
         calibrated=calibrated,

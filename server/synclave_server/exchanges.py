@@ -267,7 +267,7 @@ class InfluenceExchange:
     def combine(
         self, state: State, releases: Mapping[str, NDArray[np.float64]], round_number: int
     ) -> tuple[State, NDArray[np.float64]]:
-        """See :class:`Exchange`. The vector's length is the share of its direction that is not noise, at most 1.
+        """See :class:`Exchange`. The mean is kept, over the patients that the plan names for the sites that replied.
 
         Raises:
             FederationError: if it is no longer than noise alone would be.
@@ -281,9 +281,8 @@ class InfluenceExchange:
                 found=f"a length of {length:.3g}, and {noise:.3g} by noise alone in {self.size} parameters",
                 remedy="Take a smaller clinical model (architecture = logistic), more patients, or a larger epsilon.",
             )
-        signal = math.sqrt(1.0 - (noise / length) ** 2)
-        vector = (signal * total / length).astype(np.float32)
-        model = np.concatenate([state.model[: self.size], vector])
+        mean = (total / sum(self.plan.site(name).nominal_patients for name in releases)).astype(np.float32)
+        model = np.concatenate([state.model[: self.size], mean])
         return replace(state, model=model, average=model), total
 
 

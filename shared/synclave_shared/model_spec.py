@@ -5,6 +5,7 @@ Whoever signs a plan need not have torch, so the sizes that a signature depends 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
@@ -20,6 +21,9 @@ MOST_COUPLED: Final = 4096
 
 LEVEL_KNOTS: Final = 24
 """Hat functions by which a tower is told the noise level; between neighbours it interpolates."""
+
+LARGEST_WEIGHT: Final = 20.0
+"""Of a patient by the rarity of the label value: the clip norm bounds what comes of it in any case."""
 
 
 class ModelSpec(FrozenModel):
@@ -153,6 +157,12 @@ class InfluenceSpec(ClassifierSpec):
 
     kind: Literal["influence"] = "influence"  # type: ignore[assignment]
     balanced: bool = True
+
+    def label_weights(self, label_shares: Sequence[float]) -> list[float]:
+        """What a patient of each label value counts for, [L], by the values' shares among all patients [L]."""
+        if not self.balanced:
+            return [1.0] * len(label_shares)
+        return [min(1.0 / (len(label_shares) * max(float(share), 1e-6)), LARGEST_WEIGHT) for share in label_shares]
 
 
 def _kind_of(model: Any) -> Any:

@@ -16,6 +16,7 @@ from synclave_server.aggregate import initial_state
 from synclave_server.evaluation.document import check_origin
 from synclave_server.exchanges import InfluenceExchange, State
 from synclave_server.sampling.engine import sample
+from synclave_server.sampling.series_target import SeriesTarget
 from synclave_server.snapshots import read_snapshot
 from synclave_server.warm_start import read_start
 from synclave_shared.canonical import sha256_hex
@@ -112,9 +113,11 @@ def test_a_generator_a_clinical_model_and_its_influence_lead_to_useful_patients(
     size = parameters_of(ClassifierSpec(), SCHEMA)
     assert np.array_equal(vector[:size], known.model)
     sent = [from_fixed(decode_update(influence.sites[name].replies[-2].payload, size)) for name in NAMES]
-    total, noise = np.sum(sent, axis=0), np.sqrt(3 * size)
-    signal = np.sqrt(1 - (noise / np.linalg.norm(total)) ** 2)
-    np.testing.assert_allclose(vector[size:], signal * total / np.linalg.norm(total), rtol=1e-4)
+    patients = sum(site.nominal_patients for site in influence.run.plan().sites)
+    np.testing.assert_allclose(vector[size:], np.sum(sent, axis=0) / patients, rtol=1e-4)
+    target = SeriesTarget.of(read_snapshot(influence.run.snapshot), SCHEMA.digest)
+    assert target.noise_std == pytest.approx(np.sqrt(3) / patients)
+    assert target.patients == patients
 
     options = {"label_counts": {"no": 20, "yes": 20}, "seed": 1}
     cohorts = {}
@@ -159,7 +162,8 @@ def test_a_vector_that_is_not_longer_than_its_noise_is_refused() -> None:
     with pytest.raises(FederationError, match="noise"):
         exchange.combine(state, {"north": np.full(50, 0.5), "west": np.full(50, 0.5)}, 1)
     found, _ = exchange.combine(state, {"north": np.full(50, 5.0), "west": np.full(50, 5.0)}, 1)
-    assert np.linalg.norm(found.model[50:]) == pytest.approx(np.sqrt(1 - (10 / np.sqrt(5000)) ** 2), rel=1e-4)
+    patients = sum(plan.site(name).nominal_patients for name in ("north", "west"))
+    np.testing.assert_allclose(found.model[50:], 10 / patients, rtol=1e-6)
 
 
 def test_a_report_states_no_single_runs_epsilon_for_guided_patients() -> None:

@@ -41,9 +41,6 @@ __all__ = [
 PATIENTS_SUMMED: Final = 2**16
 """Patients of one clipped sum."""
 
-LARGEST_WEIGHT: Final = 20.0
-"""Of a patient by the rarity of the label value: the clip norm bounds what comes of it in any case."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClinicalBatch:
@@ -235,14 +232,12 @@ def release_influence(
     performance = performance or Performance()
     network = build_series_classifier(layout, spec).to(device)
     load_parameter_vector(network, model_vector)
-    rarity = 1.0 / (layout.label_values * np.maximum(label_shares, 1e-6))
-    weights = np.minimum(rarity, LARGEST_WEIGHT) if spec.balanced else np.ones_like(rarity)
     learner = ClinicalLearner(
         network=network,
         dataset=dataset,
         layout=layout,
         anchor=anchor,
-        weights=weights.astype(np.float32),
+        weights=np.array(spec.label_weights(label_shares.tolist()), np.float32),
         device=device,
     )
     clip_norm = float(mechanism.clip_norm)

@@ -90,6 +90,7 @@ def sample(
     target: Path | None = None,
     target_by: TargetBy = "influence",
     target_strength: Decimal = Decimal(0),
+    target_curvature: bool = False,
     cohort_format: str = "parquet",
     batch_size: int = 256,
     devices: Sequence[str] = ("cpu",),
@@ -116,7 +117,8 @@ def sample(
         calibrated: whether prevalences are brought back to the anchor's.
         target: for time series, snapshot folder of the clinical model that patients are made useful to.
         target_by: how it guides.
-        target_strength: how far; the last setting that changes rows.
+        target_strength: how far.
+        target_curvature: whether by the step that synthetic patients lack; the last setting that changes rows.
         cohort_format: one of :data:`synclave_server.sampling.cohort_formats.FORMATS`, as the modality has it.
         batch_size: patients whose progress is reported together.
         devices: torch devices of one kind that share the work.
@@ -157,6 +159,7 @@ def sample(
         target=None if aim is None else aim.record.tensors_digest,
         target_by=target_by,
         target_strength=target_strength,
+        target_curvature=target_curvature,
     )
     if batch_size < 1:
         raise ConfigurationError(

@@ -96,6 +96,7 @@ class SampleRequest(FrozenModel):
         target: SHA-256 of the tensors of the clinical model that patients are made useful to; None: of none.
         target_by: by what: its ``influence`` vector, or as a ``classifier`` of the label.
         target_strength: how far, in standard deviations of what is still open at each level.
+        target_curvature: whether the influence vector is turned into the step that synthetic patients lack.
     """
 
     label_counts: dict[str, Annotated[int, Field(ge=0)]]
@@ -110,6 +111,7 @@ class SampleRequest(FrozenModel):
     target: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     target_by: TargetBy = "influence"
     target_strength: Annotated[ExactDecimal, Field(ge=0, le=MAX_GUIDANCE)] = Decimal(0)
+    target_curvature: bool = False
 
     @property
     def patients(self) -> int:
@@ -159,6 +161,7 @@ def resolve_request(
     target: str | None = None,
     target_by: TargetBy = "influence",
     target_strength: Decimal = Decimal(0),
+    target_curvature: bool = False,
 ) -> SampleRequest:
     """Check a request and fill in label counts.
 
@@ -180,6 +183,7 @@ def resolve_request(
         target: digest of the clinical model that patients are made useful to.
         target_by: how it guides.
         target_strength: how far.
+        target_curvature: whether by the step that synthetic patients lack; by influence only.
 
     Raises:
         ConfigurationError: if a label value or the sampler is unknown, the counts do not add up, a number is out of
@@ -236,6 +240,7 @@ def resolve_request(
                 "target": target,
                 "target_by": target_by if target is not None else "influence",
                 "target_strength": target_strength if target is not None else Decimal(0),
+                "target_curvature": target_curvature and target is not None and target_by == "influence",
                 # Guidance means to make a label's codes commoner than they are.
                 "calibrated": calibrated
                 and anchored

@@ -7,6 +7,7 @@ is a coin per step and channel.
 
 from __future__ import annotations
 
+import threading
 from typing import Final
 
 import numpy as np
@@ -14,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synclave_server.sampling.generator import DRAW, FIRST_STEP, START
+from synclave_server.sampling.generator import DRAW, FIRST_STEP, START, TRIAL_PATIENTS, TRIAL_STREAM
 from synclave_server.sampling.philox import PatientRandomness
-from synclave_server.sampling.request import Precision, SampleRequest
-from synclave_server.sampling.series_rows import pack_series, row_bytes
-from synclave_server.sampling.series_target import SeriesTarget
+from synclave_server.sampling.request import Precision, SampleRequest, allot
+from synclave_server.sampling.series_rows import pack_series, row_bytes, unpack_series
+from synclave_server.sampling.series_target import PlacedTarget, SeriesTarget
 from synclave_shared.diffusion.drawing import draw_rows
 from synclave_shared.diffusion.preconditioning import posterior_mean, sigmoid
 from synclave_shared.diffusion.samplers import SAMPLERS
@@ -29,6 +30,7 @@ from synclave_shared.models.parameters import load_parameter_vector
 from synclave_shared.models.series.anchor import SeriesAnchor
 from synclave_shared.models.series.denoiser import build_series_denoiser
 from synclave_shared.models.series.layout import SeriesLayout
+from synclave_shared.models.series.standard import StandardRows
 
 __all__ = ["SeriesGenerator"]
 
@@ -75,7 +77,9 @@ class SeriesGenerator:
         load_parameter_vector(network, model)
         self._network = network.to(self._device)
         self._prior = SeriesPrior.of(anchor, self._device)
-        self._target = None if target is None else target.on(layout, self._device)
+        self._target = target
+        self._placed: dict[str, PlacedTarget] = {}
+        self._placing = threading.Lock()
         self._context = posterior_mean(torch.from_numpy(anchor.context), layout.context).to(self._device)
         self._anchor = anchor
 
@@ -92,6 +96,15 @@ class SeriesGenerator:
         Returns:
             uint8 [n, row_bytes], of :mod:`~.series_rows`; each row depends on its own number and label alone.
         """
+        return self._rows(request, patients, labels, self._target_of(request))
+
+    def _rows(
+        self,
+        request: SampleRequest,
+        patients: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        target: PlacedTarget | None,
+    ) -> NDArray[np.uint8]:
         rows = np.empty((len(patients), row_bytes(self._layout)), np.uint8)
         for start in range(0, len(patients), self.tile):
             part = slice(start, start + self.tile)
@@ -100,11 +113,32 @@ class SeriesGenerator:
             padding = (0, self.tile - size)
             numbers = torch.from_numpy(np.pad(patients[part], padding, mode="edge")).to(self._device)
             given = torch.from_numpy(np.pad(labels[part], padding, mode="edge")).to(self._device)
-            rows[part] = self._tile(request, numbers, given)[:size]
+            rows[part] = self._tile(request, numbers, given, target)[:size]
         return rows
 
+    def _target_of(self, request: SampleRequest) -> PlacedTarget | None:
+        """What guides a request, if anything does; made once, with unguided trial patients if it needs some."""
+        if self._target is None or not request.target_strength:
+            return None
+        with self._placing:
+            if request.digest not in self._placed:
+                seen = self._trial(request, self._target.label_shares) if request.target_curvature else None
+                self._placed = {request.digest: self._target.on(self._layout, self._device, seen)}
+            return self._placed[request.digest]
+
+    def _trial(self, request: SampleRequest, label_shares: NDArray[np.float32]) -> StandardRows:
+        """Unguided patients of a stream of their own, with the label values' shares among real ones."""
+        numbers = np.arange(TRIAL_PATIENTS)
+        labels = np.repeat(np.arange(len(label_shares)), allot(TRIAL_PATIENTS, label_shares))
+        alone = request.model_copy(update={"seed": str(int(request.seed) ^ TRIAL_STREAM)})
+        drawn = self._rows(alone, numbers, labels, None)
+        patients = unpack_series(drawn, labels, [str(number) for number in numbers], self._layout)
+        return StandardRows.of(patients, numbers, self._anchor, self._layout)
+
     @torch.no_grad()
-    def _tile(self, request: SampleRequest, patients: Tensor, labels: Tensor) -> NDArray[np.uint8]:
+    def _tile(
+        self, request: SampleRequest, patients: Tensor, labels: Tensor, target: PlacedTarget | None
+    ) -> NDArray[np.uint8]:
         layout, randomness = self._layout, PatientRandomness(int(request.seed))
         shape = (len(patients), layout.steps, 2 * layout.channels)
         columns = randomness.uniform(patients, layout.context.width, CONTEXT)
@@ -120,9 +154,7 @@ class SeriesGenerator:
             rows = x.reshape(len(patients), -1, *shape[1:])
             levels = levels.expand(rows.shape[:2])
             found = self._guided(rows, levels, labels, context.float(), inside, float(request.guidance))
-            if self._target is None or not request.target_strength:
-                return found
-            return self._target.pushed(found, labels, context.float(), inside, request)
+            return found if target is None else target.pushed(found, levels, labels, context.float(), inside, request)
 
         def denoise(x: Tensor, sigma: float | Tensor) -> Tensor:
             return believed(x, sigma).mean().reshape(x.shape)

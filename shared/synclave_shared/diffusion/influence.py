@@ -3,7 +3,8 @@
 The guidance vector G is the sum over real patients of the gradients of the model's loss, noised at the hospitals. A
 synthetic patient (x, y) that is trained on moves the model by minus its own gradient g(x, y); how much that lowers the
 real patients' loss is, to first order, the product <g(x, y), G> (Pruthi et al. 2020). Its gradient in x says how to
-make the patient more useful; curvature is left out, as Deng et al. 2025 do. Written as a difference of losses of the
+make the patient more useful (Deng et al. 2025). In place of G may stand the step by which a model trained on synthetic
+patients differs from one trained on real ones (:mod:`~.curvature`). Written as a difference of losses of the
 model moved along G and against it, it costs two ordinary passes and knows nothing of the network's layers:
 
     <g(x, y), G> = d/de loss(model + e G; x, y) at e = 0.
