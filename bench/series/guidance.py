@@ -93,28 +93,31 @@ class Arm:
         curvature: whether by the step that synthetic patients lack.
         strength: how far.
         levels: noise levels at which patients are moved.
-        even: whether each label value has as many patients.
+        ill: share of the patients with the second label value; None: as many as there are among real ones.
     """
 
     title: str
     model: str | None = None
     curvature: bool = False
     strength: str = "0.1"
-    levels: tuple[float, float] = series_target.OPEN_LEVELS
-    even: bool = False
+    levels: tuple[float, float] = (0.2, 5.0)
+    ill: float | None = None
 
 
 ARMS: Final = {
     "label": Arm(title="label only"),
-    "gradient-real": Arm(title="gradient, model of real", model=REAL),
-    "gradient-synthetic": Arm(title="gradient, model of synthetic", model=SYNTHETIC),
+    "even": Arm(title="label only, as many of each", ill=0.5),
+    "quarter": Arm(title="label only, a quarter ill", ill=0.25),
+    "step-weak": Arm(title="step, model of synthetic, strength 0.03", model=SYNTHETIC, curvature=True, strength="0.03"),
+    "step-late": Arm(title="the same, 0.1, levels 0.2 to 1", model=SYNTHETIC, curvature=True, levels=(0.2, 1.0)),
+    "step-usual": Arm(
+        title="the same, 0.05, levels 0.2 to 1", model=SYNTHETIC, curvature=True, strength="0.05", levels=(0.2, 1.0)
+    ),
+    "step-even": Arm(title="step, as many of each, 0.03", model=SYNTHETIC, curvature=True, strength="0.03", ill=0.5),
     "step-real": Arm(title="step, model of real", model=REAL, curvature=True),
+    "gradient-real": Arm(title="gradient, model of real", model=REAL),
     "step-synthetic": Arm(title="step, model of synthetic", model=SYNTHETIC, curvature=True),
-    "step-strong": Arm(title="the same, strength 0.3", model=SYNTHETIC, curvature=True, strength="0.3"),
-    "step-late": Arm(title="the same, levels 0.2 to 1", model=SYNTHETIC, curvature=True, levels=(0.2, 1.0)),
-    "step-all": Arm(title="the same, all levels", model=SYNTHETIC, curvature=True, levels=(0.0, math.inf)),
-    "even": Arm(title="label only, as many of each", even=True),
-    "step-even": Arm(title="step, as many of each", model=SYNTHETIC, curvature=True, even=True),
+    "gradient-synthetic": Arm(title="gradient, model of synthetic", model=SYNTHETIC),
 }
 
 TAUGHT: Final = {
@@ -197,10 +200,10 @@ class Seed:
         self, target: SeriesTarget | None, arm: Arm, patients: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64], float]:
         task, generator = self.task, self.generator
-        values = task.schema.label.values
+        values, ill = task.schema.label.values, None if arm.ill is None else round(patients * arm.ill)
         request = resolve_request(
             patients=patients,
-            label_counts={value: patients // len(values) for value in values} if arm.even else None,
+            label_counts=None if ill is None else dict(zip(values, (patients - ill, ill), strict=True)),
             label_values=values,
             label_shares=generator.label_shares,
             corruption=SERIES_CORRUPTION,
@@ -276,6 +279,11 @@ def squared_error(rows: Tensor) -> float:
     return float((rows - rows.mean(dim=0)).square().sum(dim=1).mean()) / len(rows)
 
 
+def clipped_mean(rows: Tensor, clip_norm: float) -> Tensor:
+    """As sites sum gradients, [P]."""
+    return (rows * (clip_norm / rows.norm(dim=1, keepdim=True)).clamp_max(1.0)).mean(dim=0)
+
+
 def cosine(one: Tensor, other: Tensor) -> float:
     return float(torch.nn.functional.cosine_similarity(one, other, dim=0))
 
@@ -301,7 +309,8 @@ def where_taken(seed: Seed, model: str) -> dict[str, Any]:
     privacy = {"epsilon": Decimal(str(ASKED))}
     mechanism = plan_of(private, {"model": {"kind": "influence"}, "privacy": privacy}, "0" * 64).mechanism(1)
     noise = float(mechanism.noise_multiplier * mechanism.clip_norm) * math.sqrt(len(seed.task.sites) * len(mean))
-    clipped = of_real * (float(mechanism.clip_norm) / lengths[:, None]).clamp_max(1.0)
+    clip_norm = float(mechanism.clip_norm)
+    clipped = clipped_mean(of_real, clip_norm)
     gap = mean - of_pool.mean(dim=0)
     chance = squared_error(of_real) + squared_error(of_pool)
     step, damping = step_of(seed, model, gap, chance)
@@ -309,7 +318,8 @@ def where_taken(seed: Seed, model: str) -> dict[str, Any]:
         "held_out": judged(seed, model, parameters),
         "of_a_patient": float(mean.norm() / lengths.mean()),
         "of_chance": float(mean.norm()) / math.sqrt(squared_error(of_real)),
-        "of_noise": float(clipped.sum(dim=0).norm()) / noise,
+        "of_noise": float(clipped.norm()) * len(of_real) / noise,
+        "clipped_to_synthetic": cosine(clipped, clipped_mean(of_pool, clip_norm)),
         "to_held_out": cosine(mean, of_test.mean(dim=0)),
         "to_synthetic": cosine(mean, of_pool.mean(dim=0)),
         "gap_of_chance": float(gap.norm()) / math.sqrt(chance),
@@ -347,11 +357,17 @@ def at_random(seed: Seed) -> dict[str, Any]:
     return {name: seed.taught(seed.pool.select(np.sort(rows))) for name, rows in chosen.items()}
 
 
+def of_real_patients(seed: Seed) -> dict[str, Any]:
+    """What as many real patients teach."""
+    chosen = np.random.default_rng(seed.task.seed).permutation(len(seed.real))[:DRAWN]
+    return {"taught": seed.taught(seed.real.select(np.sort(chosen)))}
+
+
 def guided(seed: Seed, arm: Arm) -> dict[str, Any]:
     """Do patients of an arm teach more, and is the gap closed that the clinical model sees?"""
     patients, seconds = seed.drawn(arm)
     found: dict[str, Any] = {"taught": seed.taught(patients), "seconds": seconds}
-    if not arm.even:
+    if arm.ill is None:
         of_real, of_pool = (gradients(seed, SYNTHETIC, seed.seen(some)) for some in (seed.real, seed.pool))
         of_arm = gradients(seed, SYNTHETIC, seed.seen(patients)).mean(dim=0)
         gap = of_real.mean(dim=0) - of_pool.mean(dim=0)
@@ -372,9 +388,10 @@ def taught_columns(cells: list[Mapping[str, float]]) -> str:
 def tables(found: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> list[str]:
     """Markdown of the three questions."""
     text = [
-        "| clinical model | held-out AUROC | AUPRC | vector / patient's gradient | / chance | / noise at epsilon 2 |"
-        " cosine: held-out | synthetic | gap / chance | cosine: held-out | AUROC after the step | AUPRC |",
-        f"|---|{'---|' * 11}",
+        "| clinical model learnt from, vector | held-out AUROC | AUPRC | vector / a patient's gradient | / chance |"
+        " cosine: held-out | synthetic | clipped / noise at epsilon 2 | cosine: synthetic | gap / chance |"
+        " cosine: held-out | AUROC after the step | AUPRC |",
+        f"|---|{'---|' * 12}",
     ]
     for name, cells in found["where"].items():
         columns = [
@@ -398,7 +415,7 @@ def tables(found: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> list[str]
     plain = [cell["seconds"] for cell in found["arm"].get("label only", [])]
     for name, cells in found["arm"].items():
         left = spread([cell["gap_left"] for cell in cells], 2) if "gap_left" in cells[0] else "-"
-        ratios = [cell["seconds"] / one for cell, one in zip(cells, plain, strict=False)]
+        ratios = [cell["seconds"] / one for cell, one in zip(cells, plain, strict=False) if "seconds" in cell]
         columns = [taught_columns([cell["taught"] for cell in cells]), left, spread(ratios, 2) if ratios else "-"]
         text.append(f"| {name} | {' | '.join(columns)} | {len(cells)} |")
     return text
@@ -407,9 +424,10 @@ def tables(found: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> list[str]
 NUMBERS: Final = (
     "of_a_patient",
     "of_chance",
-    "of_noise",
     "to_held_out",
     "to_synthetic",
+    "of_noise",
+    "clipped_to_synthetic",
     "gap_of_chance",
     "gap_to_held_out",
 )
@@ -428,7 +446,7 @@ def draw_plot(found: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> None:
     for name, cells in found["arm"].items():
         other = ARMS["even"].title if name == ARMS["step-even"].title else ARMS["label"].title
         plain = [cell["taught"] for cell in found["arm"].get(other, [])]
-        if name not in (ARMS["label"].title, ARMS["even"].title):
+        if name not in (ARMS["label"].title, "as many real patients"):
             lines.append((right, name, [cell["taught"] for cell in cells], plain))
     for axes in (left, right):
         mine = [line for line in lines if line[0] is axes]
@@ -458,14 +476,15 @@ def cells_of() -> list[tuple[str, str, Callable[[Seed], dict[str, Any]]]]:
         ("where", name, lambda seed, name=name: where_taken(seed, name))  # type: ignore[misc]
         for name in MODELS
     ]
-    found.append(("score", "chance", at_random))
-    found += [
-        ("score", "gradient", lambda seed: by_score(seed, curvature=False)),
-        ("score", "step", lambda seed: by_score(seed, curvature=True)),
-    ]
+    found.append(("arm", "as many real patients", of_real_patients))
     found += [
         ("arm", arm.title, lambda seed, arm=arm: guided(seed, arm))  # type: ignore[misc]
         for arm in ARMS.values()
+    ]
+    found += [
+        ("score", "chance", at_random),
+        ("score", "gradient", lambda seed: by_score(seed, curvature=False)),
+        ("score", "step", lambda seed: by_score(seed, curvature=True)),
     ]
     return found
 
@@ -483,9 +502,12 @@ def main() -> None:
     held_out = together([load_series(schema, folder) for folder in sorted((arguments.data / "held-out").iterdir())])
     KEPT.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, list[dict[str, Any]]]] = {"where": {}, "score": {}, "arm": {}}
-    for number in arguments.seeds:
-        seed = Seed(SeriesTask(sites=sites, schema=schema, epsilon=None, seed=number), held_out)
-        for question, row, answer in cells_of():
+    seeds = {
+        number: Seed(SeriesTask(sites=sites, schema=schema, epsilon=None, seed=number), held_out)
+        for number in arguments.seeds
+    }
+    for question, row, answer in cells_of():
+        for number, seed in seeds.items():
             path = KEPT / f"{number}-{question}-{row.replace(' ', '-').replace(',', '')}.json"
             if not path.exists() and time.perf_counter() - begun < arguments.budget_s:
                 path.write_text(json.dumps(answer(seed)), encoding="utf-8")

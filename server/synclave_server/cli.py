@@ -294,7 +294,7 @@ def sample(
     ] = None,
     guidance_strength: Annotated[
         str | None,
-        typer.Option(help="With --target: how far, in deviations of what is open at each level (default: 0.1)."),
+        typer.Option(help="With --target: how far, in deviations of what is open at a level (default: 0.05)."),
     ] = None,
     target_curvature: Annotated[
         bool,
@@ -350,7 +350,7 @@ def sample(
         classifier_guidance=_number(classifier_guidance, "--classifier-guidance"),
         target=target,
         target_by=(target_by or TargetBy.INFLUENCE).value,
-        target_strength=_number(guidance_strength or "0.1", "--guidance-strength"),
+        target_strength=_number(guidance_strength or "0.05", "--guidance-strength"),
         target_curvature=target_curvature,
         seed=seed,
         precision=precision.value,

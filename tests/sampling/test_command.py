@@ -68,6 +68,7 @@ def test_a_person_sees_pace_and_time_left_and_after_an_interruption_where_to_go_
         "target": None,
         "target_by": "influence",
         "target_strength": 0,
+        "target_curvature": False,
         "seed": 1,
         "precision": "float32",
         "calibrated": True,

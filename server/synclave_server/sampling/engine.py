@@ -39,7 +39,7 @@ from synclave_shared.models.layout import CodeLayout
 
 __all__ = ["PatientGenerator", "Provenance", "sample"]
 
-ALGORITHM: Final = 3
+ALGORITHM: Final = 4
 """Counts the ways in which rows have been made of a request: parts of another way are not gone on with."""
 
 JOINED_PER_STEP: Final = 2

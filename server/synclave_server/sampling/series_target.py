@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PlacedTarget", "SeriesTarget"]
 
-OPEN_LEVELS: Final = (0.2, 5.0)
-"""Levels at which patients are moved: below, all is decided; above, nothing is seen yet. 6 of the default 10."""
+OPEN_LEVELS: Final = (0.2, 1.0)
+"""Noise levels at which patients are moved: below, all is decided; above, little is seen yet. 3 of the default 10."""
 
 GRADIENTS_AT_ONCE: Final = 256
 """Patients whose gradients are in memory together."""
@@ -143,11 +143,13 @@ class SeriesTarget:
         gradients = torch.cat(
             [
                 clipped_gradients(network, some[2:], some[0], some[1], self.clip_norm)
-                for some in zip(*(part.split(GRADIENTS_AT_ONCE) for part in (labels, weights, *patients)), strict=True)
+                for some in zip(
+                    *(torch.split(part, GRADIENTS_AT_ONCE) for part in (labels, weights, *patients)), strict=True
+                )
             ]
         )
         gap = self.guidance - gradients.mean(dim=0)
-        means = torch.stack([gradients[labels == label].mean(dim=0) for label in labels.unique()])
+        means = torch.stack([gradients[labels == label].mean(dim=0) for label in np.unique(trial.labels)])
         by_shares = torch.linalg.qr((means[1:] - means[0]).T).Q
         gap = gap - by_shares @ (by_shares.T @ gap)
         # Chance decides who is among the real and the trial patients; the latter vary as the former do.

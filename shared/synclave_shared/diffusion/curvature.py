@@ -47,13 +47,15 @@ def clipped_gradients(
 
     def loss(at: dict[str, Tensor], label: Tensor, weight: Tensor, *patient: Tensor) -> Tensor:
         logits = functional_call(network, at, tuple(part[None] for part in patient))
-        return weight * nn.functional.cross_entropy(logits, label[None])
+        found: Tensor = weight * nn.functional.cross_entropy(logits, label[None])
+        return found
 
     of_each = vmap(grad(loss), in_dims=(None, 0, 0, *(0 for _ in patients)))
     found = of_each(parameters, labels, weights, *patients)
-    rows = torch.cat([found[name].flatten(1) for name in parameters], dim=1)
+    rows: Tensor = torch.cat([found[name].flatten(1) for name in parameters], dim=1)
     length = rows.norm(dim=1, keepdim=True)
-    return rows * (clip_norm / length).clamp_max(1.0)
+    clipped: Tensor = rows * (clip_norm / length).clamp_max(1.0)
+    return clipped
 
 
 def curvature_product(network: nn.Module, patients: Sequence[Tensor], weights: Tensor) -> Product:
@@ -71,13 +73,13 @@ def curvature_product(network: nn.Module, patients: Sequence[Tensor], weights: T
         found: Tensor = functional_call(network, at, tuple(patients))
         return found
 
-    logits, back = vjp(logits_of, parameters)
+    logits, back = vjp(logits_of, parameters)[:2]
     # The derivative backwards is linear; its own derivative backwards is the one forwards.
-    _, ahead = vjp(lambda cotangent: back(cotangent)[0], torch.zeros_like(logits))
+    ahead = vjp(lambda cotangent: back(cotangent)[0], torch.zeros_like(logits))[1]
     chances, share = logits.softmax(dim=-1), weights[:, None] / len(logits)
 
     def product(direction: Tensor) -> Tensor:
-        parts = zip(parameters.items(), direction.split(sizes), strict=True)
+        parts = zip(parameters.items(), torch.split(direction, sizes), strict=True)
         tangent = {name: part.reshape(parameter.shape) for (name, parameter), part in parts}
         (moved,) = ahead(tangent)
         curved = share * chances * (moved - (chances * moved).sum(dim=-1, keepdim=True))
