@@ -409,15 +409,15 @@ def tables(found: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> list[str]
             text.append(f"| {name} | {by} | {taught_columns([cell[name] for cell in cells])} |")
     text += [
         "",
-        f"| guidance | {heads} | gap left | time | seeds |",
-        f"|---|{'---|' * (len(TAUGHT) + 3)}",
+        f"| guidance | {heads} | gap left | time |",
+        f"|---|{'---|' * (len(TAUGHT) + 2)}",
     ]
     plain = [cell["seconds"] for cell in found["arm"].get("label only", [])]
     for name, cells in found["arm"].items():
         left = spread([cell["gap_left"] for cell in cells], 2) if "gap_left" in cells[0] else "-"
         ratios = [cell["seconds"] / one for cell, one in zip(cells, plain, strict=False) if "seconds" in cell]
         columns = [taught_columns([cell["taught"] for cell in cells]), left, spread(ratios, 2) if ratios else "-"]
-        text.append(f"| {name} | {' | '.join(columns)} | {len(cells)} |")
+        text.append(f"| {name} | {' | '.join(columns)} |")
     return text
 
 
@@ -442,11 +442,13 @@ def draw_plot(found: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> None:
         for name in ("best half", "worst half", "without the worst fifth", "without the best fifth"):
             other = "random half" if "half" in name else "without a random fifth"
             cells, plain = found["score"].get(by, []), found["score"].get("chance", [])
+            if not (cells and plain):
+                continue
             lines.append((left, f"{name}, {by}", [cell[name] for cell in cells], [cell[other] for cell in plain]))
     for name, cells in found["arm"].items():
         other = ARMS["even"].title if name == ARMS["step-even"].title else ARMS["label"].title
         plain = [cell["taught"] for cell in found["arm"].get(other, [])]
-        if name not in (ARMS["label"].title, "as many real patients"):
+        if plain and name not in (ARMS["label"].title, "as many real patients"):
             lines.append((right, name, [cell["taught"] for cell in cells], plain))
     for axes in (left, right):
         mine = [line for line in lines if line[0] is axes]
@@ -507,18 +509,22 @@ def main() -> None:
         for number in arguments.seeds
     }
     for question, row, answer in cells_of():
+        cells = []
         for number, seed in seeds.items():
             path = KEPT / f"{number}-{question}-{row.replace(' ', '-').replace(',', '')}.json"
             if not path.exists() and time.perf_counter() - begun < arguments.budget_s:
                 path.write_text(json.dumps(answer(seed)), encoding="utf-8")
                 print(path.name, path.read_text(encoding="utf-8"), flush=True)
             if path.exists():
-                found[question].setdefault(row, []).append(json.loads(path.read_text(encoding="utf-8")))
+                cells.append(json.loads(path.read_text(encoding="utf-8")))
+        if len(cells) == len(seeds):  # seed by seed rows are compared
+            found[question][row] = cells
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     patients = ", ".join(f"{name} {len(data)}" for name, data in sites.items())
     text = [
         f"Machine: {machine}; data {arguments.data.name}: {patients}; {len(held_out)} held out; no noise; pool of"
-        f" {POOL} synthetic patients, {DRAWN} of each guidance; mean ± standard deviation over seeds.",
+        f" {POOL} synthetic patients, {DRAWN} of each guidance; mean ± standard deviation over"
+        f" seeds {', '.join(map(str, arguments.seeds))}.",
         "",
         *tables(found),
     ]

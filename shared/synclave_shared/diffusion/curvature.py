@@ -19,7 +19,7 @@ from torch.func import functional_call, grad, vjp, vmap
 
 __all__ = ["clipped_gradients", "conjugate_gradients", "curvature_product", "noise_damping"]
 
-ITERATIONS: Final = 50
+ITERATIONS: Final = 20
 """Of conjugate gradients; a damped matrix needs fewer."""
 
 TOLERANCE: Final = 1e-3
