@@ -1,9 +1,10 @@
 """Why influence guidance helps or not: ``python -m bench.series.guidance`` (20 minutes of one core a seed; it resumes).
 
-One small generator a seed, without noise, and clinical models that are logistic regressions. Three questions, in
+One small generator a seed, without noise, and clinical models that are logistic regressions. The questions, in
 order: does the influence vector say anything where it is taken; does a synthetic patient's score by it tell how much it
-teaches; and do guided patients teach more. What is taught is measured on the held-out patients, by models that guidance
-does not know. Each cell is kept in ``.peers/results/series-guidance`` (ignored by git). Prints Markdown and writes
+teaches; do guided patients teach more; and what does guidance cost in time. What is taught is measured on the held-out
+patients, by models that guidance does not know. Each cell is kept in ``.peers/results/series-guidance`` (ignored by
+git). Prints Markdown and writes
 bench/results/series-guidance.json and .md, and docs/images/guidance.png.
 """
 
@@ -50,9 +51,10 @@ from synclave_shared.diffusion.curvature import (
     curvature_product,
     noise_damping,
 )
-from synclave_shared.models.parameters import load_parameter_vector
+from synclave_shared.models.parameters import load_parameter_vector, parameter_vector
 from synclave_shared.models.series.anchor import SeriesAnchor
 from synclave_shared.models.series.classifier import build_series_classifier
+from synclave_shared.models.series.denoiser import build_series_denoiser
 from synclave_shared.models.series.standard import StandardRows
 from synclave_shared.plan import InfluenceSpec, SeriesSpec
 
@@ -69,6 +71,8 @@ DRAWN: Final = 2000
 """Patients of an arm."""
 ASKED: Final = 2.0
 """Epsilon of an influence vector, beside whose noise the vectors without noise are shown."""
+PACED: Final = 256
+"""Patients whose drawing is timed."""
 PART: Final = 0.2
 """Of the pool, left out by score; halves are compared too."""
 
@@ -110,8 +114,19 @@ ARMS: Final = {
     "quarter": Arm(title="label only, a quarter ill", ill=0.25),
     "step-weak": Arm(title="step, model of synthetic, strength 0.03", model=SYNTHETIC, curvature=True, strength="0.03"),
     "step-late": Arm(title="the same, 0.1, levels 0.2 to 1", model=SYNTHETIC, curvature=True, levels=(0.2, 1.0)),
+    "step-late-weak": Arm(
+        title="the same, 0.05, levels 0.2 to 1",
+        model=SYNTHETIC,
+        curvature=True,
+        strength="0.05",
+        levels=(0.2, 1.0),
+    ),
     "step-usual": Arm(
-        title="the same, 0.05, levels 0.2 to 1", model=SYNTHETIC, curvature=True, strength="0.05", levels=(0.2, 1.0)
+        title="the same, 0.05, levels 0.4 to 1 (default)",
+        model=SYNTHETIC,
+        curvature=True,
+        strength="0.05",
+        levels=series_target.OPEN_LEVELS,
     ),
     "step-even": Arm(title="step, as many of each, 0.03", model=SYNTHETIC, curvature=True, strength="0.03", ill=0.5),
     "step-real": Arm(title="step, model of real", model=REAL, curvature=True),
@@ -149,21 +164,21 @@ class Seed:
         self.task, self.held_out = task, held_out
         self.real = together(list(task.sites.values()))
         self._targets: dict[str, SeriesTarget] = {}
-        self._generator: Generator | None = None
+        self.fitted: Generator | None = None
         self._pool: SeriesDataset | None = None
 
     @property
     def generator(self) -> Generator:
-        if self._generator is None:
-            self._generator = _fitted(self.task)
-        return self._generator
+        if self.fitted is None:
+            self.fitted = _fitted(self.task)
+        return self.fitted
 
     @property
     def pool(self) -> SeriesDataset:
         if self._pool is None:
             path = KEPT / f"{self.task.seed}-pool.npz"
             if not path.exists():
-                rows, labels, _ = self._rows(None, Arm(title=""), POOL)
+                rows, labels, _ = self.rows(None, Arm(title=""), POOL)
                 np.savez(path, rows=rows, labels=labels)
             kept = np.load(path)
             self._pool = self._recorded(kept["rows"], kept["labels"])
@@ -177,11 +192,11 @@ class Seed:
             self._targets[model] = clinical_target(self.task, self.generator, spec, pupils)
         return self._targets[model]
 
-    def drawn(self, arm: Arm) -> tuple[SeriesDataset, float]:
-        """Patients of an arm, and the seconds of a core that a thousand took once the target was there."""
+    def drawn(self, arm: Arm) -> SeriesDataset:
+        """Patients of an arm."""
         target = None if arm.model is None else self.target(arm.model)
-        rows, labels, seconds = self._rows(target, arm, DRAWN)
-        return self._recorded(rows, labels), seconds * 1000 / DRAWN
+        rows, labels, _ = self.rows(target, arm, DRAWN)
+        return self._recorded(rows, labels)
 
     def seen(self, dataset: SeriesDataset) -> Seen:
         return Seen.of(dataset, self.task, self.generator.anchor)
@@ -196,9 +211,10 @@ class Seed:
             found[f"{key}_auprc"] = float(average_precision_score(test.labels == 1, chances))
         return found
 
-    def _rows(
+    def rows(
         self, target: SeriesTarget | None, arm: Arm, patients: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64], float]:
+        """Rows, labels, and the seconds of a core that they took once the target was there."""
         task, generator = self.task, self.generator
         values, ill = task.schema.label.values, None if arm.ill is None else round(patients * arm.ill)
         request = resolve_request(
@@ -365,8 +381,8 @@ def of_real_patients(seed: Seed) -> dict[str, Any]:
 
 def guided(seed: Seed, arm: Arm) -> dict[str, Any]:
     """Do patients of an arm teach more, and is the gap closed that the clinical model sees?"""
-    patients, seconds = seed.drawn(arm)
-    found: dict[str, Any] = {"taught": seed.taught(patients), "seconds": seconds}
+    patients = seed.drawn(arm)
+    found: dict[str, Any] = {"taught": seed.taught(patients)}
     if arm.ill is None:
         of_real, of_pool = (gradients(seed, SYNTHETIC, seed.seen(some)) for some in (seed.real, seed.pool))
         of_arm = gradients(seed, SYNTHETIC, seed.seen(patients)).mean(dim=0)
@@ -374,6 +390,26 @@ def guided(seed: Seed, arm: Arm) -> dict[str, Any]:
         step, _ = step_of(seed, SYNTHETIC, gap, squared_error(of_real) + squared_error(of_pool))
         found["gap_left"] = float((of_real.mean(dim=0) - of_arm) @ step / (gap @ step))
     return found
+
+
+def pace(seed: Seed, width: int) -> dict[str, Any]:
+    """By how much guidance lengthens the drawing with each clinical model; untrained ones are as slow."""
+    layout, usual = seed.task.layout, seed.generator
+    spec = SeriesSpec(width=width, blocks=2)
+    parameters = parameter_vector(build_series_denoiser(layout, spec))
+    seed.fitted = replace(usual, spec=spec, parameters=parameters)
+    seconds: dict[str, list[float]] = {}
+    for _ in range(3):  # by turns, so that other work on the machine meets all alike
+        for name in ("", "logistic", "tcn", "transformer"):
+            target = None
+            if name:
+                clinical = InfluenceSpec(architecture=name)  # type: ignore[arg-type]
+                vector = torch.from_numpy(parameter_vector(build_series_classifier(layout, clinical)))
+                target = replace(seed.target(SYNTHETIC), spec=clinical, parameters=vector, guidance=vector + 0.1)
+            arm = Arm(title="", levels=series_target.OPEN_LEVELS)
+            seconds.setdefault(name, []).append(seed.rows(target, arm, PACED)[2])
+    seed.fitted = usual
+    return {name: min(taken) / min(seconds[""]) for name, taken in seconds.items() if name}
 
 
 def spread(values: list[float], digits: int = 3) -> str:
@@ -409,15 +445,15 @@ def tables(found: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> list[str]
             text.append(f"| {name} | {by} | {taught_columns([cell[name] for cell in cells])} |")
     text += [
         "",
-        f"| guidance | {heads} | gap left | time |",
-        f"|---|{'---|' * (len(TAUGHT) + 2)}",
+        f"| guidance | {heads} | gap left |",
+        f"|---|{'---|' * (len(TAUGHT) + 1)}",
     ]
-    plain = [cell["seconds"] for cell in found["arm"].get("label only", [])]
     for name, cells in found["arm"].items():
         left = spread([cell["gap_left"] for cell in cells], 2) if "gap_left" in cells[0] else "-"
-        ratios = [cell["seconds"] / one for cell, one in zip(cells, plain, strict=False) if "seconds" in cell]
-        columns = [taught_columns([cell["taught"] for cell in cells]), left, spread(ratios, 2) if ratios else "-"]
-        text.append(f"| {name} | {' | '.join(columns)} |")
+        text.append(f"| {name} | {taught_columns([cell['taught'] for cell in cells])} | {left} |")
+    text += ["", "| time of drawing, guided / unguided | logistic | tcn | transformer |", "|---|---|---|---|"]
+    for name, cells in found["pace"].items():
+        text.append(f"| {name} | {' | '.join(spread([cell[key] for cell in cells], 2) for key in cells[0])} |")
     return text
 
 
@@ -488,6 +524,10 @@ def cells_of() -> list[tuple[str, str, Callable[[Seed], dict[str, Any]]]]:
         ("score", "gradient", lambda seed: by_score(seed, curvature=False)),
         ("score", "step", lambda seed: by_score(seed, curvature=True)),
     ]
+    found += [
+        ("pace", "couplings alone", lambda seed: pace(seed, 0)),
+        ("pace", "transformer of width 64", lambda seed: pace(seed, 64)),
+    ]
     return found
 
 
@@ -503,7 +543,7 @@ def main() -> None:
     sites = {folder.name: load_series(schema, folder) for folder in sorted((arguments.data / "sites").iterdir())}
     held_out = together([load_series(schema, folder) for folder in sorted((arguments.data / "held-out").iterdir())])
     KEPT.mkdir(parents=True, exist_ok=True)
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {"where": {}, "score": {}, "arm": {}}
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {"where": {}, "score": {}, "arm": {}, "pace": {}}
     seeds = {
         number: Seed(SeriesTask(sites=sites, schema=schema, epsilon=None, seed=number), held_out)
         for number in arguments.seeds

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PlacedTarget", "SeriesTarget"]
 
-OPEN_LEVELS: Final = (0.2, 1.0)
-"""Noise levels at which patients are moved: below, all is decided; above, little is seen yet. 3 of the default 10."""
+OPEN_LEVELS: Final = (0.4, 1.0)
+"""Noise levels at which patients are moved: below, most is decided; above, little is seen yet. 2 of the default 10."""
 
 GRADIENTS_AT_ONCE: Final = 256
 """Patients whose gradients are in memory together."""
