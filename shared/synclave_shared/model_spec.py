@@ -13,7 +13,16 @@ from pydantic import Discriminator, Field, Tag
 from synclave_shared.canonical import ExactDecimal, FrozenModel
 from synclave_shared.privacy.mechanism import PositiveDecimal
 
-__all__ = ["LEVEL_KNOTS", "AnyModel", "ClassifierSpec", "CopulaSpec", "InfluenceSpec", "ModelSpec", "SeriesSpec"]
+__all__ = [
+    "LEVEL_KNOTS",
+    "AnyModel",
+    "ClassifierSpec",
+    "CopulaSpec",
+    "InfluenceSpec",
+    "ModelSpec",
+    "ScoresSpec",
+    "SeriesSpec",
+]
 
 MOST_COUPLED: Final = 4096
 """Couplings are the square of the columns: 8.4 M parameters, of which a patient's gradient is one outer product."""
@@ -155,6 +164,18 @@ class InfluenceSpec(ClassifierSpec):
     balanced: bool = True
 
 
+class ScoresSpec(ClassifierSpec):
+    """How well a clinical model predicts the sites' patients: one noisy sum of histograms; nothing is trained.
+
+    Architecture, width and blocks are those of the clinical model, which the plan begins with.
+
+    Attributes:
+        kind: what the model is.
+    """
+
+    kind: Literal["scores"] = "scores"  # type: ignore[assignment]
+
+
 def _kind_of(model: Any) -> Any:
     return model.get("kind", "diffusion") if isinstance(model, dict) else getattr(model, "kind", None)
 
@@ -164,7 +185,8 @@ AnyModel = Annotated[
     | Annotated[CopulaSpec, Tag("copula")]
     | Annotated[SeriesSpec, Tag("series")]
     | Annotated[ClassifierSpec, Tag("classifier")]
-    | Annotated[InfluenceSpec, Tag("influence")],
+    | Annotated[InfluenceSpec, Tag("influence")]
+    | Annotated[ScoresSpec, Tag("scores")],
     Discriminator(_kind_of),
 ]
 """Every model that a plan can ask for; without ``kind`` the diffusion model is meant."""

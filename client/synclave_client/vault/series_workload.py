@@ -13,6 +13,7 @@ from synclave_client.training.clinical import release_influence, train_clinical_
 from synclave_client.training.noise import SecretRandomness
 from synclave_client.training.private import SelfTestReport
 from synclave_client.training.rehearsal import rehearse_clinical, rehearse_series
+from synclave_client.training.scores import release_scores
 from synclave_client.training.series import release_series_marginals, series_spec, train_series_round
 from synclave_client.vault.rehearsals import Rehearsals
 from synclave_client.vault.workload import check_device, check_size, report_self_test, require_nothing
@@ -97,6 +98,7 @@ class SeriesWorkload:
             PlanError: if the plan is for another modality.
         """
         check_size(self._size(plan))
+        # Also of scores: that no patient changes the numbers of another one is proved there.
         spec = plan.model if isinstance(plan.model, ClassifierSpec) else series_spec(plan)
         _rehearsed(self._rehearsals, self._layout, spec, self._performance, self._device)
 
@@ -116,7 +118,7 @@ class SeriesWorkload:
         """Run the round's mechanism with fresh randomness of the operating system.
 
         Returns:
-            Moments, an influence vector or the model's update [P], as the round is; fixed point, noised.
+            Moments, an influence vector, histograms or the model's update [P], as the round is; fixed point, noised.
         """
         randomness = SecretRandomness.from_os()
         kind = plan.round_kind(round_number)
@@ -132,6 +134,18 @@ class SeriesWorkload:
                 model,
                 anchor,
                 shares,
+                self._device,
+                randomness,
+                self._performance,
+            )
+        if kind == "scores":
+            return release_scores(
+                plan,
+                round_number,
+                self._layout,
+                self._dataset,
+                model,
+                anchor,
                 self._device,
                 randomness,
                 self._performance,
