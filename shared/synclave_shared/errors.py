@@ -50,6 +50,7 @@ REFUSAL_CODES: Final = {
     "delta-above-plan": "the site states its budget at a larger delta than the plan states its epsilon",
     "trust-mode-not-allowed": "the site's policy does not allow this trust mode",
     "schema-mismatch": "the plan names another schema than the one installed at the site",
+    "not-held-out": "the plan asks how well patients are predicted of whom models have learnt at this site",
     "model-not-clippable": "the site cannot bound this model's gradients per patient",
     "not-in-roster": "the plan does not name this site with this site's key",
     "coordinator-unknown": "the plan is not signed by the coordinator whose key the site pinned",

@@ -33,6 +33,7 @@ from synclave_shared.plan import (
     Marginals,
     Optimiser,
     Privacy,
+    ScoresSpec,
     SeriesSpec,
     TrainPlan,
 )
@@ -50,7 +51,7 @@ def plan_of(model: SeriesSpec | ClassifierSpec, start: bytes | None = None) -> T
     """The three sites of the toy plan, for time series."""
     numbers = {"noise_multiplier": Decimal(1), "selection_rate": Decimal("0.2")}
     rounds = Federation(rounds=2, steps_per_round=2, minimum_sites=2, round_timeout_s=20)
-    if isinstance(model, InfluenceSpec):
+    if isinstance(model, InfluenceSpec | ScoresSpec):
         numbers, rounds = {"noise_multiplier": Decimal(1)}, Federation(minimum_sites=2, round_timeout_s=20)
     marginals = None if isinstance(model, ClassifierSpec) else Marginals(noise_multiplier=Decimal(1))
     return TrainPlan.model_validate(

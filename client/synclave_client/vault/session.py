@@ -174,6 +174,7 @@ class Vault:
                     schema_digest=self._workload.schema_digest,
                     public_key=self._key.public_text,
                     committed=self._journal.committed(self._settings.dataset),
+                    uses=self._journal.uses(self._settings.dataset),
                 )
                 self._check_model(self._workload, plan)
                 acceptance = PlanAccepted(
