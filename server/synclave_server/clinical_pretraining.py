@@ -6,7 +6,7 @@ See :mod:`synclave_server.pretraining` for what must never be given to it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from synclave_server.pretraining import Precision, PretrainedModel, fit
 from synclave_shared.errors import DataError
 from synclave_shared.models.parameters import parameter_vector
-from synclave_shared.models.series.anchor import anchor_from_moments, contributions
+from synclave_shared.models.series.anchor import SeriesAnchor, anchor_from_moments, contributions
 from synclave_shared.models.series.classifier import build_series_classifier
 from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.models.series.standard import StandardRows
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from synclave_shared.plan import ClassifierSpec
 
 __all__ = ["pretrain_classifier"]
+
+PATIENTS_AT_ONCE: Final = 4096
+"""Patients whose gaps are filled together: bounds what filling takes beside its result."""
 
 
 def pretrain_classifier(
@@ -71,12 +74,12 @@ def pretrain_classifier(
     anchor, shares = anchor_from_moments(moments, layout, noise_std=0.0)
     network = build_series_classifier(layout, spec).to(device)
 
+    *inputs, labels = _seen(dataset, anchor, layout)
+
     def loss_of(rows: NDArray[np.int64]) -> Tensor:
-        seen = StandardRows.of(dataset, rows, anchor, layout)
-        parts = (seen.values, seen.observed, seen.context, seen.inside)
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = network(*(torch.from_numpy(part).to(device) for part in parts))
-        return nn.functional.cross_entropy(logits.float(), torch.from_numpy(seen.labels).to(device))
+            logits = network(*(part[rows].to(device) for part in inputs))
+        return nn.functional.cross_entropy(logits.float(), labels[rows].to(device))
 
     fit(
         network,
@@ -93,3 +96,14 @@ def pretrain_classifier(
     return PretrainedModel(
         parameters=parameter_vector(network), anchor=anchor.to_vector(), label_shares=shares.astype(np.float32)
     )
+
+
+def _seen(dataset: SeriesDataset, anchor: SeriesAnchor, layout: SeriesLayout) -> list[Tensor]:
+    """What the network is shown of all patients, and their labels: filling gaps again in every step takes longer."""
+    places = np.arange(len(dataset))
+    parts = [
+        StandardRows.of(dataset, places[first : first + PATIENTS_AT_ONCE], anchor, layout)
+        for first in range(0, len(dataset), PATIENTS_AT_ONCE)
+    ]
+    names = ("values", "observed", "context", "inside", "labels")
+    return [torch.from_numpy(np.concatenate([getattr(part, name) for part in parts])) for name in names]

@@ -109,22 +109,19 @@ def _rows(name: str, outcome: OutcomeScores) -> Iterator[dict[str, Any]]:
 
 
 def draw_scores(document: Mapping[str, Any], console: Console) -> None:
-    """The measures as a table, with their 95 % intervals."""
-    for place, outcome in enumerate(document["runs"][0]["outcomes"]):
-        table = Table(
-            title=f"{document['schema']['label']} = {outcome['value']} (95 %, patients and noise)", title_justify="left"
-        )
-        for column in ("model", "patients of"):
-            table.add_column(column)
-        titles = [measure["title"] for measure in outcome["together"]["measures"].values()]
-        for column in ("patients", *titles):
-            table.add_column(column, justify="right")
-        for run in document["runs"]:
-            found = run["outcomes"][place]
-            for site, judgement in {"all sites": found["together"], **found["sites"]}.items():
+    """The measures, with their 95 % intervals, as a table of each model and outcome."""
+    for run in document["runs"]:
+        for outcome in run["outcomes"]:
+            title = f"{run['name']}: {document['schema']['label']} = {outcome['value']} (95 %, patients and noise)"
+            table = Table(title=escape(title), title_justify="left")
+            table.add_column("patients of", overflow="fold")
+            measures = outcome["together"]["measures"].values()
+            for column in ("patients", *(measure["title"] for measure in measures)):
+                table.add_column(column, justify="right")
+            for site, judgement in {"all sites": outcome["together"], **outcome["sites"]}.items():
                 numbers = [_number(measure) for measure in judgement["measures"].values()]
-                table.add_row(escape(run["name"]), escape(site), f"{judgement['patients']:,}", *numbers)
-        console.print(table)
+                table.add_row(escape(site), f"{judgement['patients']:,}", *numbers)
+            console.print(table)
     console.print(f"Open {document['report']}", soft_wrap=True, highlight=False)
 
 
@@ -132,4 +129,4 @@ def _number(measure: Mapping[str, Any]) -> str:
     if measure["value"] is None:
         return "too noisy"
     low, high = measure["interval"]
-    return f"{measure['value']:.3f} ({low:.3f} to {high:.3f})"
+    return f"{measure['value']:.3f}\n{low:.2f}-{high:.2f}"

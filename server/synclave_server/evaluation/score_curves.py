@@ -27,7 +27,7 @@ from synclave_shared.score_histogram import BINS, MIDDLES
 
 __all__ = ["MEASURES", "Band", "Judgement", "judge"]
 
-MEASURES: Final = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier score", "ece": "calibration error"}
+MEASURES: Final = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier score", "ece": "Calibration error"}
 """Keys and names."""
 
 ABOVE_NOISE: Final = 3.0
