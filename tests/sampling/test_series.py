@@ -13,7 +13,10 @@ from synclave_server.sampling.request import SampleRequest, samplers_of
 from synclave_server.sampling.series import SeriesGenerator
 from synclave_server.sampling.series_rows import LARGEST, pack_series, row_bytes, unpack_series
 from synclave_server.snapshots import write_snapshot
+from synclave_shared.data.meds.importing import import_meds
+from synclave_shared.data.meds.writer import SCHEMA_FILE
 from synclave_shared.data.series.reading import load_series
+from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import ConfigurationError, SnapshotError
 from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.models.series.anchor import anchor_from_moments, context_columns, contributions
@@ -136,8 +139,21 @@ def test_a_cohort_is_a_folder_that_reads_back_with_exact_label_counts(snapshot: 
     assert more.file_digest == provenance.file_digest
 
 
+def test_a_cohort_can_be_a_meds_dataset_of_the_same_patients(snapshot: Path, tmp_path: Path) -> None:
+    sample(snapshot, 40, out=tmp_path / "meds", cohort_format="meds", seed=1)
+    sample(snapshot, 40, out=tmp_path / "cohort", seed=1)
+    reader = SeriesSchema.load(tmp_path / "meds" / SCHEMA_FILE)
+    import_meds(tmp_path / "meds", reader, tmp_path / "tables", labels=tmp_path / "meds" / "labels")
+    found, same = load_series(reader, tmp_path / "tables"), load_series(series_schema(), tmp_path / "cohort")
+    found = found.select(np.argsort([int(patient) for patient in found.patient_ids]))
+    for name in ("observed", "lengths", "static", "labels"):
+        assert np.array_equal(getattr(found, name), getattr(same, name)), name
+    np.testing.assert_allclose(found.values, same.values, atol=1e-6)
+    assert (tmp_path / "meds.provenance.json").exists()
+
+
 def test_what_series_have_not_is_refused_before_anything_is_drawn(snapshot: Path, tmp_path: Path) -> None:
-    for options in ({"given": ["sex:f"]}, {"classifier_guidance": Decimal(1)}, {"cohort_format": "meds"}, {"sampler": "masked"}, {"sampler": "flow"}):  # fmt: skip  # noqa: E501
+    for options in ({"given": ["sex:f"]}, {"classifier_guidance": Decimal(1)}, {"cohort_format": "csv"}, {"sampler": "masked"}, {"sampler": "flow"}):  # fmt: skip  # noqa: E501
         with pytest.raises(ConfigurationError):
             sample(snapshot, 5, out=tmp_path / "cohort", **options)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
