@@ -15,6 +15,7 @@ from synclave_client.training.private import PatientGradients
 from synclave_client.training.rehearsal import rehearse_clinical
 from synclave_shared.errors import PlanError
 from synclave_shared.fixed_point import from_fixed
+from synclave_shared.model_spec import ARCHITECTURES
 from synclave_shared.models.parameters import load_parameter_vector, parameter_vector
 from synclave_shared.models.series.anchor import usual_anchor
 from synclave_shared.models.series.classifier import build_series_classifier
@@ -67,7 +68,7 @@ def influence(plan: TrainPlan, patients: int, key: int = 0) -> np.ndarray:
     return from_fixed(released)
 
 
-@pytest.mark.parametrize("architecture", ["logistic", "tcn", "transformer"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_clinical_model_passes_the_self_test(architecture: str) -> None:
     spec = ClassifierSpec.model_validate({"architecture": architecture, "blocks": 2})
     assert rehearse_clinical(SERIES_LAYOUT, spec, Performance()).sum_deviation < 1e-5
