@@ -60,7 +60,7 @@ def test_what_stands_after_the_end_of_a_stay_is_not_shown(folder: Path) -> None:
     values = torch.randn(1, STEPS, 3, generator=torch.Generator().manual_seed(0))
     context = torch.zeros(1, SERIES_LAYOUT.context.width)
     shown = []
-    network.network.register_forward_pre_hook(lambda _, args: shown.append(args))  # type: ignore[union-attr,operator]
+    network.network.register_forward_pre_hook(lambda _, args: shown.append(args))  # type: ignore[union-attr]
     network(values, torch.ones_like(values), context, inside)
     ((seen, measured, _, _),) = shown
     assert torch.equal(seen[0, :3], values[0, :3])
@@ -80,7 +80,9 @@ def test_the_digest_of_the_code_is_what_the_shell_prints(tmp_path: Path) -> None
         ("one", "sha256sum worst_values.py | sha256sum"),
         ("many", "find severity -name '*.py' | LC_ALL=C sort | xargs sha256sum | sha256sum"),
     ):
-        with as_in_a_new_process(tmp_path / place, "worst_values", "severity", "severity.worst", "severity.worst.values"):
+        with as_in_a_new_process(
+            tmp_path / place, "worst_values", "severity", "severity.worst", "severity.worst.values"
+        ):
             code = pinned(look_up(SERIES_LAYOUT, SPEC)).code
         printed = subprocess.run(
             ["sh", "-c", command], cwd=tmp_path / place, capture_output=True, text=True, check=True
