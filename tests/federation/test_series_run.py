@@ -15,6 +15,7 @@ from synclave_client.vault.series_workload import SeriesWorkload
 from synclave_server.aggregate import initial_state
 from synclave_server.evaluation.document import check_origin
 from synclave_server.exchanges import InfluenceExchange, State
+from synclave_server.preparation import read_draft
 from synclave_server.sampling.engine import sample
 from synclave_server.snapshots import read_snapshot
 from synclave_server.warm_start import read_start
@@ -45,6 +46,7 @@ from tests.models.installed import as_in_a_new_process, documented, lay_down
 from tests.models.small_series import SERIES_LAYOUT, series_dataset, series_schema
 
 SCHEMA = series_schema()
+CODE, FIELDS = documented()
 NewWorld = Callable[..., World]
 
 
@@ -146,13 +148,31 @@ def test_a_generator_a_clinical_model_and_its_influence_lead_to_useful_patients(
         read_start(clinical.run.snapshot, schema=SCHEMA, spec=spec, anchored=False)
 
 
+def plan_file(folder: Path, architecture: str, start: Path) -> Path:
+    """A classifier's plan and its schema as a coordinator writes them."""
+    (folder / "schema.json").write_bytes(SCHEMA.to_json_bytes())
+    path = folder / "plan.toml"
+    path.write_text(
+        f"""
+        name = "clinical"
+        schema = "schema.json"
+        model = {{ kind = "classifier", architecture = "{architecture}" }}
+        warm_start = {{ model = "{start}" }}
+        privacy = {{ noise_multiplier = 2, selection_rate = 0.2 }}
+        federation = {{ rounds = 1, steps_per_round = 2 }}
+        site_defaults = {{ nominal_patients = 80 }}
+        """,
+        encoding="utf-8",
+    )
+    return path
+
+
 def test_guidance_targets_a_model_of_ones_own(new_world: NewWorld, tmp_path: Path) -> None:
     generator = trained(new_world, SeriesSpec(noise_levels=2)).run.snapshot
-    code, fields = documented()
-    lay_down(tmp_path / "installed", code, **fields)
+    lay_down(tmp_path / "installed", CODE, **FIELDS)
     with as_in_a_new_process(tmp_path / "installed", "worst_values"):
-        spec = look_up(SERIES_LAYOUT, ClassifierSpec(architecture=fields["name"]))
-        target = look_up(SERIES_LAYOUT, InfluenceSpec(architecture=fields["name"]))
+        spec = look_up(SERIES_LAYOUT, ClassifierSpec(architecture=FIELDS["name"]))
+        target = look_up(SERIES_LAYOUT, InfluenceSpec(architecture=FIELDS["name"]))
         start = read_start(generator, schema=SCHEMA, spec=spec, anchored=False)
         clinical = trained(new_world, spec, start).run.snapshot
         start = read_start(clinical, schema=SCHEMA, spec=target, anchored=False)
@@ -160,9 +180,13 @@ def test_guidance_targets_a_model_of_ones_own(new_world: NewWorld, tmp_path: Pat
         sample(generator, 10, out=tmp_path / "plain", seed=1)
         sample(generator, 10, out=tmp_path / "guided", seed=1, target=influence, target_strength=Decimal(1))
         assert target.installed is not None
+        file = plan_file(tmp_path, FIELDS["name"], generator)
+        assert read_draft(file).plan_file.model == spec
         newer = target.model_copy(update={"installed": target.installed.model_copy(update={"version": "1.1"})})
         with pytest.raises(PlanError, match="installed"):
             read_start(clinical, schema=SCHEMA, spec=newer, anchored=False)
+    with pytest.raises(PlanError, match="no installed package"):
+        read_draft(file)
     with pytest.raises(PlanError, match="no installed package"):
         sample(generator, 10, out=tmp_path / "unknown", seed=1, target=influence, target_strength=Decimal(1))
     plain, guided = (load_series(SCHEMA, tmp_path / name) for name in ("plain", "guided"))

@@ -103,8 +103,10 @@ def test_the_influence_vector_is_the_clipped_sum_with_the_plans_noise() -> None:
     assert not has_std(noise, 0.4)
 
 
-def test_a_patient_more_moves_the_influence_vector_by_at_most_the_clip_norm() -> None:
-    plan = clinical_plan(InfluenceSpec(), noise_multiplier=Decimal("0.000001"), clip_norm=Decimal("0.5"))
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_patient_more_moves_the_influence_vector_by_at_most_the_clip_norm(architecture: str) -> None:
+    spec = InfluenceSpec(architecture=architecture, blocks=2)
+    plan = clinical_plan(spec, noise_multiplier=Decimal("0.000001"), clip_norm=Decimal("0.5"))
     sums = [influence(plan, patients) for patients in (0, 1, 30, 31)]
     assert 0 < np.linalg.norm(sums[1] - sums[0]) <= 0.5 + 1e-3
     assert 0 < np.linalg.norm(sums[3] - sums[2]) <= 0.5 + 1e-3

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from synclave_client.performance import Performance
+from synclave_client.training.private import SelfTestReport
 from synclave_client.training.rehearsal import rehearse_clinical
 from synclave_client.vault.series_workload import SeriesWorkload
+from synclave_shared.errors import ClippingError
 from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.models.series.anchor import usual_anchor
 from synclave_shared.models.series.classifier import build_series_classifier
@@ -22,6 +24,8 @@ from tests.vault.coordinator import Coordinator, make_plan, make_settings, open_
 
 CODE, FIELDS = documented()
 SPEC = ClassifierSpec(architecture="worst-values")
+BY_PLACE = "highest = highest * (1 + 2.0**-22 * (torch.arange(len(highest)) == len(highest) - 1)[:, None])"
+"""The last bits of whoever comes last are others, as those of some vectorised functions are."""
 
 
 @pytest.fixture
@@ -44,13 +48,17 @@ def signed() -> TrainPlan:
     )
 
 
+def rehearsed(folder: Path, code: str, performance: Performance) -> SelfTestReport:
+    lay_down(folder, code, **FIELDS)
+    return rehearse_clinical(SERIES_LAYOUT, look_up(SERIES_LAYOUT, SPEC), performance)
+
+
 def workload() -> SeriesWorkload:
     return SeriesWorkload(site_name="north", device="cpu", schema=series_schema(), dataset=series_dataset(40))
 
 
 def test_the_documented_model_passes_the_self_test(folder: Path) -> None:
-    lay_down(folder, CODE, **FIELDS)
-    report = rehearse_clinical(SERIES_LAYOUT, look_up(SERIES_LAYOUT, SPEC), Performance())
+    report = rehearsed(folder, CODE, Performance())
     assert report.sum_deviation < 1e-5
     assert [name for name, _ in report.layers] == ["network.read", "network.write"]
 
@@ -59,6 +67,17 @@ def with_layer(layer: str, use: str) -> str:
     """The model with one more layer, used on what was read."""
     code = CODE.replace("        self.read =", f"        self.more = nn.{layer}\n        self.read =")
     return code.replace("        return self.write(", f"        {use}\n        return self.write(")
+
+
+@pytest.mark.parametrize("tile", [100, 256])
+def test_its_place_in_a_tile_decides_nothing_for_a_patient(folder: Path, threads: int, tile: int) -> None:
+    rehearsed(folder, CODE, Performance(patients_at_once=tile))
+
+
+def test_a_model_by_which_the_place_of_a_patient_decides_a_last_bit_is_found(folder: Path) -> None:
+    """Too slight for every comparison but that of the places."""
+    with pytest.raises(ClippingError, match="place in a tile"):
+        rehearsed(folder, with_layer("Identity()", BY_PLACE), Performance())
 
 
 @pytest.mark.parametrize(
@@ -70,8 +89,9 @@ def with_layer(layer: str, use: str) -> str:
         with_layer("Identity()", "lowest = lowest - highest.mean(dim=0)"),
         with_layer("Identity()", "lowest = lowest + 1e-4 * torch.cumsum(highest, dim=0)"),
         with_layer("Identity()", "highest = highest + self.write.bias.sum()"),
+        with_layer("Identity()", BY_PLACE),
     ],
-    ids=["batch-norm", "torch-gru", "dropout", "batch-mean", "running-sum", "borrowed-parameter"],
+    ids=["batch-norm", "torch-gru", "dropout", "batch-mean", "running-sum", "borrowed-parameter", "by-place"],
 )
 def test_a_model_that_mixes_patients_or_cannot_be_clipped_is_refused_before_anything_is_spent(
     folder: Path, code: str
