@@ -104,7 +104,7 @@ def _clinical_start(folder: Path, *, schema: AnySchema, spec: ClassifierSpec) ->
     if not trained and (isinstance(spec, InfluenceSpec) or not isinstance(found, SeriesSpec)):
         raise _unsuitable_start("the snapshot of a classifier's training", f"one of model.kind = {found.kind}")
     if trained:
-        for name in ("architecture", "width", "blocks"):
+        for name in ("architecture", "width", "blocks", "installed"):
             wanted, given = getattr(spec, name), getattr(found, name)
             if wanted != given:
                 raise _unsuitable_start(
