@@ -73,24 +73,40 @@ def run_augmentation(
         KeyboardInterrupt: on Ctrl-C or SIGTERM; nothing is left behind.
     """
     schema = kind_of(read_snapshot(snapshot)).schema
-    rising = check_alphas(alphas)
-    shares = read_shares(labels, schema.label.name, schema.label.values) if labels else None
-    source = _Source(snapshot=snapshot, target=target, target_strength=target_strength, device=device, seed=seed)
+    request = _Request(
+        snapshot=snapshot,
+        train=train,
+        held_out=held_out,
+        out=out,
+        shares=read_shares(labels, schema.label.name, schema.label.values) if labels else None,
+        alphas=check_alphas(alphas),
+        draws=draws,
+        target=target,
+        target_strength=target_strength,
+        device=device,
+        seed=seed,
+    )
     with stop_on_signals(), console.status("reading") as status:
 
         def told(stage: str) -> None:
             status.update(escape(stage))
 
         if isinstance(schema, SeriesSchema):
-            return _augmented(of_series(schema), schema, source, train, held_out, out, shares, rising, draws, told)
-        return _augmented(of_codes(schema), schema, source, train, held_out, out, shares, rising, draws, told)
+            return _augmented(request, schema, of_series(schema), told)
+        return _augmented(request, schema, of_codes(schema), told)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Source:
-    """Where synthetic patients come from; the arguments are those of :func:`run_augmentation`."""
+class _Request:
+    """The arguments of :func:`run_augmentation`, read: label shares of the added patients [L], and rising alphas."""
 
     snapshot: Path
+    train: Sequence[Path]
+    held_out: Sequence[Path]
+    out: Path
+    shares: NDArray[np.float64] | None
+    alphas: tuple[float, ...]
+    draws: int
     target: Path | None
     target_strength: Decimal
     device: str
@@ -111,30 +127,19 @@ class _Source:
                 target=self.target,
                 target_strength=self.target_strength,
                 devices=[self.device],
-                progress=lambda done, size: told(f"draw {number + 1}: {done:,} of {size:,} patients"),
+                progress=lambda done, size: told(f"draw {number + 1} of {self.draws}: {done:,} of {size:,} patients"),
             )
             return kind.load(path), provenance
 
 
-def _augmented(
-    kind: PatientsOfKind[Patients],
-    schema: AnySchema,
-    source: _Source,
-    train: Sequence[Path],
-    held_out: Sequence[Path],
-    out: Path,
-    shares: NDArray[np.float64] | None,
-    alphas: tuple[float, ...],
-    draws: int,
-    told: Progress,
-) -> dict[str, Any]:
-    real = joined(kind.join, [kind.load(path) for path in train])
-    others = joined(kind.join, [kind.load(path) for path in held_out])
+def _augmented(request: _Request, schema: AnySchema, kind: PatientsOfKind[Patients], told: Progress) -> dict[str, Any]:
+    out, alphas, seed, values = request.out, request.alphas, request.seed, schema.label.values
+    real = joined(kind.join, [kind.load(path) for path in request.train])
+    others = joined(kind.join, [kind.load(path) for path in request.held_out])
     check_labels(schema, "training", real, 1)
     check_labels(schema, "held-out", others, 1)
     _check_apart(real, others)
-    values = schema.label.values
-    wanted = np.eye(len(values))[rarest(real.labels, len(values))] if shares is None else shares
+    wanted = np.eye(len(values))[rarest(real.labels, len(values))] if request.shares is None else request.shares
     counts = added_counts(alphas, len(real), wanted)
     if not counts[-1].sum():
         raise DataError(
@@ -144,14 +149,14 @@ def _augmented(
         )
     of_label = dict(zip(values, counts[-1].tolist(), strict=True))
     with new_folder(out) as folder:
-        drawn = [source.draw(kind, of_label, number, folder, told) for number in range(draws)]
+        drawn = [request.draw(kind, of_label, number, folder, told) for number in range(request.draws)]
         first, provenance = drawn[0]
         _check_names(real, first)
         additions = [
             Addition(patients=kind.table(patients), entering=entering(patients.labels, counts)) for patients, _ in drawn
         ]
         curves = gain_curves(
-            kind.table(real), kind.table(others), additions, alphas, values, source.seed, told, kind.models, kind.keys
+            kind.table(real), kind.table(others), additions, alphas, values, seed, told, kind.models, kind.keys
         )
         told("training set and report")
         written = write_training_set(
@@ -161,7 +166,7 @@ def _augmented(
             real,
             first,
             np.array(alphas)[additions[0].entering],
-            seed=source.seed,
+            seed=seed,
             notes={
                 "synclave.schema": schema.name,
                 "synclave.schema_digest": schema.digest,
@@ -175,8 +180,8 @@ def _augmented(
                 np.bincount(each, minlength=len(values)).tolist() for each in (real.labels, others.labels, first.labels)
             ],
             alphas=alphas,
-            draws=draws,
-            seed=source.seed,
+            draws=request.draws,
+            seed=seed,
             sampling=provenance.model_dump(mode="json"),
         )
         publish(folder, metrics, render_page(schema, metrics, curves))
