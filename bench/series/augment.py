@@ -3,7 +3,8 @@
 One generator a seed, trained on the patients of all hospitals, and from it patients of three mixes of labels. They are
 added to the real training patients of all hospitals, and of a small part of one; ``gain_curves`` of ``synclave
 augment`` measures what classifiers gain on held-out patients of the same hospitals. Each fit and each cell is kept in
-``.peers/results/series-augment`` (ignored by git). Prints Markdown and writes bench/results/series-augment.json and .md.
+``.peers/results/series-augment`` (ignored by git). Prints Markdown and writes
+bench/results/series-augment.json and .md.
 """
 
 from __future__ import annotations
@@ -52,8 +53,13 @@ def generator_of(task: SeriesTask, path: Path) -> Generator:
     if not path.exists():
         fitted = fit_generator(task)
         path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {"parameters": fitted.parameters, "anchor": fitted.anchor.to_vector(), "shares": fitted.label_shares}
-        np.savez(path, spec=fitted.spec.model_dump_json(), **arrays)
+        np.savez(
+            path,
+            spec=fitted.spec.model_dump_json(),
+            parameters=fitted.parameters,
+            anchor=fitted.anchor.to_vector(),
+            shares=fitted.label_shares,
+        )
     with np.load(path) as stored:
         return Generator(
             spec=SeriesSpec.model_validate_json(str(stored["spec"])),
@@ -152,6 +158,8 @@ ADDED: Final = {
     ("even", "synthetic"): "synthetic, labels even",
     ("natural", "synthetic"): "synthetic, labels as they are",
     ("rarest", "repeated"): "real ones again, rarest label",
+    ("even", "repeated"): "real ones again, labels even",
+    ("natural", "repeated"): "real ones again, labels as they are",
 }
 """Mix and kind of added patients, with their names in the tables."""
 
@@ -163,13 +171,13 @@ def tables(cells: dict[str, list[dict[str, Any]]]) -> list[str]:
         f"|---|---|---|{'---|' * (len(ALPHAS) + 1)}",
     ]
     after = [
-        "| real patients | classifier | added at alpha 1 | AUROC | gain in AUPRC | in AUROC | Brier score | calibration error |",
+        "| real patients | classifier | added at alpha 1 | AUROC | gain in AUPRC | in AUROC | Brier score"
+        " | calibration error |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, of_setting in cells.items():
         total = sum(of_setting[0]["real"])
-        positive = spread([float(min(cell["real"])) for cell in of_setting]) if len(of_setting) > 1 else ""
-        who = f"{name}: {total} ({positive.split(' ')[0].split('.')[0]})"
+        who = f"{name}: {total} ({statistics.mean(min(cell['real']) for cell in of_setting):.0f})"
         for place, key in enumerate(QUICK_OF_SERIES):
             for (mix, kind), what in ADDED.items():
                 at = [spread(readings(of_setting, mix, place, kind, a, "auprc")) for a in range(len(ALPHAS) + 1)]
@@ -227,7 +235,7 @@ def main() -> None:
         f"Machine: {machine}; data {arguments.data.name}: {patients}; tested on"
         f" {sum(map(len, held_out.values()))} held-out patients, or the {len(held_out[sorted(held_out)[0]])} of the one"
         f" hospital; generator at epsilon {named} (width {DEEP.width}); mean ± standard deviation over"
-        f" {len(arguments.seeds)} seeds, each with a generator, a draw and classifiers of its own.",
+        f" seeds ({', '.join(map(str, arguments.seeds))}), each with a generator, a draw and classifiers of its own.",
         "",
         *tables(cells),
     ]

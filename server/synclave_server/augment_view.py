@@ -239,5 +239,6 @@ def _cell(point: Mapping[str, Any]) -> str:
     if point["reason"]:
         return "not defined"
     area = point["measures"]["auprc"]
-    gain = "" if area["gain"] is None else f" ({area['gain']['value']:+.3f})"
+    # No negative zero.
+    gain = "" if area["gain"] is None else f" ({round(area['gain']['value'], 3) + 0.0:+.3f})"
     return f"{area['mean']:.3f}{gain}"
