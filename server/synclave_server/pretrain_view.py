@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from synclave_server.preparation import looked_up
 from synclave_shared import __version__
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.modality import AnySchema, load_schema
@@ -117,7 +118,9 @@ def _spec(schema: AnySchema, network: Mapping[str, Any]) -> ModelSpec | Classifi
     given = {name: value for name, value in network.items() if value is not None}
     try:
         if isinstance(schema, SeriesSchema):
-            return ClassifierSpec.model_validate(given)
+            clinical = looked_up(ClassifierSpec.model_validate(given), schema)
+            assert isinstance(clinical, ClassifierSpec)  # noqa: S101 - only what is installed was added
+            return clinical
         spec = ModelSpec.model_validate(given)
     except ValidationError as error:
         raise ConfigurationError(

@@ -109,7 +109,7 @@ def _clinical_start(folder: Path, *, schema: AnySchema, spec: ClassifierSpec) ->
     if not trained and (type(spec) is not ClassifierSpec or not isinstance(found, SeriesSpec)):
         raise _unsuitable_start("a classifier", f"a model of model.kind = {found.kind}")
     if trained:
-        for name in ("architecture", "width", "blocks"):
+        for name in ("architecture", "width", "blocks", "installed"):
             wanted, given = getattr(spec, name), getattr(found, name)
             if wanted != given:
                 raise _unsuitable_start(

@@ -52,6 +52,7 @@ REFUSAL_CODES: Final = {
     "schema-mismatch": "the plan names another schema than the one installed at the site",
     "not-held-out": "the plan asks how well patients are predicted of whom models have learnt at this site",
     "model-not-clippable": "the site cannot bound this model's gradients per patient",
+    "model-not-installed": "the plan names a model that sites install themselves, and the site has none or another one",
     "not-in-roster": "the plan does not name this site with this site's key",
     "coordinator-unknown": "the plan is not signed by the coordinator whose key the site pinned",
     "plan-not-accepted": "a round was requested for a plan that this site has not accepted",

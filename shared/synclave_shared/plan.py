@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from synclave_shared.canonical import ExactDecimal, FrozenModel, canonical_bytes, sha256_hex
 from synclave_shared.errors import PlanError
 from synclave_shared.model_spec import (
+    ARCHITECTURES,
     AnyModel,
     ClassifierSpec,
     CopulaSpec,
@@ -218,6 +219,9 @@ class TrainPlan(FrozenModel):
             raise ValueError("give a weight to every site or to none")
         if (self.modality == "series") != isinstance(self.model, SeriesSpec | ClassifierSpec):
             raise ValueError(f"a model of kind {self.model.kind} is not for the modality {self.modality}")
+        model = self.model
+        if isinstance(model, ClassifierSpec) and model.architecture not in ARCHITECTURES and model.installed is None:
+            raise ValueError(f"model.installed is missing: which model {model.architecture} is")
         faults = misfits(
             self.model,
             self.optimiser,

@@ -9,6 +9,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from synclave_server.clinical_pretraining import pretrain_classifier
+from synclave_server.preparation import looked_up
 from synclave_server.public_model import read_public_model
 from synclave_server.warm_start import read_start
 from synclave_shared.canonical import canonical_bytes
@@ -24,6 +25,7 @@ from synclave_shared.models.series.standard import StandardRows
 from synclave_shared.plan import ClassifierSpec, InfluenceSpec, ScoresSpec, SeriesSpec
 from synclave_shared.protocol import decode_model
 from tests.coordinator.test_commands import HEART, answer
+from tests.models.installed import as_in_a_new_process, documented, lay_down
 from tests.models.small_series import SERIES_LAYOUT, series_dataset, series_schema
 
 SCHEMA = series_schema()
@@ -92,6 +94,26 @@ def test_a_cohort_becomes_the_clinical_model_with_which_plans_begin(
     for about, spec, complaint in wrong:
         with pytest.raises(PlanError, match=complaint):
             read_start(tmp_path / "model", schema=about, spec=spec, anchored=True)
+
+
+def test_an_installed_model_is_looked_up_and_plans_begin_with_no_other_version_of_it(
+    stored: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema, cohort = stored
+    code, about = documented()
+    lay_down(tmp_path / "packages", code, **about)
+    arguments = ("--schema", schema, "--data", cohort, "--steps", 2, "--architecture", about["name"])
+    with as_in_a_new_process(tmp_path / "packages", "worst_values"):
+        answer(capsys, "pretrain", *arguments, "--out", tmp_path / "model")
+        spec = looked_up(ScoresSpec(architecture=about["name"]), SCHEMA)
+        assert isinstance(spec, ScoresSpec)
+        assert spec.installed == read_public_model(tmp_path / "model").record.model.installed  # type: ignore[union-attr]
+        assert spec.installed is not None
+        read_start(tmp_path / "model", schema=SCHEMA, spec=spec, anchored=False)
+        newer = spec.model_copy(update={"installed": spec.installed.model_copy(update={"version": "2.0"})})
+        with pytest.raises(PlanError, match="installed"):
+            read_start(tmp_path / "model", schema=SCHEMA, spec=newer, anchored=False)
+    answer(capsys, "pretrain", *arguments, "--out", tmp_path / "other", code=1)
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,13 @@ def test_scores_are_told_of_held_out_patients_only_and_a_withdrawn_plan_has_lear
     third = Coordinator(vault, make_scores_plan("third"))
     third.join()
     assert third.round(1).status == "ok"
+    # What is accepted while the patients are held out is refused once they are not.
+    fourth = Coordinator(vault, make_scores_plan("fourth"))
+    fourth.join()
+    Coordinator(vault, make_plan("later")).join()
+    before = journal.spent("north-patients")
+    assert fourth.round(1).code == "not-held-out"
+    assert journal.spent("north-patients") == before
 
 
 def test_each_verified_checkpoint_is_cosigned(vault: Vault) -> None:

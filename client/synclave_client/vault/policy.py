@@ -11,7 +11,7 @@ from synclave_shared.plan import ScoresSpec, TrainPlan
 from synclave_shared.privacy.budget import Verdict, check_budget
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 
-__all__ = ["check_round_budget", "check_signer", "decide"]
+__all__ = ["check_held_out", "check_round_budget", "check_signer", "decide"]
 
 
 def check_signer(plan: TrainPlan, settings: SiteSettings, *, signature_valid: bool) -> None:
@@ -81,14 +81,7 @@ def decide(
             found=plan.trust_mode,
             remedy=f"This site allows {', '.join(policy.trust_modes)}; the steward decides in site.toml.",
         )
-    learnt = uses - {plan.model.kind}
-    if isinstance(plan.model, ScoresSpec) and learnt:
-        # Whatever was learnt of these patients may have come to the model, by synthetic patients too.
-        raise PolicyRefusal(
-            "not-held-out",
-            found=f"plans of kind {', '.join(sorted(learnt))} on {settings.dataset}",
-            remedy="Give held-out patients a folder, a data set and a vault of their own: see deploy/README.md.",
-        )
+    check_held_out(plan, settings, uses=uses)
     planned = plan.mechanisms()
     lowest = min(mechanism.noise_multiplier for mechanism in planned)
     if lowest < policy.minimum_noise_multiplier:
@@ -105,6 +98,27 @@ def decide(
             remedy="Lower the budget's delta in site.toml to the plan's, or ask for a plan with a larger one.",
         )
     return _check_budget(settings, committed, planned)
+
+
+def check_held_out(plan: TrainPlan, settings: SiteSettings, *, uses: AbstractSet[str]) -> None:
+    """Refuse to tell how well patients are predicted of whom models may have learnt.
+
+    Args:
+        plan: any plan.
+        settings: the site's settings.
+        uses: kinds of models for which the patients were looked at, or may yet be.
+
+    Raises:
+        PolicyRefusal: ``not-held-out``.
+    """
+    learnt = uses - {plan.model.kind}
+    if isinstance(plan.model, ScoresSpec) and learnt:
+        # Whatever was learnt of these patients may have come to the model, by synthetic patients too.
+        raise PolicyRefusal(
+            "not-held-out",
+            found=f"plans of kind {', '.join(sorted(learnt))} on {settings.dataset}",
+            remedy="Give held-out patients a folder, a data set and a vault of their own: see deploy/README.md.",
+        )
 
 
 def check_round_budget(
