@@ -20,6 +20,8 @@ SPECS = [
     SeriesSpec(),
     SeriesSpec(width=32, blocks=2),
     SeriesSpec(width=64, blocks=1, couplings=False),
+    SeriesSpec(width=32, backbone="unet", blocks=3),
+    SeriesSpec(width=32, backbone="unet", blocks=1, couplings=False),
 ]
 
 
