@@ -3,7 +3,7 @@
 Both are trained without noise on the patients of both hospitals of ``examples/sepsis``, the U-Net for as many steps as
 take the CPU time of the transformer's, and are judged on the same held-out patients under the same noise. Then what a
 private step costs beside a plain one. All times are CPU time of one thread, medians over turns in which both backbones
-meet the same neighbours. Prints Markdown and writes bench/results/backbones.json and .md, which docs/series.md quotes.
+meet the same neighbours. Prints Markdown and writes bench/results/backbones.json and .md.
 """
 
 from __future__ import annotations

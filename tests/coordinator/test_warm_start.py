@@ -214,8 +214,12 @@ def test_a_model_of_series_is_gone_on_from_with_its_own_backbone_only(tmp_path: 
     # How many noise levels a step has may differ, what the parameters mean may not.
     further = spec.model_copy(update={"noise_levels": 2})
     assert read_start(tmp_path / "model", schema=schema, spec=further, anchored=True) == parameters.tobytes()
-    for other in (SeriesSpec(width=32), SeriesSpec(width=32, backbone="unet", blocks=2)):
-        with pytest.raises(PlanError, match="backbone|blocks"):
+    wanted = {
+        "backbone = transformer": SeriesSpec(width=32),
+        "blocks = 2": SeriesSpec(width=32, backbone="unet", blocks=2),
+    }
+    for expected, other in wanted.items():
+        with pytest.raises(PlanError, match=f"{expected}, as under .model. in the plan"):
             read_start(tmp_path / "model", schema=schema, spec=other, anchored=True)
 
 

@@ -31,9 +31,8 @@ class ConvolutionBlock(nn.Module):
         self.condition = nn.Linear(width, 2 * width)
         self.first = nn.Conv1d(width, width, KERNEL, padding=KERNEL // 2)
         self.second = nn.Conv1d(width, width, KERNEL, padding=KERNEL // 2)
-        for layer in (self.condition, self.second):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for value in (*self.condition.parameters(), *self.second.parameters()):
+            nn.init.zeros_(value)
 
     def forward(self, hidden: Tensor, context: Tensor, within: Tensor) -> Tensor:
         """Map [R, T, W] to [R, T, W]; ``context`` [R, W], ``within`` bool [R, T, 1]."""
@@ -78,8 +77,8 @@ class SeriesUnet(nn.Module):
 def halved(hidden: Tensor, within: Tensor) -> tuple[Tensor, Tensor]:
     """Means over pairs of steps, of those within the stay: [R, T, W] to [R, ceil(T / 2), W]."""
     odd = (0, 0, 0, hidden.shape[1] % 2)
-    pairs = functional.pad(hidden, odd).unflatten(1, (-1, 2))
-    inside = functional.pad(within, odd).unflatten(1, (-1, 2))
+    pairs = torch.unflatten(functional.pad(hidden, odd), 1, (-1, 2))
+    inside = torch.unflatten(functional.pad(within, odd), 1, (-1, 2))
     total = torch.where(inside, pairs, 0.0).sum(dim=2)
     return total / inside.sum(dim=2).clamp_min(1), inside.any(dim=2)
 
