@@ -30,7 +30,7 @@ __all__ = ["load_start", "read_start"]
 
 NETWORK: Final[dict[str, tuple[str, ...]]] = {
     "diffusion": ("kind", "corruption", "coupled_columns", "width", "blocks"),
-    "series": ("kind", "couplings", "width", "blocks"),
+    "series": ("kind", "couplings", "width", "backbone", "blocks"),
 }
 """What must agree for parameters to mean the same; noise levels may differ, further training sees to them."""
 

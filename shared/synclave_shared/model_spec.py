@@ -96,8 +96,9 @@ class SeriesSpec(FrozenModel):
     Attributes:
         kind: what the model is.
         couplings: whether channels are coupled in pairs, within a step and over the stay.
-        width: width of the transformer over the steps, a multiple of 32; 0: none, which is best where noise is heavy.
-        blocks: blocks of the transformer.
+        width: width of the backbone, a multiple of 32; 0: none, which is best where noise is heavy.
+        backbone: what looks over the steps: a ``transformer``, or a ``unet`` of convolutions at several resolutions.
+        blocks: of the transformer; of the U-Net on the way down, each at half the resolution of the one before.
         noise_levels: noise levels per patient and step, averaged *before* clipping.
         label_dropout: share of patients whose label is hidden in a step (classifier-free guidance).
         sigma_min, sigma_max: range of noise levels, in standard deviations of a channel.
@@ -107,6 +108,7 @@ class SeriesSpec(FrozenModel):
     kind: Literal["series"] = "series"
     couplings: bool = True
     width: Annotated[int, Field(ge=0, le=1024, multiple_of=32)] = 0
+    backbone: Literal["transformer", "unet"] = "transformer"
     blocks: Annotated[int, Field(ge=1, le=16)] = 3
     noise_levels: Annotated[int, Field(ge=1, le=64)] = 4
     label_dropout: Annotated[ExactDecimal, Field(ge=0, le=Decimal("0.9999"))] = Decimal("0.1")
@@ -123,8 +125,12 @@ class SeriesSpec(FrozenModel):
         corrections, context, width = 2 * channels, fields + steps, self.width
         couplings = corrections * (corrections + 1) + context * corrections
         ends = width * (3 * channels + steps + LEVEL_KNOTS + label_values + context + width + 7 + corrections)
-        blocks = self.blocks * width * (12 * width + 15)
-        return couplings * self.couplings + (ends + corrections + blocks if width else 0)
+        attention, convolutions, coarse = 12 * width + 15, 8 * width + 6, width + 1
+        if self.backbone == "transformer":
+            body = self.blocks * width * attention
+        else:
+            body = width * ((2 * self.blocks - 1) * convolutions + (self.blocks - 1) * coarse)
+        return couplings * self.couplings + (ends + corrections + body if width else 0)
 
 
 class InstalledModel(FrozenModel):

@@ -26,10 +26,11 @@ from tests.models.small_series import SERIES_LAYOUT, series_dataset, series_plan
 
 ANCHOR, SHARES = anchor_from_moments(contributions(series_dataset(3000), SERIES_LAYOUT, 1e6), SERIES_LAYOUT, 0.0)
 SPEC = SeriesSpec(width=32, blocks=1)
+UNET = SeriesSpec(width=32, backbone="unet")
 
 
-def model() -> np.ndarray:
-    network = build_series_denoiser(SERIES_LAYOUT, SPEC)
+def model(spec: SeriesSpec = SPEC) -> np.ndarray:
+    network = build_series_denoiser(SERIES_LAYOUT, spec)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -88,9 +89,9 @@ def test_rows_of_bytes_keep_all_but_the_last_digits() -> None:
         assert np.array_equal(getattr(again, name), getattr(dataset, name))
 
 
-@pytest.mark.parametrize("sampler", samplers_of("series"))
-def test_a_patient_does_not_depend_on_the_others_drawn_with_it(sampler: str) -> None:
-    generator = SeriesGenerator(SPEC, SERIES_LAYOUT, model(), ANCHOR)
+@pytest.mark.parametrize(("sampler", "spec"), [*((name, SPEC) for name in samplers_of("series")), ("unipc", UNET)])
+def test_a_patient_does_not_depend_on_the_others_drawn_with_it(sampler: str, spec: SeriesSpec) -> None:
+    generator = SeriesGenerator(spec, SERIES_LAYOUT, model(spec), ANCHOR)
     numbers, labels = np.arange(70), np.arange(70) % 2
     crowd = generator.features(request(sampler), numbers, labels)
     for patient in (0, 63, 69):

@@ -13,7 +13,7 @@ from synclave_client.performance import Performance
 from synclave_client.training.codes import CodeLearner, DiffusionLoss
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import PatientGradients, check_places
-from synclave_client.training.rehearsal import rehearse, rehearse_clinical
+from synclave_client.training.rehearsal import rehearse, rehearse_clinical, rehearse_series
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.sparse_rows import SparseRows
 from synclave_shared.diffusion import preconditioning
@@ -22,7 +22,7 @@ from synclave_shared.diffusion.preconditioning import posterior_mean, prior_logi
 from synclave_shared.errors import ClippingError
 from synclave_shared.models.codes import build_code_denoiser, column_scale
 from synclave_shared.models.layout import CodeLayout
-from synclave_shared.plan import ClassifierSpec, ModelSpec
+from synclave_shared.plan import ClassifierSpec, ModelSpec, SeriesSpec
 from tests.models.small import small_schema
 from tests.models.small_series import SERIES_LAYOUT
 from tests.training.clipping.slow_truth import rows, squared_outputs
@@ -167,3 +167,8 @@ def test_the_rehearsal_finds_no_place_that_matters(threads: int, tile: int) -> N
     rehearse(small_schema(), ModelSpec(), Performance(patients_at_once=tile))
     recurrent = ClassifierSpec(architecture="gru", blocks=1)
     rehearse_clinical(SERIES_LAYOUT, recurrent, Performance(patients_at_once=tile))
+
+
+def test_nor_do_convolutions_over_the_steps_of_a_stay(threads: int) -> None:
+    """The processor's library of convolutions shares patients among threads in its own way."""
+    rehearse_series(SERIES_LAYOUT, SeriesSpec(width=32, backbone="unet", blocks=2), Performance(patients_at_once=100))
