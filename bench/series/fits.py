@@ -126,7 +126,7 @@ def plan_of(task: SeriesTask, document: dict[str, Any], start: str | None = None
 
 
 def fit_generator(task: SeriesTask, deep: SeriesSpec = DEEP, steps: int = DEEP_STEPS) -> Generator:
-    """Marginals, then training: with an epsilon couplings by DP-SGD at each site, else ``deep`` for ``steps``."""
+    """Marginals, then training: with an epsilon couplings by DP-SGD at every site, else ``deep`` for ``steps``."""
     if task.epsilon is None:
         return _deep(task, deep, steps)
     privacy = {
