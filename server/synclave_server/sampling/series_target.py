@@ -100,8 +100,8 @@ class PlacedTarget:
             inside: bool [B, T].
             request: which of the two, and how much.
         """
-        patients, levels = belief.values.shape[:2]
-        rows = belief.mean().flatten(0, 1).detach().requires_grad_()
+        patients, levels = belief.row.shape[:2]
+        rows = belief.shown().flatten(0, 1).detach().requires_grad_()
         of_row = torch.arange(patients, device=rows.device).repeat_interleave(levels)
         within = inside[of_row]
 
@@ -118,9 +118,5 @@ class PlacedTarget:
             )
             direction = unit_direction(score, rows, within)
         strength = float(request.target_strength) * (self._signal if request.target_by == "influence" else 1.0)
-        values, measured = (strength * direction).reshape(patients, levels, *rows.shape[1:]).chunk(2, dim=-1)  # fmt: skip  # noqa: E501
-        return Belief(
-            values=belief.values + belief.spread * values,
-            spread=belief.spread,
-            observed=belief.observed + measured,
-        )
+        moved = (strength * direction).reshape(patients, levels, *rows.shape[1:])
+        return Belief(row=belief.row + belief.spread * moved, spread=belief.spread)
