@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synclave_server.sampling.generator import DRAW, FIRST_STEP, START
+from synclave_server.sampling.generator import FIRST_STEP, START
 from synclave_server.sampling.philox import PatientRandomness
 from synclave_server.sampling.request import Precision, SampleRequest
 from synclave_server.sampling.series_rows import pack_series, row_bytes
@@ -141,9 +141,7 @@ class SeriesGenerator:
         scaled = self._anchor.values(values.cpu().numpy())
         return pack_series(context.cpu().numpy(), observed.cpu().numpy(), scaled)
 
-    def _guided(
-        self, x: Tensor, sigma: Tensor, labels: Tensor, context: Tensor, stays: Stays, weight: float
-    ) -> Belief:
+    def _guided(self, x: Tensor, sigma: Tensor, labels: Tensor, context: Tensor, stays: Stays, weight: float) -> Belief:
         """Classifier-free guidance (Ho and Salimans 2022): away from what is believed without the label."""
         found = series_posterior(self._correct, x, sigma, labels, context, self._prior, stays)
         if not weight:

@@ -2,8 +2,9 @@
 
 A patient's row is, per step and channel, the value in normal scores (drawn where it was not measured) and a latent gap,
 above 0 where it was measured. All numbers get noise of one level. What the anchor says of it is exact: of a Gaussian
-process with covariance R the posterior mean is ``m + R (R + sigma^2 I)^-1 (x - m)``. The network corrects it in units of the
-posterior's standard deviation, so that its loss has about the same size at every level (Karras et al. 2022, section 5).
+process with covariance R the posterior mean is ``m + R (R + sigma^2 I)^-1 (x - m)``. The network corrects it in units of
+the posterior's standard deviation, so that its loss has about the same size at every level (Karras et al. 2022, section
+5).
 
 Shapes: ``B`` patients, ``K`` noise levels, ``T`` steps, ``C`` channels, ``L`` label values.
 """
@@ -135,8 +136,8 @@ class Belief:
 def _through_noise(x: Tensor, sigma: Tensor, stays: Stays) -> tuple[Tensor, Tensor]:
     """Posterior mean of the centred process seen as ``x`` [B, K, T, 2C] at ``sigma`` [B, K], and its usual deviation.
 
-    The deviation is what a quantity's own inertia leaves open, whatever the others say: a scale that varies little. What
-    stands after the end of a stay tells nothing of it; there the mean is 0 and the deviation 1.
+    The deviation is what a quantity's own inertia leaves open, whatever the others say: a scale that varies little.
+    What stands after the end of a stay tells nothing of it; there the mean is 0 and the deviation 1.
     """
     noise = sigma.square()[..., None, None]
     gain = stays.variances[:, None] / (stays.variances[:, None] + noise)

@@ -83,6 +83,7 @@ RELATIONS_PART: Final = 0.2
 CHUNK_PATIENTS: Final = 256
 """Patients taken to float64 at once."""
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesAnchor:
     """Public knowledge of the channels.
@@ -150,7 +151,8 @@ class SeriesAnchor:
     def scores(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Normal scores of values [..., C]: a channel's values, all together, become standard normal.
 
-        A value at the border of the bounds, where many may be (a saturation of 100 %), has the score of its bin's middle.
+        A value at a border of the bounds, where many may be (a saturation of 100 %), has the score of its bin's
+        middle.
         """
         scores = np.empty(values.shape, np.float32)
         for channel, shares in enumerate(self.quantiles):
@@ -421,4 +423,3 @@ def _shrunk(differences: NDArray[np.float64], variance: NDArray[np.float64]) -> 
     signal = np.maximum(signal, 0.0)[:, None]
     shrunk: NDArray[np.float64] = differences * signal / (signal + variance)
     return shrunk
-

@@ -1,8 +1,8 @@
 """The Gaussian process of a patient's scores and latent gaps, taken apart into blocks that can be computed with.
 
-Over the steps of a stay it is written in cosines. To each belongs a covariance of the quantities: of the first, which does
-not change over the stay, the relations' covariances of stays' means, of the others those within steps; how much of each
-quantity is in a cosine says its inertia.
+Over the steps of a stay it is written in cosines. To each belongs a covariance of the quantities: of the first, which
+does not change over the stay, the relations' covariances of stays' means, of the others those within steps; how much of
+each quantity is in a cosine says its inertia.
 
 Shapes: ``n`` steps of a stay, ``T`` steps of the grid, ``C`` channels, ``H`` = 2C quantities.
 """

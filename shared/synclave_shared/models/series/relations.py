@@ -1,15 +1,15 @@
-"""How channels, gaps and context bear on each other: a Gaussian copula of whole patients, out of the anchor's noisy sum.
+"""How channels, gaps and context bear on each other: a Gaussian copula of patients, out of the anchor's noisy sum.
 
-A patient gives two outer products: of its *stay* (context, what was measured at all, shares measured, mean of each
-channel) and of its *steps* about the patient's own means. Nobody knows a channel's centre and spread while this is
-summed, so means are laid on a circle, as the cosine and sine of :data:`TURN` times the mean: a turn of the circle by the
-channel's phase, which is post-processing, makes them deviations from the centre, and a deviation of a tenth of the bounds
-counts for as much as a much larger number would without the circle (covariances of such sines are those of normal numbers
-in closed form). A value is measured where a *latent gap*, normal as the scores are, lies above a threshold; what is summed
-of 0/1 numbers becomes latent by the bivariate normal law (tetrachoric correlations, Pearson 1900).
+A patient gives outer products: of its *stay* (context, what was measured at all, shares measured, mean of each channel)
+and of its *steps*, about the patient's own means. Nobody knows a channel's centre and spread while this is summed. So
+means are laid on a circle, as cosine and sine of :data:`TURN` times the mean. To turn the circle by the channel's phase is
+post-processing; then they are deviations from the centre, and those of a tenth of the bounds count for much. Covariances
+of such sines are those of normal numbers in closed form. A value is measured where a *latent gap*, normal as the scores
+are, lies above a threshold; what is summed of 0/1 numbers becomes latent by the bivariate normal law (tetrachoric
+correlations, Pearson 1900).
 
-Shapes: ``N`` patients, ``T`` steps, ``C`` channels, ``S`` context columns, ``G`` lags above 0, ``H`` = 2C quantities: the
-channels' scores, then their latent gaps; ``Q`` = 1 + S + 4C numbers of a stay.
+Shapes: ``N`` patients, ``T`` steps, ``C`` channels, ``S`` context columns, ``G`` lags above 0, ``H`` = 2C quantities:
+the channels' scores, then their latent gaps.
 """
 
 from __future__ import annotations
@@ -64,6 +64,12 @@ LARGEST_EFFECT: Final = 2.0
 
 ANGLES: Final = 64
 """Cells in which the bivariate normal integral is inverted."""
+
+SURE: Final = 2.0
+"""Standard errors by which the mean square of correlations must exceed what noise and chance give."""
+
+FEWEST: Final = 4.0
+"""Deviations of the noise by which the number of patients must exceed it."""
 
 PROJECTIONS: Final = 40
 ROUNDING: Final = 1e-4
@@ -238,9 +244,9 @@ def relations_from_sums(
 ) -> Relations:
     """Estimate the relations, allowing for the noise. All of it is post-processing.
 
-    Moments are divided by how many have both quantities, and by their own spreads; correlations are taken back as far as
-    they are noise or chance (James and Stein 1961), and the nearest matrix of correlations that is positive definite is
-    taken: where noise is all there is, nothing bears on anything.
+    Moments are divided by how many have both quantities, and by their own spreads; correlations are taken back as far
+    as they are noise or chance (James and Stein 1961), and the nearest matrix of correlations that is positive definite
+    is taken: where noise is all there is, nothing bears on anything.
 
     Args:
         sums: [:func:`relations_size`], over all sites.
@@ -249,9 +255,11 @@ def relations_from_sums(
         patients: about how many they are.
         scores_inertia: autocorrelation of each channel's scores, [C, T].
     """
+    if sums[0] < FEWEST * noise_std or sums[0] <= 0.0:
+        return usual_relations(layout)
     length, channels, compared = _stay_size(layout), layout.channels, len(lags(layout.steps)) - 1
     # The first number is a one of every patient, as long as its contribution.
-    count = max(float(sums[0]), 2.0 * noise_std, 1e-9)
+    count = float(sums[0])
     sizes = [_pairs(length), _pairs(channels), _pairs(channels), compared * channels]
     of_stay, of_scores, of_gaps, differ, long = np.split(sums / count, np.cumsum(sizes))
     within = np.stack([_square(part, channels) / STEP_WEIGHT for part in (of_scores, of_gaps)])
@@ -269,7 +277,7 @@ def relations_from_sums(
     stay, effect = _of_stay(found, noise, patients, steady)
     return Relations(
         stay=stay.astype(np.float32),
-        step=_of_step(found, noise, patients, steady).astype(np.float32),
+        step=_of_step(found, noise, patients).astype(np.float32),
         effect=np.clip(effect, -LARGEST_EFFECT, LARGEST_EFFECT).astype(np.float32),
         usual=np.clip(found.usual, 0.0, 1.0).astype(np.float32),
         inertia=inertia.astype(np.float32),
@@ -350,7 +358,8 @@ def _of_stay(
     latent = moments * np.outer(scale, scale)
     latent[scores, scores] = np.arcsinh(moments[scores, scores] * np.outer(stretch, stretch))
     latent[gaps, gaps] = _latent(found.stay[gaps, gaps], found.threshold[:, None], found.threshold)
-    spread = np.sqrt(np.concatenate([np.maximum(powers[context], SMALLEST_CONTEXT_SPREAD**2), squares, steady[channels:]]))
+    own = np.maximum(np.diag(latent)[gaps], steady[channels:])
+    spread = np.sqrt(np.concatenate([np.maximum(powers[context], SMALLEST_CONTEXT_SPREAD**2), squares, own]))
     unit = scale / spread / found.turned
     doubt = _doubt(noise * np.outer(unit, unit) / found.had, patients * found.had)
     whole = _correlations(latent / np.outer(spread, spread), doubt, (context, scores, gaps))
@@ -360,7 +369,7 @@ def _of_stay(
     return left, effect * np.sqrt(steady) / spread[context, None]
 
 
-def _of_step(found: _Found, noise: float, patients: float, steady: NDArray[np.float64]) -> NDArray[np.float64]:
+def _of_step(found: _Found, noise: float, patients: float) -> NDArray[np.float64]:
     """Correlations within the steps, [H, H]; none of scores with gaps, of which a step measured says nothing."""
     channels, share, noise = len(found.share), found.share, noise / STEP_WEIGHT
     scores, gaps = slice(0, channels), slice(channels, None)
@@ -374,9 +383,10 @@ def _of_step(found: _Found, noise: float, patients: float, steady: NDArray[np.fl
     spread = np.sqrt(np.outer(squares, squares))
     latent[scores, scores] = np.arcsinh(values / together * np.outer(stretch, stretch)) / spread
     unit[scores, scores] = np.outer(stretch, stretch) / spread / together
-    spread = np.sqrt(np.outer(1.0 - steady[gaps], 1.0 - steady[gaps]))
-    every = _latent(between + flags, found.threshold[:, None], found.threshold)
-    latent[gaps, gaps] = (every - _latent(between, found.threshold[:, None], found.threshold)) / spread
+    every, common = (_latent(part, found.threshold[:, None], found.threshold) for part in (between + flags, between))
+    free = 1.0 - np.clip(np.diag(common), 0.02, 0.98)
+    spread = np.sqrt(np.outer(free, free))
+    latent[gaps, gaps] = (every - common) / spread
     unit[gaps, gaps] = np.outer(found.slope, found.slope) / spread
     return _correlations(latent, _doubt(noise * unit, patients * had), (scores, gaps))
 
@@ -422,7 +432,9 @@ def _correlations(
         for other in parts:
             confidence = np.where(off[one, other], 1.0 / np.square(doubt[one, other]), 0.0)
             excess = confidence * (np.square(found[one, other]) - doubt[one, other])
-            signal = max(float(excess.sum() / max(confidence.sum(), 1e-300)), 0.0)
+            certain = max(float(confidence.sum()), 1e-300)
+            # Less what so few correlations may seem to have of it by accident.
+            signal = max(float(excess.sum()) / certain - SURE * math.sqrt(2.0 / certain), 0.0)
             shrunk[one, other] = found[one, other] * signal / (signal + doubt[one, other])
     return _positive(np.where(off, np.clip(shrunk, -LARGEST_CORRELATION, LARGEST_CORRELATION), 1.0))
 
