@@ -22,9 +22,9 @@ def check_grid(schema: SeriesSchema) -> None:
         PlanError: naming steps and channels.
     """
     steps, channels = schema.horizon, len(schema.channels)
-    if (steps + 1) * steps * (2 * channels) ** 2 > MOST_COVARIANCES:
+    if (steps + 1) * steps * (steps + 4 * channels**2) > MOST_COVARIANCES:
         raise PlanError(
-            expected=f"a grid with (steps + 1) x steps x (2 x channels)^2 of at most {MOST_COVARIANCES}",
+            expected=f"a grid with (steps + 1) x steps x (steps + 4 channels^2) of at most {MOST_COVARIANCES}",
             found=f"{steps} steps and {channels} channels in schema {schema.name}",
             remedy="Take longer steps, a shorter horizon or fewer channels.",
         )
