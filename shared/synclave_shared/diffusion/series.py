@@ -3,8 +3,8 @@
 A patient's row is, per step and channel, the value in normal scores (drawn where it was not measured) and a latent gap,
 above 0 where it was measured. All numbers get noise of one level. What the anchor says of it is exact: of a Gaussian
 process with covariance R the posterior mean is ``m + R (R + sigma^2 I)^-1 (x - m)``. The network corrects it in units
-of the posterior's standard deviation, so that its loss has about the same size at every level (Karras et al. 2022, section
-5).
+of the posterior's standard deviation, so that its loss has about the same size at every level (Karras et al. 2022,
+section 5).
 
 Shapes: ``B`` patients, ``K`` noise levels, ``T`` steps, ``C`` channels, ``L`` label values.
 """

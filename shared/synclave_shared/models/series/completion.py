@@ -3,8 +3,8 @@
 To carry the last value forward would teach the model that channels stand still, and to draw channels by themselves that
 they do not bear on each other. First the latent gaps are drawn: above their threshold where a value was measured, below
 it where not (the data augmentation of Albert and Chib 1993, in which both conditionals are exact). Then the scores,
-given those: a draw from the process, corrected by what was measured of it (Matheron's rule). Each patient is completed by
-itself, so that nobody else decides a last bit of it.
+given those: a draw from the process, corrected by what was measured of it (Matheron's rule). Each patient is completed
+by itself, so that nobody else decides a last bit of it.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ and of its *steps*, about the patient's own means. Nobody knows a channel's cent
 means are laid on a circle, as cosine and sine of :data:`TURN` times the mean. To turn the circle by the channel's phase
 is post-processing; then they are deviations from the centre, and those of a tenth of the bounds count for much. Of such
 sines covariances are those of normal numbers in closed form. A value is measured where a *latent gap*, normal as the
-scores are, lies above a threshold; what is summed of 0/1 numbers becomes latent by the bivariate normal law (tetrachoric
-correlations, Pearson 1900).
+scores are, lies above a threshold; what is summed of 0/1 numbers becomes latent by the bivariate normal law
+(tetrachoric correlations, Pearson 1900).
 
 Shapes: ``N`` patients, ``T`` steps, ``C`` channels, ``S`` context columns, ``G`` lags above 0, ``H`` = 2C quantities:
 the channels' scores, then their latent gaps.
