@@ -81,8 +81,7 @@ class SeriesDenoiser(nn.Module):
             correction = correction + self.step(surprise) + self.stay(mean) + moved
         if self.transformer is not None:
             evidence = torch.cat([torch.where(within, noisy, 0.0), surprise], dim=-1)
-            deep = self.transformer(evidence, visible, labels, context, inside)
-            correction = correction + visible.sqrt()[..., None, None] * deep
+            correction = correction + self.transformer(evidence, visible, labels, context, inside)
         return correction
 
 
