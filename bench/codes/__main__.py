@@ -32,7 +32,7 @@ REAL = {"ceiling": "other real patients (ceiling)", "floor": "real columns, inde
 
 
 def measured(table: BenchTable, name: str, epsilon: float | None, seed: int, limit_s: int) -> dict[str, Any]:
-    """One cell: the measures, seconds to fit, patients a second; or the reason why there are none."""
+    """One cell: the measures, CPU seconds to fit, patients a CPU second; or the reason why there are none."""
     judge = Judge.of(table.train, table.test, table.schema, seed)
     if name in REAL:
         return {"measures": judge.score(judge.other if name == "ceiling" else judge.independent())}
@@ -52,11 +52,11 @@ def measured(table: BenchTable, name: str, epsilon: float | None, seed: int, lim
         except PeerFailure as failure:
             return {"failure": str(failure), "final": failure.final, "limit_s": limit_s}
     else:
-        begun = time.perf_counter()
+        begun = time.process_time()
         sampler = CONTENDERS[name].fit(table.task(epsilon=epsilon, delta=DELTA, seed=seed))
-        fitted = time.perf_counter()
+        fitted = time.process_time()
         synthetic = sampler(judge.patients, seed)
-        report = {"fit_s": fitted - begun, "sample_s": time.perf_counter() - fitted}
+        report = {"fit_s": fitted - begun, "sample_s": time.process_time() - fitted}
     return {
         "measures": judge.score(table_of(synthetic)),
         "patients_per_s": judge.patients / report.pop("sample_s"),
@@ -95,7 +95,7 @@ def markdown(table: BenchTable, kept: dict[tuple[str, float | None], list[dict[s
         f"Table `{table.name}`: {table.schema.width} columns, {len(table.train)} patients of "
         f"{len(set(table.site_of_patient.tolist()))} sites, {len(table.test)} held out.",
         "",
-        f"| epsilon | generator | {' | '.join(MEASURES.values())} | fit, s | patients / s |",
+        f"| epsilon | generator | {' | '.join(MEASURES.values())} | fit, CPU s | patients / CPU s |",
         f"|---|---|{'---|' * (len(MEASURES) + 2)}",
     ]
     for (name, epsilon), runs in kept.items():
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--contenders", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--epsilon", nargs="+", type=float, default=[1.0, 3.0, 8.0, math.inf], help="inf: no noise")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--limit-s", type=int, default=600, help="for one peer's fit and draw")
+    parser.add_argument("--limit-s", type=int, default=600, help="CPU time for one peer's fit and draw")
     parser.add_argument("--budget-s", type=float, default=math.inf, help="begin nothing new after so many seconds")
     parser.add_argument("--again", nargs="+", choices=names, default=[], metavar="NAME", help="forget what is kept")
     parser.add_argument("--data", type=Path, help="a folder like examples/diabetes in its place")
@@ -171,7 +171,8 @@ def main() -> None:
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     head = (
         f"Machine: {machine}. Seeds {', '.join(map(str, arguments.seeds))}; mean ± standard deviation over runs; delta "
-        f"{DELTA:g}, unit one patient; at most {arguments.limit_s} s for a peer. In brackets: share of the ceiling."
+        f"{DELTA:g}, unit one patient; at most {arguments.limit_s} s of CPU time for a peer. In brackets: "
+        "share of the ceiling."
     )
     if not prefix:
         RESULTS.mkdir(exist_ok=True)

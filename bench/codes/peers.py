@@ -30,6 +30,9 @@ __all__ = ["PEERS", "Peer", "PeerFailure", "from_plain", "run_peer", "to_plain"]
 
 LABEL = "label"
 
+WALL_FACTOR = 12
+"""Limits are of CPU time, so that other work on the machine changes no result; who hangs is ended after so many."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
@@ -122,7 +125,7 @@ def run_peer(
     """Fit a peer and draw patients.
 
     Returns:
-        The patients, and what the process reported: fit_s, sample_s, epochs (or None), version.
+        The patients, and what the process reported: fit_s, sample_s (both of CPU time), epochs (or None), version.
 
     Raises:
         PeerFailure: if the environment is missing, the time is over, or the peer failed.
@@ -141,14 +144,16 @@ def run_peer(
         with (place / "log").open("wb") as log:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True, cwd=place)
             try:
-                said, _ = process.communicate(timeout=limit_s)
+                said, _ = process.communicate(timeout=WALL_FACTOR * limit_s)
             except subprocess.TimeoutExpired:
-                raise PeerFailure(f"not within {limit_s / 60:g} minutes") from None
+                raise PeerFailure(f"not within {limit_s * WALL_FACTOR / 60:g} minutes") from None
             finally:
                 # Its own workers too; the group is ours, since the session is new.
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
+        if process.returncode == -signal.SIGXCPU:
+            raise PeerFailure(f"not within {limit_s / 60:g} minutes of CPU time")
         if process.returncode != 0:
             lines = (place / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise PeerFailure(f"fails: {lines[-1][:160] if lines else f'exit status {process.returncode}'}")

@@ -124,10 +124,10 @@ def plan_of(task: SeriesTask, document: dict[str, Any], start: str | None = None
     )
 
 
-def fit_generator(task: SeriesTask) -> Generator:
-    """Marginals, then training; with an epsilon couplings by DP-SGD at every site."""
+def fit_generator(task: SeriesTask, deep: SeriesSpec = DEEP, steps: int = DEEP_STEPS) -> Generator:
+    """Marginals, then training: with an epsilon couplings by DP-SGD at every site, else ``deep`` for ``steps``."""
     if task.epsilon is None:
-        return _deep(task)
+        return _deep(task, deep, steps)
     privacy = {
         "epsilon": Decimal(str(task.epsilon)),
         "selection_rate": Decimal("0.1"),
@@ -228,10 +228,10 @@ def fit_target(task: SeriesTask, generator: Generator) -> tuple[SeriesTarget, fl
     return target, composed_epsilon(spent, DELTA)
 
 
-def _deep(task: SeriesTask) -> Generator:
+def _deep(task: SeriesTask, spec: SeriesSpec, steps: int) -> Generator:
     layout, everybody = task.layout, together(list(task.sites.values()))
     anchor, shares = anchor_from_moments(contributions(everybody, layout, UNBOUNDED), layout, 0.0)
-    network, prior = build_series_denoiser(layout, DEEP), SeriesPrior.of(anchor)
+    network, prior = build_series_denoiser(layout, spec), SeriesPrior.of(anchor)
     seen = StandardRows.of(everybody, np.arange(len(everybody)), anchor, layout)
     completion, rng = Completion.of(anchor), np.random.default_rng(task.seed)
     patients = list(zip(seen.values, seen.observed, everybody.lengths, seen.labels, seen.context, strict=True))
@@ -253,9 +253,9 @@ def _deep(task: SeriesTask) -> Generator:
     def loss_of(rows: NDArray[np.int64]) -> Tensor:
         chosen = torch.from_numpy(rows)
         levels = torch.randn(len(rows), 1, generator=generator)
-        sigma = torch.exp(float(DEEP.log_sigma_mean) + float(DEEP.log_sigma_std) * levels)
-        sigma = sigma.clamp(float(DEEP.sigma_min), float(DEEP.sigma_max))
-        hidden = torch.rand(len(rows), generator=generator) < float(DEEP.label_dropout)
+        sigma = torch.exp(float(spec.log_sigma_mean) + float(spec.log_sigma_std) * levels)
+        sigma = sigma.clamp(float(spec.sigma_min), float(spec.sigma_max))
+        hidden = torch.rand(len(rows), generator=generator) < float(spec.label_dropout)
         given = torch.where(hidden, layout.label_values, labels[chosen])
         copies = torch.randint(COMPLETIONS, (len(rows),), generator=generator)
         truth = values[copies, chosen]
@@ -268,7 +268,7 @@ def _deep(task: SeriesTask) -> Generator:
         network,
         loss_of,
         len(everybody),
-        steps=DEEP_STEPS,
+        steps=steps,
         batch_size=128,
         learning_rate=2e-3,
         weight_decay=0.1,
@@ -276,7 +276,7 @@ def _deep(task: SeriesTask) -> Generator:
         seed=task.seed,
     )
     return Generator(
-        spec=DEEP,
+        spec=spec,
         parameters=parameter_vector(network),
         anchor=anchor,
         label_shares=shares.astype(np.float32),

@@ -23,6 +23,7 @@ from synclave_server.exchanges import (
     MarginalsExchange,
     MomentsExchange,
     Procedure,
+    ScoresExchange,
     SeriesMarginalsExchange,
     TrainingExchange,
 )
@@ -46,6 +47,7 @@ from synclave_shared.plan import (
     InfluenceSpec,
     ModelSpec,
     RoundKind,
+    ScoresSpec,
     SeriesSpec,
     TrainPlan,
 )
@@ -154,14 +156,17 @@ def _series_procedure(plan: TrainPlan, schema: SeriesSchema, start: bytes | None
         assert start is not None  # noqa: S101 - such a plan has a warm start
         known = load_start(start, plan, size + anchor_size + layout.label_values)
         model, anchor, shares = np.split(known, [size, size + anchor_size])
-        exchange: Exchange = (
-            InfluenceExchange(plan=plan, size=size)
-            if isinstance(spec, InfluenceSpec)
-            else TrainingExchange(plan=plan, size=size, anchor_size=anchor_size, with_shares=True)
-        )
+        exchange: Exchange
+        match spec:
+            case InfluenceSpec():
+                exchange = InfluenceExchange(plan=plan, size=size)
+            case ScoresSpec():
+                exchange = ScoresExchange(plan=plan, parameters=size, label_values=layout.label_values)
+            case _:
+                exchange = TrainingExchange(plan=plan, size=size, anchor_size=anchor_size, with_shares=True)
         return Procedure(
             start=model,
-            fixed_size=not isinstance(spec, InfluenceSpec),
+            fixed_size=isinstance(exchange, TrainingExchange),
             exchanges={plan.round_kind(1): exchange},
             anchor=anchor,
             label_shares=shares,

@@ -368,13 +368,25 @@ def pretrain(
     schema: Annotated[Path, typer.Option(help="Schema (TOML).", metavar="S.toml")],
     data: Annotated[Path, typer.Option(help="Public patients: a file or a folder of tables.", metavar="FILE")],
     out: Annotated[Path, typer.Option(help="New folder for the model.", metavar="DIR")],
-    corruption: Annotated[Corruption, typer.Option(help="What training hides of a patient.")] = Corruption.GAUSSIAN,
-    width: Annotated[int, typer.Option(min=0, max=4096, help="Width of the residual tower; 0: none.")] = 0,
-    blocks: Annotated[int, typer.Option(min=1, max=16, help="Residual blocks of the tower.")] = 2,
+    corruption: Annotated[
+        Corruption | None, typer.Option(help="Codes: what training hides of a patient (default: gaussian).")
+    ] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(min=0, max=4096, help="Width of the residual tower, 0: none; or of the clinical model."),
+    ] = None,
+    blocks: Annotated[int | None, typer.Option(min=1, max=16, help="Blocks of either.")] = None,
     coupled_columns: Annotated[
-        int, typer.Option(min=0, max=4096, help="Most prevalent columns that are coupled in pairs; 0: none.")
-    ] = 2048,
-    steps: Annotated[int, typer.Option(min=1, max=10_000_000, help="Optimiser steps.")] = 4000,
+        int | None,
+        typer.Option(min=0, max=4096, help="Codes: most prevalent columns that are coupled in pairs; 0: none."),
+    ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Series: the clinical model, such as logistic, gru or transformer.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000_000, help="Optimiser steps (default: 4000; of a clinical model 600)."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Patients of a step.")] = 512,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Fixes all randomness.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
@@ -385,16 +397,22 @@ def pretrain(
 ) -> None:
     """Train a model on public patients WITHOUT privacy, for the warm start of a plan.
 
-    Never give it patients of the sites: what it learns of them no later noise takes back.
+    Of time series it is a clinical model, which may be trained on synthetic patients to see at the sites what they
+    teach. Never give it patients of the sites: what it learns of them no later noise takes back.
     """
     from synclave_server.pretrain_view import run_pretrain
-    from synclave_shared.plan import ModelSpec
 
     document = run_pretrain(
         schema,
         data,
         out=out,
-        spec=ModelSpec(corruption=corruption.value, coupled_columns=coupled_columns, width=width, blocks=blocks),
+        network={
+            "corruption": None if corruption is None else corruption.value,
+            "coupled_columns": coupled_columns,
+            "architecture": architecture,
+            "width": width,
+            "blocks": blocks,
+        },
         steps=steps,
         batch_size=batch_size,
         seed=seed,
@@ -406,7 +424,7 @@ def pretrain(
         document,
         as_json,
         lambda console: console.print(
-            f"{document['parameters']:,} parameters from {document['training']['patients']:,} public patients, loss"
+            f"{document['parameters']:,} parameters from {document['training']['patients']:,} patients, loss"
             f" {document['loss']:.3f} nats, {document['steps_per_second']:.1f} steps per second:"
             f" {escape(document['out'])}",
             soft_wrap=True,
@@ -458,6 +476,94 @@ def evaluate(
         console=_output(as_json),
     )
     _show(document, as_json, lambda console: draw_evaluation(document, console))
+
+
+@app.command()
+def augment(
+    snapshot: Annotated[Path, typer.Option(help="Snapshot folder; it knows the schema.", metavar="DIR")],
+    train: Annotated[
+        list[Path],
+        typer.Option(help="Real training patients: a file or a folder of tables; repeat for several.", metavar="FILE"),
+    ],
+    held_out: Annotated[
+        list[Path],
+        typer.Option(help="Other real patients, to test on; repeat for several.", metavar="FILE"),
+    ],
+    out: Annotated[Path, typer.Option(help="New folder for the training set and its report.", metavar="DIR")],
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Label value of all added patients or a SHARE of them; repeat (default: the rarest value).",
+            metavar="NAME=VALUE[:SHARE]",
+        ),
+    ] = None,
+    alpha: Annotated[
+        list[float] | None,
+        typer.Option(help="Synthetic patients per real training patient; repeat (default: 0.2, 0.4 to 1)."),
+    ] = None,
+    draws: Annotated[
+        int, typer.Option(min=1, max=100, help="How often patients are drawn and classifiers trained.")
+    ] = 3,
+    target: Annotated[
+        Path | None,
+        typer.Option(help="Series: snapshot of the influence vector of a clinical model.", metavar="DIR"),
+    ] = None,
+    guidance_strength: Annotated[
+        str | None,
+        typer.Option(help="With --target: how far, in deviations of what is open at each level (default: 0.1)."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Of the first draw; each later one has the next.")
+    ] = 0,
+    device: Annotated[str, typer.Option(help="What draws: cpu, cuda or cuda:N.")] = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Add synthetic patients to real ones and measure what a classifier gains by them.
+
+    Where the real records are: the training set in OUT holds real patients and may not leave that place.
+    """
+    from synclave_server.augment_view import draw_augmentation, run_augmentation
+    from synclave_server.augmentation.mixture import ALPHAS
+
+    if target is None and guidance_strength is not None:
+        raise ConfigurationError(
+            expected="--target with --guidance-strength",
+            found="no --target",
+            remedy="Name the snapshot of an influence vector, or leave the strength away.",
+        )
+    document = run_augmentation(
+        snapshot,
+        train,
+        held_out,
+        out=out,
+        labels=label or [],
+        alphas=alpha or ALPHAS,
+        draws=draws,
+        target=target,
+        target_strength=_number(guidance_strength or "0.1", "--guidance-strength"),
+        device=device,
+        seed=seed,
+        console=_output(as_json),
+    )
+    _show(document, as_json, lambda console: draw_augmentation(document, console))
+
+
+@app.command()
+def scores(
+    snapshot: Annotated[
+        list[str],
+        typer.Option(
+            help="Snapshot of a run of kind scores, perhaps with a name; repeat to compare.", metavar="[NAME=]DIR"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for scores.json and scores.html.", metavar="DIR")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show how well clinical models predict the sites' patients, from the noisy counts that the sites told."""
+    from synclave_server.scores_view import draw_scores, run_scores
+
+    document = run_scores(snapshot, out=out)
+    _show(document, as_json, lambda console: draw_scores(document, console))
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.data.tables import load_patients
 from synclave_shared.errors import ConfigurationError, DataError
 
-__all__ = ["draw_evaluation", "draw_headline", "draw_sites", "headline", "run_evaluation"]
+__all__ = ["draw_evaluation", "draw_headline", "draw_sites", "headline", "joined", "run_evaluation"]
 
 Cohort = TypeVar("Cohort", PatientDataset, SeriesDataset)
 
@@ -133,9 +133,9 @@ def _evaluated_codes(
 
     return evaluate(
         schema,
-        _joined(together, [load_patients(schema, path) for path in real]),
+        joined(together, [load_patients(schema, path) for path in real]),
         load_patients(schema, synthetic),
-        _joined(together, [load_patients(schema, path) for path in train]) if train else None,
+        joined(together, [load_patients(schema, path) for path in train]) if train else None,
         run,
         targets=targets,
         sites={name: load_patients(schema, path) for name, path in sites.items()},
@@ -163,16 +163,16 @@ def _evaluated_series(
         )
     return evaluate_series(
         schema,
-        _joined(series_together, [load_series(schema, path) for path in real]),
+        joined(series_together, [load_series(schema, path) for path in real]),
         load_series(schema, synthetic),
-        _joined(series_together, [load_series(schema, path) for path in train]) if train else None,
+        joined(series_together, [load_series(schema, path) for path in train]) if train else None,
         run,
         sites={name: load_series(schema, path) for name, path in sites.items()},
         **common,
     )
 
 
-def _joined(join: Callable[[Sequence[Cohort]], Cohort], parts: Sequence[Cohort]) -> Cohort:
+def joined(join: Callable[[Sequence[Cohort]], Cohort], parts: Sequence[Cohort]) -> Cohort:
     """The patients of several files or folders."""
     try:
         return join(parts) if len(parts) > 1 else parts[0]

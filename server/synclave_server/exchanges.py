@@ -30,6 +30,7 @@ from synclave_shared.models.series.anchor import SeriesAnchor, anchor_from_momen
 from synclave_shared.models.series.anchor import moments_size as series_moments_size
 from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.plan import RoundKind, TrainPlan
+from synclave_shared.score_histogram import histogram_size
 
 __all__ = [
     "Exchange",
@@ -37,6 +38,7 @@ __all__ = [
     "MarginalsExchange",
     "MomentsExchange",
     "Procedure",
+    "ScoresExchange",
     "SeriesMarginalsExchange",
     "State",
     "TrainingExchange",
@@ -260,9 +262,7 @@ class InfluenceExchange:
 
     def payload(self, state: State) -> NDArray[np.float32]:
         """The clinical model, the anchor, the label values' shares."""
-        if state.anchor is None or state.label_shares is None:
-            raise AssertionError("the plan begins with a clinical model, which knows them")
-        return np.concatenate([state.model[: self.size], state.anchor, state.label_shares])
+        return _clinical_payload(state, self.size)
 
     def combine(
         self, state: State, releases: Mapping[str, NDArray[np.float64]], round_number: int
@@ -285,6 +285,46 @@ class InfluenceExchange:
         vector = (signal * total / length).astype(np.float32)
         model = np.concatenate([state.model[: self.size], vector])
         return replace(state, model=model, average=model), total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoresExchange:
+    """Histograms of a clinical model's predictions, which are kept behind the model, one for each site.
+
+    Attributes:
+        plan: the plan.
+        parameters: number of parameters P of the clinical model.
+        label_values: number of label values L.
+    """
+
+    plan: TrainPlan
+    parameters: int
+    label_values: int
+    title: str = "scores"
+
+    @property
+    def size(self) -> int:
+        """See :class:`Exchange`."""
+        return histogram_size(self.label_values)
+
+    def payload(self, state: State) -> NDArray[np.float32]:
+        """The clinical model, the anchor, the label values' shares."""
+        return _clinical_payload(state, self.parameters)
+
+    def combine(
+        self, state: State, releases: Mapping[str, NDArray[np.float64]], round_number: int
+    ) -> tuple[State, NDArray[np.float64]]:
+        """See :class:`Exchange`. Each site's noisy histograms stay apart, in the order of the sites' names."""
+        total, _ = _summed(self.plan, round_number, releases)
+        apart = [releases[site].astype(np.float32) for site in sorted(releases)]
+        model = np.concatenate([state.model[: self.parameters], *apart])
+        return replace(state, model=model, average=model), total
+
+
+def _clinical_payload(state: State, parameters: int) -> NDArray[np.float32]:
+    if state.anchor is None or state.label_shares is None:
+        raise AssertionError("the plan begins with a clinical model, which knows them")
+    return np.concatenate([state.model[:parameters], state.anchor, state.label_shares])
 
 
 def _summed(

@@ -11,13 +11,15 @@ from synclave_server.run_folder import RunFolder
 from synclave_server.warm_start import read_start
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.modality import AnySchema, load_schema
+from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import ConfigurationError, LedgerError
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.verify import VerifyReport
 from synclave_shared.model_size import parameters_of
+from synclave_shared.model_spec import ARCHITECTURES, AnyModel, ClassifierSpec
 from synclave_shared.plan import TrainPlan, read_plan_toml, signed_plan_bytes
 
-__all__ = ["Draft", "coordinator_key", "prepare_run", "read_draft", "require_valid"]
+__all__ = ["Draft", "coordinator_key", "looked_up", "prepare_run", "read_draft", "require_valid"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +27,7 @@ class Draft:
     """A plan file and what it names, all of it read and checked.
 
     Attributes:
-        plan_file: content of the plan file.
+        plan_file: content of the plan file, an installed clinical model looked up.
         schema_path: the schema's file.
         schema: the schema.
         start: parameters to begin with, as :func:`~synclave_server.warm_start.read_start` gives them; None: the
@@ -42,13 +44,15 @@ def read_draft(path: Path) -> Draft:
     """Read a plan file, its schema, and the model that it begins with.
 
     Raises:
-        PlanError: if the plan file cannot be used, or the model does not belong to it.
+        PlanError: if the plan file cannot be used, the model does not belong to it, or its clinical model is not
+            installed.
         SchemaError: if the schema cannot be used.
         SnapshotError: if the model is missing or damaged.
     """
     plan_file = parse_plan_file(read_plan_toml(path))
     schema_path = (path.parent / plan_file.schema_file).resolve()
     schema = load_schema(schema_path)
+    plan_file = plan_file.model_copy(update={"model": looked_up(plan_file.model, schema)})
     parameters_of(plan_file.model, schema)  # refuses what does not go together, before anything is calibrated
     start = None
     if plan_file.warm_start is not None:
@@ -59,6 +63,23 @@ def read_draft(path: Path) -> Draft:
             anchored=plan_file.privacy.marginals is not None,
         )
     return Draft(plan_file=plan_file, schema_path=schema_path, schema=schema, start=start)
+
+
+def looked_up(model: AnyModel, schema: AnySchema) -> AnyModel:
+    """The model; an installed one with what the plan says of it, so that every site has the same or refuses.
+
+    Raises:
+        PlanError: if it is not installed, or another one than ``model`` names.
+    """
+    if not isinstance(model, ClassifierSpec) or model.architecture in ARCHITECTURES:
+        return model
+    if not isinstance(schema, SeriesSchema):
+        return model  # refused by its number of parameters, as every clinical model of codes
+    # Imported here: no other plan needs torch to be made.
+    from synclave_shared.models.series.installed import look_up
+    from synclave_shared.models.series.layout import SeriesLayout
+
+    return look_up(SeriesLayout.of(schema), model)
 
 
 def coordinator_key(home: Path, *, create: bool = False) -> Path:

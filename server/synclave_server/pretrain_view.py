@@ -1,31 +1,36 @@
-"""``synclave pretrain``: public patients in, a public model out, and what a person sees meanwhile."""
+"""``synclave pretrain``: public or synthetic patients in, a model out, and what a person sees meanwhile."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from synclave_server.preparation import looked_up
 from synclave_shared import __version__
 from synclave_shared.canonical import sha256_hex
-from synclave_shared.data.modality import load_schema
+from synclave_shared.data.modality import AnySchema, load_schema
 from synclave_shared.data.new_folder import new_folder
-from synclave_shared.data.schema import Schema
+from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import ConfigurationError
-from synclave_shared.plan import ModelSpec
+from synclave_shared.plan import ClassifierSpec, ModelSpec, explain_validation
 from synclave_shared.protocol import encode_model
 
 if TYPE_CHECKING:
-    from synclave_server.pretraining import Precision
+    from synclave_server.pretraining import Precision, PretrainedModel
 
 __all__ = ["run_pretrain"]
+
+STEPS, CLINICAL_STEPS = 4000, 600
+"""Optimiser steps that suit a generator of codes, and a clinical model."""
 
 LINES: Final = 20
 """Where no bar can move, so many lines tell of the training."""
@@ -36,22 +41,22 @@ def run_pretrain(
     data: Path,
     *,
     out: Path,
-    spec: ModelSpec,
-    steps: int,
+    network: Mapping[str, Any],
+    steps: int | None,
     batch_size: int,
     seed: int,
     device: str,
     precision: Precision,
     console: Console,
 ) -> dict[str, Any]:
-    """Train a model on public patients and store it.
+    """Train a model on public patients, a clinical one perhaps on synthetic ones, and store it.
 
     Args:
         schema_path: schema file.
         data: the patients: a folder of tables or one file.
         out: new folder for the model.
-        spec: network and corruption.
-        steps: of the training.
+        network: settings of the model, by their names in a plan; None: the default.
+        steps: of the training; None: what suits the model.
         batch_size: patients of a step.
         seed: of all randomness.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
@@ -69,43 +74,26 @@ def run_pretrain(
     import numpy as np
     import torch
 
-    from synclave_server.pretraining import pretrain
     from synclave_server.public_model import PublicTraining, write_public_model
     from synclave_server.sampling.workers import device_kind
-    from synclave_shared.data.tables import load_patients
 
     schema = load_schema(schema_path)
-    if not isinstance(schema, Schema):
-        raise ConfigurationError(
-            expected="a schema of codes: other models are not pre-trained",
-            found=f"modality = {schema.modality} in {schema_path}",
-            remedy="Begin a plan of that modality without [warm_start], or with an earlier run's snapshot.",
-        )
+    spec = _spec(schema, network)
+    steps = steps or (STEPS if isinstance(spec, ModelSpec) else CLINICAL_STEPS)
     kind = device_kind([device])
-    if 0 < spec.coupled_columns < schema.width:
-        raise ConfigurationError(
-            expected=f"couplings of all {schema.width} columns or of none: of fewer, each plan's own prevalences choose"
-            " which",
-            found=f"coupled_columns = {spec.coupled_columns}",
-            remedy="Use --coupled-columns 0 with --width, or couple all columns.",
-        )
-    with new_folder(out) as unfinished:
-        dataset = load_patients(schema, data)
-        with _pace(console, steps) as pace:
-            model = pretrain(
-                schema,
-                dataset,
-                spec,
-                steps=steps,
-                batch_size=batch_size,
-                seed=seed,
-                device=device,
-                precision=precision,
-                progress=pace.report,
-            )
+    with new_folder(out) as unfinished, _pace(console, steps) as pace:
+        settings: dict[str, Any] = {
+            "steps": steps,
+            "batch_size": batch_size,
+            "seed": seed,
+            "device": device,
+            "precision": precision,
+            "progress": pace.report,
+        }
+        patients, model = _trained(schema, data, spec, settings)
         files = sorted(path.name for path in data.iterdir() if path.is_file()) if data.is_dir() else [data.name]
         training = PublicTraining(
-            patients=len(dataset),
+            patients=patients,
             files=tuple(files),
             steps=steps,
             batch_size=batch_size,
@@ -123,6 +111,50 @@ def run_pretrain(
         "steps_per_second": round(pace.steps_per_second, 2),
         **record.model_dump(mode="json"),
     }
+
+
+def _spec(schema: AnySchema, network: Mapping[str, Any]) -> ModelSpec | ClassifierSpec:
+    """The model that a schema's modality calls for, with the settings given."""
+    given = {name: value for name, value in network.items() if value is not None}
+    try:
+        if isinstance(schema, SeriesSchema):
+            clinical = looked_up(ClassifierSpec.model_validate(given), schema)
+            assert isinstance(clinical, ClassifierSpec)  # noqa: S101 - only what is installed was added
+            return clinical
+        spec = ModelSpec.model_validate(given)
+    except ValidationError as error:
+        raise ConfigurationError(
+            expected=f"settings of a model for the modality {schema.modality}",
+            found=explain_validation(error),
+            remedy="Correct the options named; docs/commands.md says which belong to which modality.",
+        ) from None
+    if 0 < spec.coupled_columns < schema.width:
+        raise ConfigurationError(
+            expected=f"couplings of all {schema.width} columns or of none: of fewer, each plan's own prevalences choose"
+            " which",
+            found=f"coupled_columns = {spec.coupled_columns}",
+            remedy="Use --coupled-columns 0 with --width, or couple all columns.",
+        )
+    return spec
+
+
+def _trained(
+    schema: AnySchema, data: Path, spec: ModelSpec | ClassifierSpec, settings: Mapping[str, Any]
+) -> tuple[int, PretrainedModel]:
+    """Number of patients, and what was learnt of them."""
+    if isinstance(schema, SeriesSchema):
+        from synclave_server.clinical_pretraining import pretrain_classifier
+        from synclave_shared.data.series.reading import load_series
+
+        assert isinstance(spec, ClassifierSpec)  # noqa: S101 - of the schema's modality
+        courses = load_series(schema, data)
+        return len(courses), pretrain_classifier(schema, courses, spec, **settings)
+    from synclave_server.pretraining import pretrain
+    from synclave_shared.data.tables import load_patients
+
+    assert isinstance(spec, ModelSpec)  # noqa: S101 - likewise
+    dataset = load_patients(schema, data)
+    return len(dataset), pretrain(schema, dataset, spec, **settings)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 ::
 
-    model.safetensors    model [P]; anchor [L, D]; label_shares [L]
+    model.safetensors    model [P]; anchor, [L, D] of codes, [A] of series; label_shares [L]
     public-model.json    what it is, and what it was trained on
     schema.json          canonical JSON of the schema
 
@@ -21,11 +21,11 @@ from pydantic import Field, ValidationError
 
 from synclave_server.model_tensors import MODEL_FILE, damaged, read_model_tensors, tensor_bytes
 from synclave_shared.canonical import FrozenModel, canonical_bytes, sha256_hex
-from synclave_shared.plan import Digest, ModelSpec, explain_validation
+from synclave_shared.plan import AnyModel, Digest, explain_validation
 
 if TYPE_CHECKING:
     from synclave_server.pretraining import PretrainedModel
-    from synclave_shared.data.schema import Schema
+    from synclave_shared.data.modality import AnySchema
 
 __all__ = [
     "RECORD_FILE",
@@ -65,14 +65,14 @@ class PublicModelRecord(FrozenModel):
 
     Attributes:
         schema_digest: of the schema that the patients were read with.
-        model: the network, and what training hid.
+        model: the network, and of a generator what training hid.
         tensors_digest: SHA-256 of ``model.safetensors``.
         training: where it comes from.
     """
 
     version: Literal[1] = 1
     schema_digest: Digest
-    model: ModelSpec
+    model: AnyModel
     tensors_digest: Digest
     training: PublicTraining
 
@@ -84,7 +84,7 @@ class PublicModel:
     Attributes:
         record: what it is.
         model: parameters, float32 [P].
-        anchor: logits, float32 [L, D].
+        anchor: what the marginals tell, float32: logits [L, D] of codes, a vector [A] of series.
         label_shares: float32 [L].
     """
 
@@ -95,7 +95,7 @@ class PublicModel:
 
 
 def write_public_model(
-    folder: Path, schema: Schema, spec: ModelSpec, model: PretrainedModel, training: PublicTraining
+    folder: Path, schema: AnySchema, spec: AnyModel, model: PretrainedModel, training: PublicTraining
 ) -> PublicModelRecord:
     """Fill a folder that is there (:func:`synclave_shared.data.new_folder.new_folder` makes it whole or not at all)."""
     content = tensor_bytes({"model": model.parameters, "anchor": model.anchor, "label_shares": model.label_shares})

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from synclave_server.public_model import RECORD_FILE, read_public_model
-from synclave_server.snapshots import read_snapshot
+from synclave_server.public_model import RECORD_FILE, PublicModel, read_public_model
+from synclave_server.snapshots import Snapshot, read_snapshot
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import PlanError, ProtocolError, SnapshotError
 from synclave_shared.model_size import parameters_of
 from synclave_shared.models.series.layout import SeriesLayout
-from synclave_shared.plan import AnyModel, ClassifierSpec, InfluenceSpec, ModelSpec, SeriesSpec, TrainPlan
+from synclave_shared.plan import AnyModel, ClassifierSpec, ModelSpec, SeriesSpec, TrainPlan
 from synclave_shared.protocol import decode_model, encode_model
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ __all__ = ["load_start", "read_start"]
 
 NETWORK: Final[dict[str, tuple[str, ...]]] = {
     "diffusion": ("kind", "corruption", "coupled_columns", "width", "blocks"),
-    "series": ("kind", "couplings", "width", "blocks"),
+    "series": ("kind", "couplings", "width", "backbone", "blocks"),
 }
 """What must agree for parameters to mean the same; noise levels may differ, further training sees to them."""
 
@@ -91,33 +91,38 @@ def _clinical_start(folder: Path, *, schema: AnySchema, spec: ClassifierSpec) ->
     """A clinical model with the marginals it stands on: parameters, anchor, label shares.
 
     A plan of kind ``classifier`` begins with the untrained network and the marginals of a series model's run, or goes
-    on with a classifier; one of kind ``influence`` needs the classifier.
+    on with a classifier; the others need the classifier, of a run or of ``synclave pretrain``.
     """
-    snapshot = read_snapshot(folder)
-    found = snapshot.plan.model
-    if snapshot.record.schema_digest != schema.digest:
-        wanted, given = schema.digest[:16], snapshot.record.schema_digest[:16]
-        raise _unsuitable_start(f"a snapshot of the schema {schema.name}, {wanted}...", f"one of {given}...")
-    if snapshot.anchor is None or snapshot.label_shares is None:
-        raise _unsuitable_start("a snapshot with marginals", "one without")
+    stored: PublicModel | Snapshot
+    if (folder / RECORD_FILE).exists():
+        stored = read_public_model(folder)
+        found = stored.record.model
+    else:
+        stored = read_snapshot(folder)
+        found = stored.plan.model
+    if stored.record.schema_digest != schema.digest:
+        wanted, given = schema.digest[:16], stored.record.schema_digest[:16]
+        raise _unsuitable_start(f"a model of the schema {schema.name}, {wanted}...", f"one of {given}...")
+    if stored.anchor is None or stored.label_shares is None:
+        raise _unsuitable_start("a model with marginals", "one without")
     trained = type(found) is ClassifierSpec
-    if not trained and (isinstance(spec, InfluenceSpec) or not isinstance(found, SeriesSpec)):
-        raise _unsuitable_start("the snapshot of a classifier's training", f"one of model.kind = {found.kind}")
+    if not trained and (type(spec) is not ClassifierSpec or not isinstance(found, SeriesSpec)):
+        raise _unsuitable_start("a classifier", f"a model of model.kind = {found.kind}")
     if trained:
-        for name in ("architecture", "width", "blocks"):
+        for name in ("architecture", "width", "blocks", "installed"):
             wanted, given = getattr(spec, name), getattr(found, name)
             if wanted != given:
                 raise _unsuitable_start(
                     f"a model with {name} = {wanted}, as under [model] in the plan", f"{name} = {given}"
                 )
-        model = snapshot.model
+        model = stored.model
     else:
         from synclave_shared.models.parameters import parameter_vector
         from synclave_shared.models.series.classifier import build_series_classifier
 
         assert isinstance(schema, SeriesSchema)  # noqa: S101 - its digest is that of a series model's
         model = parameter_vector(build_series_classifier(SeriesLayout.of(schema), spec))
-    return encode_model(np.concatenate([model, snapshot.anchor, snapshot.label_shares]))
+    return encode_model(np.concatenate([model, stored.anchor, stored.label_shares]))
 
 
 def load_start(content: bytes, plan: TrainPlan, size: int) -> NDArray[np.float32]:
@@ -157,4 +162,4 @@ def _unsuitable(
 
 def _unsuitable_start(expected: str, found: str) -> PlanError:
     """The same for a clinical model, which must begin with an earlier run."""
-    return _unsuitable(expected, found, "Name the snapshot that docs/series.md says, of a run under the same schema.")
+    return _unsuitable(expected, found, "Name the model that docs/series.md says, of the same schema.")

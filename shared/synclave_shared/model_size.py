@@ -43,7 +43,7 @@ def parameters_of(model: AnyModel, schema: AnySchema) -> int:
             return model.parameter_count(schema.horizon, len(schema.channels), schema.width, values)
     elif not isinstance(schema, SeriesSchema):
         return model.parameter_count(schema.width, values)
-    kinds = "series, classifier or influence" if isinstance(schema, SeriesSchema) else "diffusion or copula"
+    kinds = "series, classifier, influence or scores" if isinstance(schema, SeriesSchema) else "diffusion or copula"
     raise PlanError(
         expected=f"model.kind = {kinds}: the modality of schema {schema.name} is {schema.modality}",
         found=f"model.kind = {model.kind}",

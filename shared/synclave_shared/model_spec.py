@@ -6,17 +6,32 @@ Whoever signs a plan need not have torch, so the sizes that a signature depends 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from synclave_shared.canonical import ExactDecimal, FrozenModel
+from synclave_shared.errors import PlanError
 from synclave_shared.privacy.mechanism import PositiveDecimal
 
-__all__ = ["LEVEL_KNOTS", "AnyModel", "ClassifierSpec", "CopulaSpec", "InfluenceSpec", "ModelSpec", "SeriesSpec"]
+__all__ = [
+    "ARCHITECTURES",
+    "LEVEL_KNOTS",
+    "AnyModel",
+    "ClassifierSpec",
+    "CopulaSpec",
+    "InfluenceSpec",
+    "InstalledModel",
+    "ModelSpec",
+    "ScoresSpec",
+    "SeriesSpec",
+]
 
 MOST_COUPLED: Final = 4096
 """Couplings are the square of the columns: 8.4 M parameters, of which a patient's gradient is one outer product."""
+
+ARCHITECTURES: Final = ("logistic", "gru", "tcn", "transformer")
+"""Clinical models of Synclave's own; any other name is that of an installed one."""
 
 LEVEL_KNOTS: Final = 24
 """Hat functions by which a tower is told the noise level; between neighbours it interpolates."""
@@ -81,8 +96,9 @@ class SeriesSpec(FrozenModel):
     Attributes:
         kind: what the model is.
         couplings: whether channels are coupled in pairs, within a step and over the stay.
-        width: width of the transformer over the steps, a multiple of 32; 0: none, which is best where noise is heavy.
-        blocks: blocks of the transformer.
+        width: width of the backbone, a multiple of 32; 0: none, which is best where noise is heavy.
+        backbone: what looks over the steps: a ``transformer``, or a ``unet`` of convolutions at several resolutions.
+        blocks: of the transformer; of the U-Net on the way down, each at half the resolution of the one before.
         noise_levels: noise levels per patient and step, averaged *before* clipping.
         label_dropout: share of patients whose label is hidden in a step (classifier-free guidance).
         sigma_min, sigma_max: range of noise levels, in standard deviations of a channel.
@@ -92,6 +108,7 @@ class SeriesSpec(FrozenModel):
     kind: Literal["series"] = "series"
     couplings: bool = True
     width: Annotated[int, Field(ge=0, le=1024, multiple_of=32)] = 0
+    backbone: Literal["transformer", "unet"] = "transformer"
     blocks: Annotated[int, Field(ge=1, le=16)] = 3
     noise_levels: Annotated[int, Field(ge=1, le=64)] = 4
     label_dropout: Annotated[ExactDecimal, Field(ge=0, le=Decimal("0.9999"))] = Decimal("0.1")
@@ -108,8 +125,28 @@ class SeriesSpec(FrozenModel):
         corrections, context, width = 2 * channels, fields + steps, self.width
         couplings = corrections * (corrections + 1) + context * corrections
         ends = width * (3 * channels + steps + LEVEL_KNOTS + label_values + context + width + 7 + corrections)
-        blocks = self.blocks * width * (12 * width + 15)
-        return couplings * self.couplings + (ends + corrections + blocks if width else 0)
+        attention, convolutions, coarse = 12 * width + 15, 8 * width + 6, width + 1
+        if self.backbone == "transformer":
+            body = self.blocks * width * attention
+        else:
+            body = width * ((2 * self.blocks - 1) * convolutions + (self.blocks - 1) * coarse)
+        return couplings * self.couplings + (ends + corrections + body if width else 0)
+
+
+class InstalledModel(FrozenModel):
+    """Which clinical model is meant that the sites installed themselves. Whoever builds another one refuses the plan.
+
+    Attributes:
+        distribution: name of the Python distribution that offers it.
+        version: of the distribution.
+        code: SHA-256 of the package's Python files; see :mod:`synclave_shared.models.series.installed`.
+        parameters: number of parameters P under the plan's schema.
+    """
+
+    distribution: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.!+_-]{0,63}$")]
+    code: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    parameters: Annotated[int, Field(ge=1)]
 
 
 class ClassifierSpec(FrozenModel):
@@ -117,26 +154,48 @@ class ClassifierSpec(FrozenModel):
 
     Attributes:
         kind: what the model is.
-        architecture: ``logistic`` regression on means over the stay and its ends; ``tcn``, dilated convolutions that
-            see the past (Bai et al. 2018); ``transformer``.
-        width: of the latter two, a multiple of 32.
-        blocks: of the latter two.
+        architecture: ``logistic`` regression on means over the stay and its ends; ``gru``, gated recurrent units (Cho
+            et al. 2014); ``tcn``, dilated convolutions that see the past (Bai et al. 2018); ``transformer``; or the
+            name of an installed model.
+        width: of all but the first, a multiple of 32.
+        blocks: of all but the first.
+        installed: the installed model, looked up when the plan is made; None for the others.
     """
 
     kind: Literal["classifier"] = "classifier"
-    architecture: Literal["logistic", "tcn", "transformer"] = "logistic"
+    architecture: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")] = "logistic"
     width: Annotated[int, Field(ge=32, le=1024, multiple_of=32)] = 32
     blocks: Annotated[int, Field(ge=1, le=16)] = 3
+    installed: InstalledModel | None = None
+
+    @model_validator(mode="after")
+    def _ours_is_not_installed(self) -> Self:
+        if self.installed is not None and self.architecture in ARCHITECTURES:
+            raise ValueError(f"installed has no meaning with architecture {self.architecture}, which is Synclave's own")
+        return self
 
     def parameter_count(self, steps: int, channels: int, fields: int, label_values: int) -> int:
-        """Number of parameters P, written out, because whoever signs a plan need not have torch."""
+        """Number of parameters P, written out, because whoever signs a plan need not have torch.
+
+        Raises:
+            PlanError: if the model is an installed one that was not looked up.
+        """
+        if self.installed is not None:
+            return self.installed.parameters
         context, width = fields + steps, self.width
         ends = width * (2 * channels + 1 + steps)
         body = {
             "logistic": 0,
+            "gru": ends + self.blocks * width * (6 * width + 8),
             "tcn": ends + self.blocks * width * (3 * width + 3),
             "transformer": ends + width * (context + 1) + self.blocks * width * (12 * width + 15),
-        }[self.architecture]
+        }.get(self.architecture)
+        if body is None:
+            raise PlanError(
+                expected=f"architecture = {', '.join(ARCHITECTURES)}, or an installed model that was looked up",
+                found=self.architecture,
+                remedy="Make the plan from its file with `synclave plan`, where the model is installed.",
+            )
         read = 2 * channels if self.architecture == "logistic" else width
         return body + (3 * read + context + 1) * label_values
 
@@ -155,6 +214,18 @@ class InfluenceSpec(ClassifierSpec):
     balanced: bool = True
 
 
+class ScoresSpec(ClassifierSpec):
+    """How well a clinical model predicts the sites' patients: one noisy sum of histograms; nothing is trained.
+
+    Architecture, width and blocks are those of the clinical model, which the plan begins with.
+
+    Attributes:
+        kind: what the model is.
+    """
+
+    kind: Literal["scores"] = "scores"  # type: ignore[assignment]
+
+
 def _kind_of(model: Any) -> Any:
     return model.get("kind", "diffusion") if isinstance(model, dict) else getattr(model, "kind", None)
 
@@ -164,7 +235,8 @@ AnyModel = Annotated[
     | Annotated[CopulaSpec, Tag("copula")]
     | Annotated[SeriesSpec, Tag("series")]
     | Annotated[ClassifierSpec, Tag("classifier")]
-    | Annotated[InfluenceSpec, Tag("influence")],
+    | Annotated[InfluenceSpec, Tag("influence")]
+    | Annotated[ScoresSpec, Tag("scores")],
     Discriminator(_kind_of),
 ]
 """Every model that a plan can ask for; without ``kind`` the diffusion model is meant."""

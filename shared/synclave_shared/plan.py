@@ -17,7 +17,16 @@ from pydantic import Field, ValidationError, model_validator
 
 from synclave_shared.canonical import ExactDecimal, FrozenModel, canonical_bytes, sha256_hex
 from synclave_shared.errors import PlanError
-from synclave_shared.model_spec import AnyModel, ClassifierSpec, CopulaSpec, InfluenceSpec, ModelSpec, SeriesSpec
+from synclave_shared.model_spec import (
+    ARCHITECTURES,
+    AnyModel,
+    ClassifierSpec,
+    CopulaSpec,
+    InfluenceSpec,
+    ModelSpec,
+    ScoresSpec,
+    SeriesSpec,
+)
 from synclave_shared.privacy.mechanism import Delta, GaussianSum, PoissonGaussian, PositiveDecimal, Probability
 
 __all__ = [
@@ -33,6 +42,7 @@ __all__ = [
     "Optimiser",
     "Privacy",
     "RoundKind",
+    "ScoresSpec",
     "SeriesSpec",
     "SiteEntry",
     "TrainPlan",
@@ -56,9 +66,9 @@ MAX_EXPECTED_BATCH = 2**17
 MARGINALS_ROUND = 0
 """Round 0 is the one-shot release of noisy marginals; the model's own rounds are numbered from 1."""
 
-RoundKind = Literal["marginals", "moments", "influence", "training"]
-"""What a site does in a round: a noisy sum of its patients' rows, of their second moments, or of a clinical model's
-gradients; or DP-SGD."""
+RoundKind = Literal["marginals", "moments", "influence", "scores", "training"]
+"""What a site does in a round: a noisy sum of its patients' rows, of their second moments, of a clinical model's
+gradients, or of histograms of its predictions; or DP-SGD."""
 
 ADAM_LEARNING_RATE = 0.002
 LARGEST_LEARNING_RATE = 16.0
@@ -209,6 +219,9 @@ class TrainPlan(FrozenModel):
             raise ValueError("give a weight to every site or to none")
         if (self.modality == "series") != isinstance(self.model, SeriesSpec | ClassifierSpec):
             raise ValueError(f"a model of kind {self.model.kind} is not for the modality {self.modality}")
+        model = self.model
+        if isinstance(model, ClassifierSpec) and model.architecture not in ARCHITECTURES and model.installed is None:
+            raise ValueError(f"model.installed is missing: which model {model.architecture} is")
         faults = misfits(
             self.model,
             self.optimiser,
@@ -340,6 +353,8 @@ class TrainPlan(FrozenModel):
             return "marginals"
         if isinstance(self.model, InfluenceSpec):
             return "influence"
+        if isinstance(self.model, ScoresSpec):
+            return "scores"
         return "moments" if isinstance(self.model, CopulaSpec) else "training"
 
     def mechanism(self, round_number: int) -> PoissonGaussian | GaussianSum:
@@ -392,7 +407,7 @@ def misfits(
     if isinstance(model, ClassifierSpec):
         beginning += ["privacy.marginals has no meaning: those of the warm start are used"] * anchored
         beginning += ["warm_start is missing: the snapshot whose marginals, or whose classifier, is used"] * (not warm)
-    if not isinstance(model, CopulaSpec | InfluenceSpec):
+    if not isinstance(model, CopulaSpec | InfluenceSpec | ScoresSpec):
         faults = [f"{name} is missing" for name, value in training.items() if value is None]
         noisy = isinstance(model, ModelSpec | SeriesSpec) and model.sigma_min >= model.sigma_max
         return [*faults, *["sigma_min must be below sigma_max"] * noisy, *beginning]
@@ -404,13 +419,13 @@ def misfits(
     faults = [
         f"{name} has no meaning with model.kind = {model.kind}, which trains nothing: leave it out" for name in given
     ]
-    if isinstance(model, InfluenceSpec):
+    if isinstance(model, ClassifierSpec):
         return [*faults, *beginning]
     return faults if anchored else [*faults, "privacy.marginals is missing: a copula is fitted about them"]
 
 
 def _last_round(federation: Federation) -> int:
-    """Training rounds, or the one round of second moments."""
+    """Training rounds, or the one round of a model that is not trained."""
     return federation.rounds or 1
 
 

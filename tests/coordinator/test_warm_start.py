@@ -14,13 +14,17 @@ from synclave_server.preparation import prepare_run, read_draft
 from synclave_server.pretraining import PretrainedModel
 from synclave_server.public_model import PublicTraining, read_public_model, write_public_model
 from synclave_server.snapshots import write_snapshot
+from synclave_server.warm_start import read_start
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import PlanError, SnapshotError
 from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.model_size import parameters_of
 from synclave_shared.models.codes import parameter_count
-from synclave_shared.plan import ModelSpec
+from synclave_shared.models.series.anchor import usual_anchor
+from synclave_shared.plan import ModelSpec, SeriesSpec
 from tests.coordinator.test_commands import HEART, answer, call
 from tests.federation.hospitals import make_plan
+from tests.models.small_series import SERIES_LAYOUT, series_plan, series_schema
 
 SITE = SigningKey.from_seed(b"s" * 32).public_text
 SCHEMA = Schema.load(HEART / "schema.toml")
@@ -189,6 +193,34 @@ def test_couplings_of_some_columns_are_refused_because_each_anchor_chooses_other
     write_public_model(out, SCHEMA, spec, model, training)
     with pytest.raises(PlanError, match="or of none"):
         read_draft(plan_file(tmp_path, coupled=3))
+
+
+def test_a_model_of_series_is_gone_on_from_with_its_own_backbone_only(tmp_path: Path) -> None:
+    schema, spec = series_schema(), SeriesSpec(width=32, backbone="unet")
+    parameters = np.arange(parameters_of(spec, schema), dtype=np.float32)
+    write_snapshot(
+        tmp_path / "model",
+        plan=series_plan(model=spec.model_dump()),
+        schema=schema.to_json_bytes(),
+        round_number=2,
+        model=parameters,
+        anchor=usual_anchor(SERIES_LAYOUT).to_vector(),
+        label_shares=np.full(2, 0.5, np.float32),
+        server_state=ServerState(np.zeros(0), np.zeros(0)),
+        sites=("north", "south"),
+        aggregate_digest="a" * 64,
+        ledger_index=3,
+    )
+    # How many noise levels a step has may differ, what the parameters mean may not.
+    further = spec.model_copy(update={"noise_levels": 2})
+    assert read_start(tmp_path / "model", schema=schema, spec=further, anchored=True) == parameters.tobytes()
+    wanted = {
+        "backbone = transformer": SeriesSpec(width=32),
+        "blocks = 2": SeriesSpec(width=32, backbone="unet", blocks=2),
+    }
+    for expected, other in wanted.items():
+        with pytest.raises(PlanError, match=f"{expected}, as under .model. in the plan"):
+            read_start(tmp_path / "model", schema=schema, spec=other, anchored=True)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "public-model.json", "schema.json"])

@@ -15,6 +15,7 @@ from synclave_client.vault.series_workload import SeriesWorkload
 from synclave_server.aggregate import initial_state
 from synclave_server.evaluation.document import check_origin
 from synclave_server.exchanges import InfluenceExchange, State
+from synclave_server.preparation import read_draft
 from synclave_server.sampling.engine import sample
 from synclave_server.snapshots import read_snapshot
 from synclave_server.warm_start import read_start
@@ -26,6 +27,7 @@ from synclave_shared.ledger.entry import SpendReserved
 from synclave_shared.ledger.verify import verify_ledger
 from synclave_shared.model_size import parameters_of
 from synclave_shared.models.series.anchor import anchor_from_moments, moments_size
+from synclave_shared.models.series.installed import look_up
 from synclave_shared.plan import (
     ClassifierSpec,
     Federation,
@@ -33,6 +35,7 @@ from synclave_shared.plan import (
     Marginals,
     Optimiser,
     Privacy,
+    ScoresSpec,
     SeriesSpec,
     TrainPlan,
 )
@@ -40,9 +43,11 @@ from synclave_shared.privacy.accountant import epsilon
 from synclave_shared.protocol import decode_update
 from tests.federation.conftest import World
 from tests.federation.hospitals import NAMES, entries, events, make_plan
+from tests.models.installed import as_in_a_new_process, documented, lay_down
 from tests.models.small_series import SERIES_LAYOUT, series_dataset, series_schema
 
 SCHEMA = series_schema()
+CODE, FIELDS = documented()
 NewWorld = Callable[..., World]
 
 
@@ -50,7 +55,7 @@ def plan_of(model: SeriesSpec | ClassifierSpec, start: bytes | None = None) -> T
     """The three sites of the toy plan, for time series."""
     numbers = {"noise_multiplier": Decimal(1), "selection_rate": Decimal("0.2")}
     rounds = Federation(rounds=2, steps_per_round=2, minimum_sites=2, round_timeout_s=20)
-    if isinstance(model, InfluenceSpec):
+    if isinstance(model, InfluenceSpec | ScoresSpec):
         numbers, rounds = {"noise_multiplier": Decimal(1)}, Federation(minimum_sites=2, round_timeout_s=20)
     marginals = None if isinstance(model, ClassifierSpec) else Marginals(noise_multiplier=Decimal(1))
     return TrainPlan.model_validate(
@@ -142,6 +147,52 @@ def test_a_generator_a_clinical_model_and_its_influence_lead_to_useful_patients(
     spec = InfluenceSpec(architecture="tcn")
     with pytest.raises(PlanError, match="architecture"):
         read_start(clinical.run.snapshot, schema=SCHEMA, spec=spec, anchored=False)
+
+
+def plan_file(folder: Path, architecture: str, start: Path) -> Path:
+    """A classifier's plan and its schema as a coordinator writes them."""
+    (folder / "schema.json").write_bytes(SCHEMA.to_json_bytes())
+    path = folder / "plan.toml"
+    path.write_text(
+        f"""
+        name = "clinical"
+        schema = "schema.json"
+        model = {{ kind = "classifier", architecture = "{architecture}" }}
+        warm_start = {{ model = "{start}" }}
+        privacy = {{ noise_multiplier = 2, selection_rate = 0.2 }}
+        federation = {{ rounds = 1, steps_per_round = 2 }}
+        site_defaults = {{ nominal_patients = 80 }}
+        """,
+        encoding="utf-8",
+    )
+    return path
+
+
+def test_guidance_targets_a_model_of_ones_own(new_world: NewWorld, tmp_path: Path) -> None:
+    generator = trained(new_world, SeriesSpec(noise_levels=2)).run.snapshot
+    lay_down(tmp_path / "installed", CODE, **FIELDS)
+    with as_in_a_new_process(tmp_path / "installed", "worst_values"):
+        spec = look_up(SERIES_LAYOUT, ClassifierSpec(architecture=FIELDS["name"]))
+        target = look_up(SERIES_LAYOUT, InfluenceSpec(architecture=FIELDS["name"]))
+        start = read_start(generator, schema=SCHEMA, spec=spec, anchored=False)
+        clinical = trained(new_world, spec, start).run.snapshot
+        start = read_start(clinical, schema=SCHEMA, spec=target, anchored=False)
+        influence = trained(new_world, target, start).run.snapshot
+        sample(generator, 10, out=tmp_path / "plain", seed=1)
+        sample(generator, 10, out=tmp_path / "guided", seed=1, target=influence, target_strength=Decimal(1))
+        assert target.installed is not None
+        file = plan_file(tmp_path, FIELDS["name"], generator)
+        assert read_draft(file).plan_file.model == spec
+        newer = target.model_copy(update={"installed": target.installed.model_copy(update={"version": "1.1"})})
+        with pytest.raises(PlanError, match="installed"):
+            read_start(clinical, schema=SCHEMA, spec=newer, anchored=False)
+    with pytest.raises(PlanError, match="no installed package"):
+        read_draft(file)
+    with pytest.raises(PlanError, match="no installed package"):
+        sample(generator, 10, out=tmp_path / "unknown", seed=1, target=influence, target_strength=Decimal(1))
+    plain, guided = (load_series(SCHEMA, tmp_path / name) for name in ("plain", "guided"))
+    assert np.array_equal(plain.labels, guided.labels)
+    assert not np.array_equal(plain.values, guided.values)
 
 
 def test_a_vector_that_is_not_longer_than_its_noise_is_refused() -> None:

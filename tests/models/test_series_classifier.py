@@ -5,12 +5,13 @@ import torch
 
 from synclave_shared.model_size import parameters_of
 from synclave_shared.models.parameters import parameter_vector
-from synclave_shared.models.series.classifier import StaySummary, build_series_classifier
+from synclave_shared.models.series.classifier import RecurrentBlock, StaySummary, build_series_classifier
 from synclave_shared.plan import ClassifierSpec, InfluenceSpec
 from tests.models.small_series import SERIES_LAYOUT, STEPS, series_schema
 
 SPECS = [
     ClassifierSpec(),
+    ClassifierSpec(architecture="gru", width=32, blocks=2),
     ClassifierSpec(architecture="tcn", width=32, blocks=2),
     ClassifierSpec(architecture="transformer", width=64, blocks=1),
 ]
@@ -31,6 +32,23 @@ def test_a_stay_is_summarised_by_its_means_and_those_of_its_quarters() -> None:
     assert StaySummary()(course, inside)[0].tolist() == [2.5, 0.5, 4.5]
     alone = (torch.arange(8) < 1)[None]
     assert StaySummary()(course, alone)[0].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_the_recurrent_block_is_a_gated_recurrent_unit() -> None:
+    """Beside torch's own, which is told where each stay ends."""
+    torch.manual_seed(0)
+    block, theirs = RecurrentBlock(8), torch.nn.GRU(8, 8, batch_first=True)
+    with torch.no_grad():
+        for name, layer in (("ih", block.read), ("hh", block.remember)):
+            getattr(theirs, f"weight_{name}_l0").copy_(layer.weight)
+            getattr(theirs, f"bias_{name}_l0").copy_(layer.bias)
+    hidden, lengths = 3 * torch.randn(5, STEPS, 8), torch.tensor([1, 2, 4, 5, 6])
+    inside = torch.arange(STEPS) < lengths[:, None]
+    found = block(hidden, inside) - hidden
+    truth, _ = theirs(block.norm(hidden))
+    assert torch.allclose(found[inside], truth[inside], atol=1e-6)
+    last = truth[torch.arange(5), lengths - 1][:, None].expand_as(truth)
+    assert torch.allclose(found[~inside], last[~inside], atol=1e-6)
 
 
 @pytest.mark.parametrize("spec", SPECS)

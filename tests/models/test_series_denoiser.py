@@ -19,6 +19,8 @@ SPECS = [
     SeriesSpec(),
     SeriesSpec(width=32, blocks=2),
     SeriesSpec(width=64, blocks=1, couplings=False),
+    SeriesSpec(width=32, backbone="unet", blocks=3),
+    SeriesSpec(width=32, backbone="unet", blocks=1, couplings=False),
 ]
 
 
@@ -104,6 +106,23 @@ def test_what_stands_after_the_end_of_a_stay_changes_neither_belief_nor_loss_nor
 
     for one, other in zip(results(0.0, 0.0), results(50.0, -7.0), strict=True):
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", SPECS[1:])
+def test_label_and_fields_move_every_step_of_the_stay(spec: SeriesSpec) -> None:
+    network = randomised(spec)
+    x, sigma, labels, context, inside = rows()
+    others = {"label": ((labels + 1) % 3, context), "fields": (labels, 1.0 - context)}
+    surprise = torch.zeros_like(x)
+    visible = torch.full(sigma.shape, 0.5)
+
+    def correction(labels: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = network(x[..., :3], surprise, visible, labels, context, inside)
+        return found.detach()
+
+    for told in others.values():
+        moved = (correction(*told) - correction(labels, context)).abs().sum(dim=-1)
+        assert (moved > 1e-3)[inside[:, None].expand_as(moved)].all()
 
 
 def test_the_loss_is_about_the_same_at_every_level() -> None:

@@ -13,7 +13,10 @@ from synclave_server.sampling.request import SampleRequest, samplers_of
 from synclave_server.sampling.series import SeriesGenerator
 from synclave_server.sampling.series_rows import LARGEST, pack_series, row_bytes, unpack_series
 from synclave_server.snapshots import write_snapshot
+from synclave_shared.data.meds.importing import import_meds
+from synclave_shared.data.meds.writer import SCHEMA_FILE
 from synclave_shared.data.series.reading import load_series
+from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import ConfigurationError, SnapshotError
 from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.models.series.anchor import anchor_from_moments, context_columns, contributions
@@ -24,10 +27,11 @@ from tests.models.test_series_relations import related
 
 ANCHOR, SHARES = anchor_from_moments(contributions(series_dataset(3000), SERIES_LAYOUT, 1e6), SERIES_LAYOUT, 0.0)
 SPEC = SeriesSpec(width=32, blocks=1)
+UNET = SeriesSpec(width=32, backbone="unet")
 
 
-def model(size: float = 0.02) -> np.ndarray:
-    network = build_series_denoiser(SERIES_LAYOUT, SPEC)
+def model(size: float = 0.02, spec: SeriesSpec = SPEC) -> np.ndarray:
+    network = build_series_denoiser(SERIES_LAYOUT, spec)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -86,9 +90,9 @@ def test_rows_of_bytes_keep_all_but_the_last_digits() -> None:
         assert np.array_equal(getattr(again, name), getattr(dataset, name))
 
 
-@pytest.mark.parametrize("sampler", samplers_of("series"))
-def test_a_patient_does_not_depend_on_the_others_drawn_with_it(sampler: str) -> None:
-    generator = SeriesGenerator(SPEC, SERIES_LAYOUT, model(), ANCHOR)
+@pytest.mark.parametrize(("sampler", "spec"), [*((name, SPEC) for name in samplers_of("series")), ("unipc", UNET)])
+def test_a_patient_does_not_depend_on_the_others_drawn_with_it(sampler: str, spec: SeriesSpec) -> None:
+    generator = SeriesGenerator(spec, SERIES_LAYOUT, model(spec=spec), ANCHOR)
     numbers, labels = np.arange(70), np.arange(70) % 2
     crowd = generator.features(request(sampler), numbers, labels)
     for patient in (0, 63, 69):
@@ -154,8 +158,21 @@ def test_a_cohort_is_a_folder_that_reads_back_with_exact_label_counts(snapshot: 
     assert more.file_digest == provenance.file_digest
 
 
+def test_a_cohort_can_be_a_meds_dataset_of_the_same_patients(snapshot: Path, tmp_path: Path) -> None:
+    sample(snapshot, 40, out=tmp_path / "meds", cohort_format="meds", seed=1)
+    sample(snapshot, 40, out=tmp_path / "cohort", seed=1)
+    reader = SeriesSchema.load(tmp_path / "meds" / SCHEMA_FILE)
+    import_meds(tmp_path / "meds", reader, tmp_path / "tables", labels=tmp_path / "meds" / "labels")
+    found, same = load_series(reader, tmp_path / "tables"), load_series(series_schema(), tmp_path / "cohort")
+    found = found.select(np.argsort([int(patient) for patient in found.patient_ids]))
+    for name in ("observed", "lengths", "static", "labels"):
+        assert np.array_equal(getattr(found, name), getattr(same, name)), name
+    np.testing.assert_allclose(found.values, same.values, atol=1e-6)
+    assert (tmp_path / "meds.provenance.json").exists()
+
+
 def test_what_series_have_not_is_refused_before_anything_is_drawn(snapshot: Path, tmp_path: Path) -> None:
-    for options in ({"given": ["sex:f"]}, {"classifier_guidance": Decimal(1)}, {"cohort_format": "meds"}, {"sampler": "masked"}, {"sampler": "flow"}):  # fmt: skip  # noqa: E501
+    for options in ({"given": ["sex:f"]}, {"classifier_guidance": Decimal(1)}, {"cohort_format": "csv"}, {"sampler": "masked"}, {"sampler": "flow"}):  # fmt: skip  # noqa: E501
         with pytest.raises(ConfigurationError):
             sample(snapshot, 5, out=tmp_path / "cohort", **options)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ from synclave_client.training.private import PatientGradients
 from synclave_client.training.rehearsal import rehearse_clinical
 from synclave_shared.errors import PlanError
 from synclave_shared.fixed_point import from_fixed
+from synclave_shared.model_spec import ARCHITECTURES
 from synclave_shared.models.parameters import load_parameter_vector, parameter_vector
 from synclave_shared.models.series.anchor import usual_anchor
 from synclave_shared.models.series.classifier import build_series_classifier
@@ -67,7 +68,7 @@ def influence(plan: TrainPlan, patients: int, key: int = 0) -> np.ndarray:
     return from_fixed(released)
 
 
-@pytest.mark.parametrize("architecture", ["logistic", "tcn", "transformer"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_clinical_model_passes_the_self_test(architecture: str) -> None:
     spec = ClassifierSpec.model_validate({"architecture": architecture, "blocks": 2})
     assert rehearse_clinical(SERIES_LAYOUT, spec, Performance()).sum_deviation < 1e-5
@@ -102,8 +103,10 @@ def test_the_influence_vector_is_the_clipped_sum_with_the_plans_noise() -> None:
     assert not has_std(noise, 0.4)
 
 
-def test_a_patient_more_moves_the_influence_vector_by_at_most_the_clip_norm() -> None:
-    plan = clinical_plan(InfluenceSpec(), noise_multiplier=Decimal("0.000001"), clip_norm=Decimal("0.5"))
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_patient_more_moves_the_influence_vector_by_at_most_the_clip_norm(architecture: str) -> None:
+    spec = InfluenceSpec(architecture=architecture, blocks=2)
+    plan = clinical_plan(spec, noise_multiplier=Decimal("0.000001"), clip_norm=Decimal("0.5"))
     sums = [influence(plan, patients) for patients in (0, 1, 30, 31)]
     assert 0 < np.linalg.norm(sums[1] - sums[0]) <= 0.5 + 1e-3
     assert 0 < np.linalg.norm(sums[3] - sums[2]) <= 0.5 + 1e-3

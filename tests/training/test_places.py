@@ -1,6 +1,5 @@
 """When a patient is taken out, all that follow move up: their numbers must stay the same to the last bit."""
 
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +13,7 @@ from synclave_client.performance import Performance
 from synclave_client.training.codes import CodeLearner, DiffusionLoss
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import PatientGradients, check_places
-from synclave_client.training.rehearsal import rehearse
+from synclave_client.training.rehearsal import rehearse, rehearse_clinical, rehearse_series
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.sparse_rows import SparseRows
 from synclave_shared.diffusion import preconditioning
@@ -23,19 +22,12 @@ from synclave_shared.diffusion.preconditioning import posterior_mean, prior_logi
 from synclave_shared.errors import ClippingError
 from synclave_shared.models.codes import build_code_denoiser, column_scale
 from synclave_shared.models.layout import CodeLayout
-from synclave_shared.plan import ModelSpec
+from synclave_shared.plan import ClassifierSpec, ModelSpec, SeriesSpec
 from tests.models.small import small_schema
+from tests.models.small_series import SERIES_LAYOUT
 from tests.training.clipping.slow_truth import rows, squared_outputs
 
 LAYOUT = CodeLayout(width=37, categories=((30, 34), (34, 37)), label_values=1)
-
-
-@pytest.fixture(params=[1, 2, 3, 5, 8])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def logits(patients: int) -> torch.Tensor:
@@ -57,10 +49,11 @@ def test_posteriors_and_slopes_of_the_loss_do_not_depend_on_the_place(threads: i
 
 
 def test_torchs_own_sigmoid_would_depend_on_it() -> None:
-    """The control: at some place, for some number. Ours is the same function otherwise."""
+    """The control: for numbers that are computed alone, as those at the end of a thread's share are."""
     values = 4 * torch.randn(400, 1003, generator=torch.Generator().manual_seed(0))
     whole, ours = values.sigmoid(), sigmoid(values)
-    assert any(not torch.equal(values[:, s:].clone().sigmoid(), whole[:, s:]) for s in (1, 3, 7))
+    assert not torch.equal(torch.stack([value.sigmoid() for value in values[0]]), whole[0])
+    assert torch.equal(torch.stack([sigmoid(value) for value in values[0]]), ours[0])
     assert all(torch.equal(sigmoid(values[:, s:].clone()), ours[:, s:]) for s in (1, 3, 7))
     assert torch.allclose(ours, whole, rtol=3e-7)
 
@@ -172,3 +165,10 @@ def test_a_place_that_decides_a_last_bit_is_found() -> None:
 @pytest.mark.parametrize("tile", [100, 256])
 def test_the_rehearsal_finds_no_place_that_matters(threads: int, tile: int) -> None:
     rehearse(small_schema(), ModelSpec(), Performance(patients_at_once=tile))
+    recurrent = ClassifierSpec(architecture="gru", blocks=1)
+    rehearse_clinical(SERIES_LAYOUT, recurrent, Performance(patients_at_once=tile))
+
+
+def test_nor_do_convolutions_over_the_steps_of_a_stay(threads: int) -> None:
+    """The processor's library of convolutions shares patients among threads in its own way."""
+    rehearse_series(SERIES_LAYOUT, SeriesSpec(width=32, backbone="unet", blocks=2), Performance(patients_at_once=100))

@@ -38,12 +38,19 @@ def update(plan: TrainPlan, dataset: SeriesDataset, key: int = 0) -> NDArray[np.
 
 
 @pytest.mark.parametrize(
-    "spec", [{}, {"width": 32, "blocks": 2}, {"width": 32, "blocks": 1, "couplings": False, "noise_levels": 1}]
+    "spec",
+    [
+        {},
+        {"width": 32, "blocks": 2},
+        {"width": 32, "blocks": 1, "couplings": False, "noise_levels": 1},
+        {"width": 32, "backbone": "unet"},
+        {"width": 32, "backbone": "unet", "blocks": 2, "couplings": False, "noise_levels": 1},
+    ],
 )
 def test_every_model_of_series_passes_the_self_test(spec: dict[str, Any]) -> None:
     report = rehearse_series(SERIES_LAYOUT, SeriesSpec.model_validate(spec), Performance())
     assert report.sum_deviation < 1e-5
-    assert any("transformer" in name for name, _ in report.layers) == bool(spec.get("width"))
+    assert any("backbone" in name for name, _ in report.layers) == bool(spec.get("width"))
 
 
 def test_the_marginals_carry_the_plans_noise_about_the_clipped_sum() -> None:
@@ -78,7 +85,7 @@ def test_a_round_learns_and_depends_on_key_and_patients() -> None:
     assert not np.array_equal(one, update(plan, series_dataset(60, seed=1)))
 
 
-@pytest.mark.parametrize("spec", [{}, {"width": 32, "blocks": 1}])
+@pytest.mark.parametrize("spec", [{}, {"width": 32, "blocks": 1}, {"width": 32, "backbone": "unet"}])
 def test_taking_out_a_patient_moves_the_clipped_sum_by_at_most_the_clip_norm(spec: dict[str, Any]) -> None:
     dataset = series_dataset(30)
     model = SeriesSpec.model_validate({"noise_levels": 3, **spec})

@@ -20,7 +20,16 @@ from synclave_shared.ledger.checkpoint import Checkpoint, Note, sign_checkpoint
 from synclave_shared.ledger.entry import parse_entry
 from synclave_shared.ledger.keys import SigningKey, encode_base64
 from synclave_shared.ledger.merkle import MerkleTree, leaf_hash
-from synclave_shared.plan import Federation, Marginals, ModelSpec, Privacy, SiteEntry, TrainPlan, signed_plan_bytes
+from synclave_shared.plan import (
+    Federation,
+    Marginals,
+    ModelSpec,
+    Privacy,
+    ScoresSpec,
+    SiteEntry,
+    TrainPlan,
+    signed_plan_bytes,
+)
 from synclave_shared.privacy.budget import Budget
 from synclave_shared.protocol import (
     EMPTY_DIGEST,
@@ -59,6 +68,18 @@ def make_plan(name: str = "first", **changes: Any) -> TrainPlan:
         "sites": (SiteEntry(name="north", public_key=SITE_KEY.public_text, nominal_patients=200),),
     }
     return TrainPlan(**{**fields, **changes})
+
+
+def make_scores_plan(name: str = "scores") -> TrainPlan:
+    """A plan of the same site that asks how well a clinical model predicts its patients."""
+    return make_plan(
+        name,
+        modality="series",
+        model=ScoresSpec(),
+        privacy=Privacy(noise_multiplier=Decimal(8)),
+        federation=Federation(),
+        warm_start="7" * 64,
+    )
 
 
 def make_settings(folder: Path, **changes: Any) -> SiteSettings:

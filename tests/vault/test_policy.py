@@ -16,17 +16,25 @@ from synclave_shared.plan import Federation, Marginals, Privacy, SiteEntry, Trai
 from synclave_shared.privacy.accountant import epsilon
 from synclave_shared.privacy.budget import Budget, Verdict
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
-from tests.vault.coordinator import SCHEMA_DIGEST, SITE_KEY, make_plan, make_settings
+from tests.vault.coordinator import SCHEMA_DIGEST, SITE_KEY, make_plan, make_scores_plan, make_settings
 
 STRANGER = SigningKey.from_seed(b"x" * 32)
 DELTA = 1e-5
 
 
 def ask(
-    plan: TrainPlan, settings: SiteSettings, committed: list[PoissonGaussian | GaussianSum] | None = None
+    plan: TrainPlan,
+    settings: SiteSettings,
+    committed: list[PoissonGaussian | GaussianSum] | None = None,
+    uses: frozenset[str] = frozenset(),
 ) -> Verdict:
     return decide(
-        plan, settings, schema_digest=SCHEMA_DIGEST, public_key=SITE_KEY.public_text, committed=committed or []
+        plan,
+        settings,
+        schema_digest=SCHEMA_DIGEST,
+        public_key=SITE_KEY.public_text,
+        committed=committed or [],
+        uses=uses,
     )
 
 
@@ -135,3 +143,14 @@ def test_only_the_pinned_coordinators_signature_counts(tmp_path: Path, key: Sign
         check_signer(plan, make_settings(tmp_path), signature_valid=valid)
     assert refused.value.refusal == "coordinator-unknown"
     check_signer(make_plan(), make_settings(tmp_path), signature_valid=True)
+
+
+@pytest.mark.parametrize("learnt", ["diffusion", "copula", "series", "classifier", "influence"])
+def test_how_well_patients_are_predicted_of_whom_models_learnt_is_not_told(tmp_path: Path, learnt: str) -> None:
+    scores = make_scores_plan()
+    for uses in (frozenset(), frozenset({"scores"})):
+        assert ask(scores, make_settings(tmp_path), uses=frozenset(uses)).allowed
+    with pytest.raises(PolicyRefusal) as refused:
+        ask(scores, make_settings(tmp_path), uses=frozenset({"scores", learnt}))
+    assert refused.value.refusal == "not-held-out"
+    assert ask(make_plan(), make_settings(tmp_path), uses=frozenset({"scores", learnt})).allowed

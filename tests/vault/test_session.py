@@ -33,6 +33,7 @@ from tests.vault.coordinator import (
     Coordinator,
     FakeWorkload,
     make_plan,
+    make_scores_plan,
     make_settings,
     open_vault,
 )
@@ -70,6 +71,35 @@ def test_a_whole_training_leaves_the_ledger_that_an_auditor_expects(vault: Vault
     assert {"synclave", "dp-accounting"} <= accepted.versions.keys()
     assert spent(journal) == plan.mechanisms()
     assert journal.open_entries(plan.digest) == []
+
+
+def test_scores_are_told_of_held_out_patients_only_and_a_withdrawn_plan_has_learnt_nothing(
+    vault: Vault, journal: Journal
+) -> None:
+    first, second = Coordinator(vault, make_scores_plan()), Coordinator(vault, make_scores_plan("again"))
+    first.join()
+    assert first.round(1).status == "ok"
+    training = Coordinator(vault, make_plan())
+    training.join()
+    before = journal.plan_spends()
+    second.hello()
+    reply = second.propose()
+    assert (reply.status, reply.code) == ("refused", "not-held-out")
+    assert second.kinds == ["key-registered", "plan-refused"]
+    assert journal.plan_spends() == before
+    assert journal.plan(second.plan.digest) is None
+    training.close()
+    assert journal.uses("north-patients") == {"scores"}
+    third = Coordinator(vault, make_scores_plan("third"))
+    third.join()
+    assert third.round(1).status == "ok"
+    # What is accepted while the patients are held out is refused once they are not.
+    fourth = Coordinator(vault, make_scores_plan("fourth"))
+    fourth.join()
+    Coordinator(vault, make_plan("later")).join()
+    before = journal.spent("north-patients")
+    assert fourth.round(1).code == "not-held-out"
+    assert journal.spent("north-patients") == before
 
 
 def test_each_verified_checkpoint_is_cosigned(vault: Vault) -> None:

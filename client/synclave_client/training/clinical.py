@@ -21,7 +21,7 @@ from synclave_shared.errors import PlanError
 from synclave_shared.fixed_point import to_fixed
 from synclave_shared.models.parameters import load_parameter_vector
 from synclave_shared.models.series.anchor import SeriesAnchor
-from synclave_shared.models.series.classifier import SeriesClassifier, build_series_classifier
+from synclave_shared.models.series.classifier import build_series_classifier
 from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.models.series.standard import StandardRows
 from synclave_shared.plan import ClassifierSpec, InfluenceSpec, TrainPlan
@@ -107,7 +107,7 @@ class ClinicalLearner:
         device: where to compute.
     """
 
-    network: SeriesClassifier
+    network: nn.Module
     dataset: SeriesDataset
     layout: SeriesLayout
     anchor: SeriesAnchor

@@ -93,12 +93,14 @@ class PlanSpend:
     """One plan's spend on one data set, for people.
 
     Attributes:
+        kind: what model the plan is of.
         spent: mechanisms reserved so far.
         promised: mechanisms of the rounds that may still come; empty once closed.
     """
 
     digest: str
     name: str
+    kind: str
     dataset: str
     closed: bool
     accepted_at: str
@@ -398,6 +400,12 @@ class Journal:
             ]
             return self.spent(dataset) + promised
 
+    def uses(self, dataset: str) -> frozenset[str]:
+        """Kinds of models for which the patients of ``dataset`` were looked at, or may yet be."""
+        return frozenset(
+            spend.kind for spend in self.plan_spends() if spend.dataset == dataset and (spend.spent or spend.promised)
+        )
+
     def plan_spends(self) -> list[PlanSpend]:
         """What each accepted plan spent and may still spend, oldest plan first."""
         spends = []
@@ -416,6 +424,7 @@ class Journal:
                     PlanSpend(
                         digest=digest,
                         name=plan.name,
+                        kind=plan.model.kind,
                         dataset=dataset,
                         closed=closed_at is not None,
                         accepted_at=accepted_at,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from synclave_client.settings import SiteSettings
 from synclave_shared.errors import BudgetExceeded, PlanError, PolicyRefusal
-from synclave_shared.plan import TrainPlan
+from synclave_shared.plan import ScoresSpec, TrainPlan
 from synclave_shared.privacy.budget import Verdict, check_budget
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 
-__all__ = ["check_round_budget", "check_signer", "decide"]
+__all__ = ["check_held_out", "check_round_budget", "check_signer", "decide"]
 
 
 def check_signer(plan: TrainPlan, settings: SiteSettings, *, signature_valid: bool) -> None:
@@ -39,6 +40,7 @@ def decide(
     schema_digest: str,
     public_key: str,
     committed: Sequence[PoissonGaussian | GaussianSum],
+    uses: AbstractSet[str],
 ) -> Verdict:
     """Accept a plan, or refuse it with the first reason that applies; the cheap reasons come first.
 
@@ -49,13 +51,14 @@ def decide(
         public_key: this site's own key.
         committed: every mechanism ever reserved on ``settings.dataset`` under any plan, and for accepted plans that are
             not finished their remaining rounds as well: the worst case of what was promised before.
+        uses: kinds of models of those plans.
 
     Returns:
         The budget before and after the whole plan, at the site's own delta.
 
     Raises:
         PolicyRefusal: ``not-in-roster``, ``schema-mismatch``, ``modality-not-allowed``, ``trust-mode-not-allowed``,
-            ``noise-below-floor``, ``delta-above-plan``.
+            ``not-held-out``, ``noise-below-floor``, ``delta-above-plan``.
         BudgetExceeded: ``budget-exceeded``.
     """
     _check_roster(plan, settings, public_key)
@@ -78,6 +81,7 @@ def decide(
             found=plan.trust_mode,
             remedy=f"This site allows {', '.join(policy.trust_modes)}; the steward decides in site.toml.",
         )
+    check_held_out(plan, settings, uses=uses)
     planned = plan.mechanisms()
     lowest = min(mechanism.noise_multiplier for mechanism in planned)
     if lowest < policy.minimum_noise_multiplier:
@@ -94,6 +98,27 @@ def decide(
             remedy="Lower the budget's delta in site.toml to the plan's, or ask for a plan with a larger one.",
         )
     return _check_budget(settings, committed, planned)
+
+
+def check_held_out(plan: TrainPlan, settings: SiteSettings, *, uses: AbstractSet[str]) -> None:
+    """Refuse to tell how well patients are predicted of whom models may have learnt.
+
+    Args:
+        plan: any plan.
+        settings: the site's settings.
+        uses: kinds of models for which the patients were looked at, or may yet be.
+
+    Raises:
+        PolicyRefusal: ``not-held-out``.
+    """
+    learnt = uses - {plan.model.kind}
+    if isinstance(plan.model, ScoresSpec) and learnt:
+        # Whatever was learnt of these patients may have come to the model, by synthetic patients too.
+        raise PolicyRefusal(
+            "not-held-out",
+            found=f"plans of kind {', '.join(sorted(learnt))} on {settings.dataset}",
+            remedy="Give held-out patients a folder, a data set and a vault of their own: see deploy/README.md.",
+        )
 
 
 def check_round_budget(

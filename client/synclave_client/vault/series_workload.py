@@ -13,14 +13,17 @@ from synclave_client.training.clinical import release_influence, train_clinical_
 from synclave_client.training.noise import SecretRandomness
 from synclave_client.training.private import SelfTestReport
 from synclave_client.training.rehearsal import rehearse_clinical, rehearse_series
+from synclave_client.training.scores import release_scores
 from synclave_client.training.series import release_series_marginals, series_spec, train_series_round
 from synclave_client.vault.rehearsals import Rehearsals
 from synclave_client.vault.workload import check_device, check_size, report_self_test, require_nothing
 from synclave_shared.data.series.reading import load_series
 from synclave_shared.data.series.schema import SeriesSchema
+from synclave_shared.errors import PlanError, PolicyRefusal
 from synclave_shared.model_size import check_grid, parameters_of
 from synclave_shared.model_spec import ClassifierSpec, SeriesSpec
 from synclave_shared.models.series.anchor import SeriesAnchor
+from synclave_shared.models.series.classifier import build_series_classifier
 from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.plan import TrainPlan
 from synclave_shared.protocol import decode_model
@@ -95,8 +98,11 @@ class SeriesWorkload:
         Raises:
             ClippingError: naming the layer, or the size of a model whose release could not travel.
             PlanError: if the plan is for another modality.
+            PolicyRefusal: if its clinical model is not installed here.
         """
+        self._require_installed(plan)
         check_size(self._size(plan))
+        # Also of scores: that no patient changes the numbers of another one is proved there.
         spec = plan.model if isinstance(plan.model, ClassifierSpec) else series_spec(plan)
         _rehearsed(self._rehearsals, self._layout, spec, self._performance, self._device)
 
@@ -106,7 +112,9 @@ class SeriesWorkload:
         Raises:
             ProtocolError: if a marginals round brings a payload, or a model or an anchor has another size or holds
                 numbers that it cannot have.
+            PolicyRefusal: if the plan's clinical model is no longer installed here.
         """
+        self._require_installed(plan)
         if plan.round_kind(round_number) == "marginals":
             require_nothing(payload)
         else:
@@ -116,7 +124,7 @@ class SeriesWorkload:
         """Run the round's mechanism with fresh randomness of the operating system.
 
         Returns:
-            Moments, an influence vector or the model's update [P], as the round is; fixed point, noised.
+            Moments, an influence vector, histograms or the model's update [P], as the round is; fixed point, noised.
         """
         randomness = SecretRandomness.from_os()
         kind = plan.round_kind(round_number)
@@ -132,6 +140,18 @@ class SeriesWorkload:
                 model,
                 anchor,
                 shares,
+                self._device,
+                randomness,
+                self._performance,
+            )
+        if kind == "scores":
+            return release_scores(
+                plan,
+                round_number,
+                self._layout,
+                self._dataset,
+                model,
+                anchor,
                 self._device,
                 randomness,
                 self._performance,
@@ -152,6 +172,13 @@ class SeriesWorkload:
     def _size(self, plan: TrainPlan) -> int:
         spec = plan.model if isinstance(plan.model, ClassifierSpec) else series_spec(plan)
         return parameters_of(spec, self._schema)
+
+    def _require_installed(self, plan: TrainPlan) -> None:
+        if isinstance(plan.model, ClassifierSpec) and plan.model.installed is not None:
+            try:
+                build_series_classifier(self._layout, plan.model)
+            except PlanError as error:
+                raise PolicyRefusal("model-not-installed", found=error.found, remedy=error.remedy) from error
 
     def _public(self, plan: TrainPlan, payload: bytes) -> tuple[NDArray[np.float32], SeriesAnchor, NDArray[np.float32]]:
         """Model [P], anchor and label shares [L] of a payload."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import Journal, SeenNote
-from synclave_client.vault.policy import check_round_budget, check_signer, decide
+from synclave_client.vault.policy import check_held_out, check_round_budget, check_signer, decide
 from synclave_shared.canonical import FrozenModel, sha256_hex
 from synclave_shared.errors import ClippingError, JournalError, LedgerError, PlanError, PolicyRefusal, SynclaveError
 from synclave_shared.ledger.entry import (
@@ -174,6 +174,7 @@ class Vault:
                     schema_digest=self._workload.schema_digest,
                     public_key=self._key.public_text,
                     committed=self._journal.committed(self._settings.dataset),
+                    uses=self._journal.uses(self._settings.dataset),
                 )
                 self._check_model(self._workload, plan)
                 acceptance = PlanAccepted(
@@ -225,6 +226,8 @@ class Vault:
             self._workload.check_payload(accepted.plan, number, payload)
             # Always: since the plan was accepted, the budget may have been lowered or spent under other plans.
             if not self._journal.is_reserved(digest, number):
+                # Nor need the patients still be held out.
+                check_held_out(accepted.plan, self._settings, uses=self._journal.uses(accepted.dataset))
                 check_round_budget(self._settings, mechanism, spent=self._journal.spent(accepted.dataset))
             spend = SpendReserved(
                 plan_digest=digest,

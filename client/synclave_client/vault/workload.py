@@ -132,10 +132,10 @@ class PatientWorkload:
             case "moments":
                 about = self._anchor(payload)
                 return release_moments(plan, round_number, self._schema, self._dataset, about, randomness)
-            case "influence":
+            case "influence" | "scores" as kind:
                 raise PlanError(
                     expected="a round of codes",
-                    found="an influence vector, which is of time series",
+                    found=f"one of kind {kind}, which is of time series",
                     remedy="Use a plan of the schema's modality.",
                 )
             case "training":

@@ -17,7 +17,7 @@ from synclave_server.evaluation.sites import SiteResult, spread_text
 from synclave_server.evaluation.utility import HOLDING
 from synclave_server.evaluation.words import alarms, verdict
 
-__all__ = ["render_report"]
+__all__ = ["page", "render_report"]
 
 _LIGHT: Final = (("#08407e", "#6baed6", "#f7f8fa"), ("#f7f8fa", "#fd9d56", "#8c2d04"))
 _DARK: Final = (("#a6d8ff", "#2a6fa8", "#1f262e"), ("#1f262e", "#b65a1d", "#ffcfa6"))
@@ -41,6 +41,34 @@ def render_report(
         drawings: figures by name; a missing one is explained in its place.
         sentences: the headline, see :func:`~synclave_server.evaluation.words.headline`.
     """
+    sections = dict.fromkeys(measure.section for measure in measures)
+    return page(
+        template,
+        drawings,
+        metrics=metrics,
+        headline=sentences,
+        alarm=alarms({measure.key: measure for measure in measures})
+        or bool(metrics["privacy"] and not metrics["privacy"]["ledger_valid"]),
+        sections={section: [m for m in measures if m.section == section] for section in sections},
+        sites=sites,
+        spread=[spread_text(found) for found in metrics["site_spread"].values()],
+        provenance=list(_flat(metrics["sampling"] or {}, "Sampling")),
+        gauge=gauge_place,
+        verdict=without_gauge,
+        share=share_text,
+        disclosure=DISCLOSURE,
+        holding=HOLDING,
+    )
+
+
+def page(template: str, drawings: Mapping[str, Drawing], **content: Any) -> str:
+    """A page that needs nothing but itself.
+
+    Args:
+        template: its name.
+        drawings: figures by name.
+        content: what else the template reads.
+    """
     environment = Environment(
         loader=PackageLoader("synclave_server.evaluation"),
         autoescape=True,
@@ -55,24 +83,11 @@ def render_report(
         "power": power_of_ten,
         "rounded": lambda share: f"{100 * share:.2g} %",
     }
-    sections = dict.fromkeys(measure.section for measure in measures)
     return environment.get_template(template).render(
-        metrics=metrics,
-        headline=sentences,
-        alarm=alarms({measure.key: measure for measure in measures})
-        or bool(metrics["privacy"] and not metrics["privacy"]["ledger_valid"]),
-        sections={section: [m for m in measures if m.section == section] for section in sections},
-        sites=sites,
-        spread=[spread_text(found) for found in metrics["site_spread"].values()],
         drawings={name: (Markup(d.svg), d.caption) for name, d in drawings.items()},  # noqa: S704 - our own SVG, text escaped
         light=Markup(_levels(*_LIGHT)),  # noqa: S704 - constants
         dark=Markup(_levels(*_DARK)),  # noqa: S704 - constants
-        provenance=list(_flat(metrics["sampling"] or {}, "Sampling")),
-        gauge=gauge_place,
-        verdict=without_gauge,
-        share=share_text,
-        disclosure=DISCLOSURE,
-        holding=HOLDING,
+        **content,
     )
 
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from synclave_server.sampling.series_rows import row_bytes, unpack_series
+from synclave_shared.data.meds.series_writer import SeriesMedsWriter
 from synclave_shared.data.meds.writer import MedsWriter
 from synclave_shared.data.modality import AnySchema
 from synclave_shared.data.patient_table import to_table
@@ -151,6 +152,40 @@ class SeriesWriter:
             file.close()
 
 
+class SeriesEventsWriter:
+    """Time series as a MEDS dataset, a shard of patients for each call of :meth:`write`.
+
+    Args:
+        folder: where nothing is yet.
+        schema: the public schema.
+        notes: kept in the dataset's metadata.
+    """
+
+    def __init__(self, folder: Path, schema: SeriesSchema, notes: Mapping[str, str]) -> None:
+        self._schema, self._layout = schema, SeriesLayout.of(schema)
+        self._writer = SeriesMedsWriter(folder, schema, notes)
+
+    def __enter__(self) -> Self:
+        self._writer.__enter__()
+        return self
+
+    def write(
+        self,
+        features: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        within: NDArray[np.float64] | None = None,
+    ) -> None:
+        """Add a shard; the arguments are those of :class:`SeriesWriter`."""
+        ids = [str(number) for number in numbers.tolist()]
+        self._writer.write(recorded(self._schema, unpack_series(features, labels, ids, self._layout)), numbers, within)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.__exit__(kind, error, trace)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CohortFormat:
     """A format by which a cohort can be asked for.
@@ -193,9 +228,12 @@ CODE_FORMATS: Final[Mapping[str, CohortFormat]] = MappingProxyType(
 """Formats of codes by the name that a user types."""
 
 SERIES_FORMATS: Final[Mapping[str, CohortFormat]] = MappingProxyType(
-    {"parquet": CohortFormat(writer=_of_series(SeriesWriter), suffix=None)}
+    {
+        "parquet": CohortFormat(writer=_of_series(SeriesWriter), suffix=None),
+        "meds": CohortFormat(writer=_of_series(SeriesEventsWriter), suffix=None),
+    }
 )
-"""Formats of time series: a folder with the two tables of a series cohort."""
+"""Formats of time series: a folder with the two tables of a series cohort, or a MEDS dataset."""
 
 FORMATS: Final = tuple(dict.fromkeys((*CODE_FORMATS, *SERIES_FORMATS)))
 """Every name of a format."""

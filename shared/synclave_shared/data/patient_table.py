@@ -3,6 +3,8 @@
 Columns: ``patient_id``; the label under its own name, as text; one column 0/1 for each code or flag (its column name,
 ``diagnosis:106``); one column for each category (text) and number. A number stands for its public bin: writing takes a
 number of the bin, reading finds the bin again, nothing recorded is null. So features -> table -> features is exact.
+
+In an augmented training set two columns more tell real from synthetic patients; reading leaves them aside.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ from synclave_shared.data.sparse_rows import SparseRows
 from synclave_shared.errors import DataError
 
 __all__ = [
+    "ALPHA",
+    "ORIGIN",
     "is_patient_table",
     "read_patient_table",
     "read_wide",
@@ -44,6 +48,10 @@ __all__ = [
     "write_patient_table",
 ]
 
+ORIGIN: Final = "_origin"
+"""Column of an augmented training set: ``real`` or ``synthetic``. No field can have its name."""
+ALPHA: Final = "_alpha"
+"""Column beside it: from how many synthetic patients per real one on a synthetic one is in the set; 0 if real."""
 _BITS: Final = {"0": 0, "1": 1, "false": 0, "true": 1}
 
 
@@ -162,7 +170,7 @@ def is_patient_table(schema: PatientSchema, path: Path) -> bool:
     It is if it has all of the table's columns; and also, so that a damaged one is reported as such, if it has the
     identifier and the label and not the patient column of the schema's own table.
     """
-    names = set(source_columns(path) or ()) if path.suffix in SUFFIXES else set()
+    names = set(source_columns(path) or ()) - {ORIGIN, ALPHA} if path.suffix in SUFFIXES else set()
     if names == set(wide_columns(schema)):
         return True
     keys = {table.key for table in schema.tables}

@@ -26,9 +26,14 @@ WIDENING: Final = 2
 """Width inside a block over the tower's width."""
 
 
+def gate(values: Tensor) -> Tensor:
+    """The logistic function. Far below 0 its slope is 0, not infinity times 0."""
+    return sigmoid(values.clamp_min(-LARGEST_ARGUMENT))
+
+
 def smooth_gate(values: Tensor) -> Tensor:
-    """``x * sigmoid(x)``: SiLU (Elfwing et al. 2018). Far below 0 its slope is 0, not infinity times 0."""
-    return values * sigmoid(values.clamp_min(-LARGEST_ARGUMENT))
+    """``x * sigmoid(x)``: SiLU (Elfwing et al. 2018)."""
+    return values * gate(values)
 
 
 class LevelFeatures(nn.Module):

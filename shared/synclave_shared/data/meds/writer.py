@@ -36,10 +36,10 @@ from synclave_shared.data.meds.layout import (
     VERSION,
 )
 from synclave_shared.data.new_folder import new_folder
-from synclave_shared.data.schema import Schema
+from synclave_shared.data.schema import PatientSchema, Schema
 from synclave_shared.errors import DataError, SchemaError
 
-__all__ = ["LABEL_TIME", "NOTES_FILE", "SCHEMA_FILE", "MedsWriter"]
+__all__ = ["LABEL_TIME", "NOTES_FILE", "SCHEMA_FILE", "MedsFolder", "MedsWriter", "unfit"]
 
 SPLIT: Final = "train"
 LABEL_TIME: Final = datetime(1970, 1, 1)
@@ -48,12 +48,13 @@ SCHEMA_FILE: Final = Path("metadata", "synclave_schema.json")
 NOTES_FILE: Final = Path("metadata", "synclave_notes.json")
 
 
-class MedsWriter:
-    """Writes patients group by group; leaving the ``with`` block completes the dataset, or removes it on an error.
+class MedsFolder:
+    """A dataset that is written shard by shard; leaving the ``with`` block completes it, or removes it on an error.
 
     Args:
         folder: a new folder; it is there whole or not at all.
-        schema: the schema of the patients' columns.
+        schema: the schema of the patients.
+        read_by: the schema that reads the dataset back.
         notes: public notes, such as provenance.
 
     Raises:
@@ -61,8 +62,8 @@ class MedsWriter:
         ConfigurationError: if there is something at ``folder`` already (on entering).
     """
 
-    def __init__(self, folder: Path, schema: Schema, notes: Mapping[str, str]) -> None:
-        self._folder, self._schema, self._notes = folder, schema, dict(notes)
+    def __init__(self, folder: Path, schema: PatientSchema, read_by: PatientSchema, notes: Mapping[str, str]) -> None:
+        self._folder, self._schema, self._read_by, self._notes = folder, schema, read_by, dict(notes)
         codes = column_codes(schema)
         self._written = np.flatnonzero([code is not None for code in codes])
         self._codes = pa.array([code or "" for code in codes], pa.string())
@@ -80,27 +81,10 @@ class MedsWriter:
     def _labels(self) -> Path:
         return Path("labels", self._schema.label.name)
 
-    def write(
-        self,
-        features: npt.NDArray[np.uint8],
-        labels: npt.NDArray[np.int64],
-        numbers: npt.NDArray[np.int64],
-        within: npt.NDArray[np.float64] | None = None,
-    ) -> None:
-        """Write some patients, as one file (shard) of the dataset.
-
-        Args:
-            features: 0 or 1, uint8 [n, schema.width]; exactly one 1 in each categorical group.
-            labels: positions in ``schema.label.values``, int64 [n].
-            numbers: the patients' numbers, rising over all calls; they become subject_id, int64 [n].
-            within: as in :func:`~synclave_shared.data.patient_table.to_table`.
-
-        Raises:
-            DataError: if the arrays do not fit the schema, each other or the patients written before.
-        """
-        self._check(features, labels, numbers)
-        shard = f"{len(self._numbers)}.parquet"
-        self._numbers.append(numbers.astype(np.int64))
+    def static_events(
+        self, features: npt.NDArray[np.uint8], numbers: npt.NDArray[np.int64], within: npt.NDArray[np.float64] | None
+    ) -> pa.Table:
+        """The events, without a time, that stand for the ones in the columns of the fields."""
         rows, at = np.nonzero(features[:, self._written])
         column = pa.array(self._written[at], pa.int64())
         events: list[pa.Array[Any]] = [
@@ -110,10 +94,29 @@ class MedsWriter:
             self._numeric_values(rows, self._written[at], within),
             pa.nulls(len(rows), pa.large_string()),
         ]
-        self._save(Path(DATA_FOLDER, SPLIT, shard), pa.Table.from_arrays(events, schema=EVENTS))
+        return pa.Table.from_arrays(events, schema=EVENTS)
+
+    def add_shard(
+        self,
+        events: pa.Table,
+        labels: npt.NDArray[np.int64],
+        numbers: npt.NDArray[np.int64],
+        times: npt.NDArray[np.datetime64],
+    ) -> None:
+        """Write some patients as one file of events and one of labels.
+
+        Args:
+            events: of these patients, in the order of MEDS.
+            labels: [n].
+            numbers: [n], become subject_id.
+            times: of the labels' predictions, [n].
+        """
+        shard = f"{len(self._numbers)}.parquet"
+        self._numbers.append(numbers.astype(np.int64))
+        self._save(Path(DATA_FOLDER, SPLIT, shard), events)
         outcome = {
             "subject_id": pa.array(numbers, pa.int64()),
-            "prediction_time": pa.array([LABEL_TIME] * len(numbers), pa.timestamp("us")),
+            "prediction_time": pa.array(times, pa.timestamp("us")),
             "integer_value": pa.array(labels, pa.int64()),
             "categorical_value": pa.array(self._schema.label.values, pa.string()).take(pa.array(labels, pa.int64())),
         }
@@ -136,23 +139,28 @@ class MedsWriter:
                 number += 1
         return pa.array(values, pa.float32(), from_pandas=True)
 
-    def _check(
+    def check(
         self, features: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]
     ) -> None:
+        """Refuse patients that do not fit the schema, each other or those written before.
+
+        Raises:
+            DataError: saying why.
+        """
         count = len(numbers)
         if features.shape != (count, self._schema.width) or labels.shape != (count,):
-            raise _unfit(f"features {features.shape}, labels {labels.shape} and {count} numbers")
+            raise unfit(f"features {features.shape}, labels {labels.shape} and {count} numbers")
         if features.size and features.max() > 1:
-            raise _unfit("a feature that is neither 0 nor 1")
+            raise unfit("a feature that is neither 0 nor 1")
         if count and not 0 <= labels.min() <= labels.max() < len(self._schema.label.values):
-            raise _unfit("a label that is no position in the label's values")
+            raise unfit("a label that is no position in the label's values")
         last = next((some[-1:] for some in reversed(self._numbers) if len(some)), numbers[:0])
         if (np.diff(np.append(last, numbers)) <= 0).any():
-            raise _unfit("numbers of patients that do not rise")
+            raise unfit("numbers of patients that do not rise")
         for group in self._schema.groups:
             block = features[:, group.start : group.stop]
             if group.kind == "categorical" and (block.sum(axis=1, dtype=np.int64) != 1).any():
-                raise _unfit(f"a patient without exactly one value of {group.name}")
+                raise unfit(f"a patient without exactly one value of {group.name}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -167,10 +175,9 @@ class MedsWriter:
         subjects = np.concatenate([*self._numbers, np.zeros(0, dtype=np.int64)])
         splits = [pa.array(subjects), pa.array([SPLIT] * len(subjects), pa.string())]
         self._save(SPLITS_FILE, pa.Table.from_arrays(splits, schema=SPLITS))
+        explained = [*zip(self._codes.to_pylist(), self._titles(), strict=True), *self.further_codes()]
         codes: dict[str, dict[str, Any]] = {
-            code: {"code": code, "description": title, "parent_codes": None}
-            for code, title in zip(self._codes.to_pylist(), self._titles(), strict=True)
-            if code
+            code: {"code": code, "description": title, "parent_codes": None} for code, title in explained if code
         }
         for code, parent in parents(self._schema).items():
             codes.setdefault(code, {"code": code, "description": None, "parent_codes": [parent]})
@@ -183,7 +190,11 @@ class MedsWriter:
         }
         for file, content in ((DATASET_FILE, dataset), (NOTES_FILE, self._notes)):
             (self._out / file).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        (self._out / SCHEMA_FILE).write_bytes(written_schema(self._schema).to_json_bytes())
+        (self._out / SCHEMA_FILE).write_bytes(self._read_by.to_json_bytes())
+
+    def further_codes(self) -> list[tuple[str, str]]:
+        """Codes of events that have a time, with what they mean."""
+        return []
 
     def _titles(self) -> list[str]:
         """What each column's code means: of a number all bins have one code, which means the number."""
@@ -198,7 +209,46 @@ class MedsWriter:
         pq.write_table(table, self._out / file, compression="zstd", write_page_checksum=True)
 
 
-def _require_tellable_bins(schema: Schema) -> None:
+class MedsWriter(MedsFolder):
+    """Writes patients of codes group by group.
+
+    Args:
+        folder: a new folder; it is there whole or not at all.
+        schema: the schema of the patients' columns.
+        notes: public notes, such as provenance.
+
+    Raises:
+        SchemaError: if a number's bins cannot be told apart in the precision of MEDS (float32).
+        ConfigurationError: if there is something at ``folder`` already (on entering).
+    """
+
+    def __init__(self, folder: Path, schema: Schema, notes: Mapping[str, str]) -> None:
+        super().__init__(folder, schema, written_schema(schema), notes)
+
+    def write(
+        self,
+        features: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.int64],
+        numbers: npt.NDArray[np.int64],
+        within: npt.NDArray[np.float64] | None = None,
+    ) -> None:
+        """Write some patients, as one file (shard) of the dataset.
+
+        Args:
+            features: 0 or 1, uint8 [n, schema.width]; exactly one 1 in each categorical group.
+            labels: positions in ``schema.label.values``, int64 [n].
+            numbers: the patients' numbers, rising over all calls; they become subject_id, int64 [n].
+            within: as in :func:`~synclave_shared.data.patient_table.to_table`.
+
+        Raises:
+            DataError: if the arrays do not fit the schema, each other or the patients written before.
+        """
+        self.check(features, labels, numbers)
+        times = np.full(len(numbers), np.datetime64(LABEL_TIME, "us"))
+        self.add_shard(self.static_events(features, numbers, within), labels, numbers, times)
+
+
+def _require_tellable_bins(schema: PatientSchema) -> None:
     """Refuse a schema with a bin whose middle, as float32, is read as another bin's."""
     for field in (field for field in schema.fields if isinstance(field, NumberField)):
         for entry in field.bins:
@@ -214,7 +264,8 @@ def _require_tellable_bins(schema: Schema) -> None:
                 )
 
 
-def _unfit(found: str) -> DataError:
+def unfit(found: str) -> DataError:
+    """The error of patients that do not fit."""
     return DataError(
         expected="patients that fit the schema", found=found, remedy="Use arrays made for this very schema."
     )

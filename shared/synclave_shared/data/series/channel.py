@@ -64,11 +64,15 @@ class Channel(NumberReader):
 
     def recorded(self, scaled: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Scaled values as they would be recorded: taken to the nearest whole step within the bounds; any shape."""
+        return scaled if self.resolution is None else self.scaled(self.whole_steps(self.unscaled(scaled)))
+
+    def whole_steps(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Values in ``unit`` taken to the nearest whole step of the resolution, if there is one, within the bounds."""
         if self.resolution is None:
-            return scaled
+            return self.bounded(values)
         step = float(self.resolution)
         low, high = math.ceil(self.minimum / self.resolution), math.floor(self.maximum / self.resolution)
-        return self.scaled(self.bounded(np.clip(np.rint(self.unscaled(scaled) / step), low, high) * step))
+        return self.bounded(np.clip(np.rint(values / step), low, high) * step)
 
     def bounded(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Values moved to the nearest bound."""

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from synclave_shared.data.faults import FaultLog, shown
 from synclave_shared.data.new_folder import new_folder
-from synclave_shared.data.patient_table import read_wide, to_table, wide_columns
+from synclave_shared.data.patient_table import ALPHA, ORIGIN, read_wide, to_table, wide_columns
 from synclave_shared.data.schema import PATIENT_ID, Label
 from synclave_shared.data.series.dataset import SeriesDataset
 from synclave_shared.data.series.encode import encode_series
@@ -103,7 +103,10 @@ def is_series_cohort(schema: SeriesSchema, path: Path) -> bool:
     """Whether a folder holds the two tables of a series cohort of the schema, judged by their column names alone."""
     expected = {PATIENTS: set(wide_columns(schema)), SERIES: set(series_columns(schema))}
     files = {name: _file(path, name) for name in expected}
-    return all(file is not None and set(source_columns(file) or ()) == expected[name] for name, file in files.items())
+    return all(
+        file is not None and set(source_columns(file) or ()) - {ORIGIN, ALPHA} == expected[name]
+        for name, file in files.items()
+    )
 
 
 def read_cohort(schema: SeriesSchema, folder: Path, faults: FaultLog, files: dict[str, int]) -> SeriesDataset | None:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synclave_shared.model_spec import ClassifierSpec
+from synclave_shared.model_spec import ARCHITECTURES, ClassifierSpec
+from synclave_shared.models.series.installed import build_installed
 from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.models.series.transformer import AttentionBlock
-from synclave_shared.models.tower import smooth_gate
+from synclave_shared.models.tower import gate, smooth_gate
 
 __all__ = ["SeriesClassifier", "build_series_classifier"]
 
@@ -58,6 +59,38 @@ class DilatedBlock(nn.Module):
         return hidden + smooth_gate(added.transpose(1, 2))
 
 
+class RecurrentBlock(nn.Module):
+    """A gated recurrent unit (Cho et al. 2014) beside a residual path.
+
+    Its weights are in two Linear layers, whose gradients can be clipped per patient: one reads all steps at once, the
+    other is called at each step for what is remembered. ``torch.nn.GRU`` hides both from the clipping.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.norm = nn.LayerNorm(width)
+        self.read = nn.Linear(width, 3 * width)
+        self.remember = nn.Linear(width, 3 * width)
+
+    def forward(self, hidden: Tensor, inside: Tensor) -> Tensor:
+        """Map [R, T, W] to [R, T, W]; ``inside`` bool [R, T]. After the stay nothing is remembered anew."""
+        memory = torch.zeros_like(hidden[:, 0])
+        memories = []
+        for read, present in zip(self.read(self.norm(hidden)).unbind(1), inside.unbind(1), strict=True):
+            memory = torch.where(present[:, None], self._renewed(read, memory), memory)
+            memories.append(memory)
+        return hidden + torch.stack(memories, dim=1)
+
+    def _renewed(self, read: Tensor, memory: Tensor) -> Tensor:
+        sizes = [2 * self.width, self.width]
+        gates, news = torch.split(read, sizes, dim=-1)
+        gates_of_memory, remembered = torch.split(self.remember(memory), sizes, dim=-1)
+        reset, keep = gate(gates + gates_of_memory).chunk(2, dim=-1)
+        renewed = 2.0 * gate(2.0 * (news + reset * remembered)) - 1.0  # tanh
+        return renewed + keep * (memory - renewed)
+
+
 class SeriesClassifier(nn.Module):
     """Logits of the label.
 
@@ -76,6 +109,8 @@ class SeriesClassifier(nn.Module):
             self.read = nn.Linear(evidence, width)
             self.place = nn.Embedding(layout.steps, width)
             nn.init.normal_(self.place.weight, std=0.1)
+        if spec.architecture == "gru":
+            self.recurrent = nn.ModuleList(RecurrentBlock(width) for _ in range(spec.blocks))
         if spec.architecture == "tcn":
             self.dilated = nn.ModuleList(DilatedBlock(width, 2**number) for number in range(spec.blocks))
         if spec.architecture == "transformer":
@@ -99,6 +134,9 @@ class SeriesClassifier(nn.Module):
         if self.architecture != "logistic":
             places = torch.arange(course.shape[1], device=course.device).expand(course.shape[:2])
             course = torch.where(within, self.read(course) + self.place(places), 0.0)
+        if self.architecture == "gru":
+            for block in self.recurrent:
+                course = block(course, inside)
         if self.architecture == "tcn":
             for block in self.dilated:
                 course = block(course)
@@ -110,8 +148,13 @@ class SeriesClassifier(nn.Module):
         return found
 
 
-def build_series_classifier(layout: SeriesLayout, spec: ClassifierSpec) -> SeriesClassifier:
-    """The untrained network of a plan, the same everywhere."""
+def build_series_classifier(layout: SeriesLayout, spec: ClassifierSpec) -> nn.Module:
+    """The untrained network of a plan, the same everywhere; called as :meth:`SeriesClassifier.forward` is.
+
+    Raises:
+        PlanError: if the plan's model is an installed one and another, or none, is installed here.
+    """
+    build = SeriesClassifier if spec.architecture in ARCHITECTURES else build_installed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(INITIAL_SEED)
-        return SeriesClassifier(layout, spec)
+        return build(layout, spec)

@@ -5,7 +5,7 @@ weights are zero where it matters, is the exact denoiser of independent Gaussian
 
 - *couplings*, symmetric matrices that learn under heavy noise: of the channels within a step, and of their means over
   the stay; and how the context's columns move every channel;
-- a *transformer* over the steps (``width``), which learns everything else where data or budget are large.
+- a *backbone* over the steps (``width``), which learns everything else where data or budget are large.
 
 Shapes: ``B`` patients, ``K`` noise levels, ``T`` steps, ``C`` channels, ``S`` context columns, ``L`` label values.
 """
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from synclave_shared.model_spec import SeriesSpec
 from synclave_shared.models.coupling import SymmetricCoupling
+from synclave_shared.models.series.backbone import SeriesBackbone
 from synclave_shared.models.series.layout import SeriesLayout
-from synclave_shared.models.series.transformer import SeriesTransformer
 
 __all__ = ["SeriesDenoiser", "build_series_denoiser"]
 
@@ -43,12 +43,9 @@ class SeriesDenoiser(nn.Module):
             self.stay = SymmetricCoupling(corrections)
             self.context = nn.Linear(columns, corrections, bias=False)
             nn.init.zeros_(self.context.weight)
-        self.transformer: SeriesTransformer | None = None
+        self.backbone: SeriesBackbone | None = None
         if spec.width:
-            self.transformer = SeriesTransformer(
-                layout.steps, corrections + layout.channels, corrections, columns, layout.label_values,
-                spec.width, spec.blocks,
-            )  # fmt: skip
+            self.backbone = SeriesBackbone(layout, spec, corrections + layout.channels, corrections)
 
     def forward(
         self,
@@ -79,9 +76,9 @@ class SeriesDenoiser(nn.Module):
             mean = surprise.sum(dim=2, keepdim=True) / within.sum(dim=2, keepdim=True)
             moved = self.context(context)[:, None, None] * (1.0 - visible)[..., None, None]
             correction = correction + self.step(surprise) + self.stay(mean) + moved
-        if self.transformer is not None:
+        if self.backbone is not None:
             evidence = torch.cat([torch.where(within, noisy, 0.0), surprise], dim=-1)
-            correction = correction + self.transformer(evidence, visible, labels, context, inside)
+            correction = correction + self.backbone(evidence, visible, labels, context, inside)
         return correction
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synclave_shared.model_spec import LEVEL_KNOTS
-from synclave_shared.models.tower import LevelFeatures, smooth_gate
+from synclave_shared.models.tower import smooth_gate
 
 __all__ = ["HEAD_WIDTH", "SeriesTransformer"]
 
@@ -59,56 +57,19 @@ class AttentionBlock(nn.Module):
 
 
 class SeriesTransformer(nn.Module):
-    """Evidence of all channels and steps -> correction; 0 before any training.
+    """Blocks of attention one after another.
 
     Args:
-        steps: T.
-        evidence: numbers per step that are read.
-        corrections: numbers per step that are written.
-        context: S.
-        label_values: L; the label number L is the hidden label.
         width: W, a multiple of :data:`HEAD_WIDTH`.
         blocks: number of blocks.
     """
 
-    places: Tensor
-
-    def __init__(
-        self, steps: int, evidence: int, corrections: int, context: int, label_values: int, width: int, blocks: int
-    ) -> None:
+    def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
-        self.level = LevelFeatures()
-        self.read = nn.Linear(evidence, width)
-        self.place = nn.Embedding(steps, width)
-        self.level_in = nn.Linear(LEVEL_KNOTS, width)
-        self.label_in = nn.Embedding(label_values + 1, width)
-        self.context_in = nn.Linear(context, width)
-        self.mix = nn.Linear(width, width)
         self.blocks = nn.ModuleList(AttentionBlock(width) for _ in range(blocks))
-        self.norm = nn.LayerNorm(width)
-        self.write = nn.Linear(width, corrections)
-        self.register_buffer("places", torch.arange(steps), persistent=False)
-        nn.init.normal_(self.place.weight, std=0.1)
-        nn.init.zeros_(self.write.weight)
-        nn.init.zeros_(self.write.bias)
 
-    def forward(self, evidence: Tensor, visible: Tensor, labels: Tensor, context: Tensor, inside: Tensor) -> Tensor:
-        """Map evidence [B, K, T, E] to corrections [B, K, T, O].
-
-        Args:
-            evidence: what is read.
-            visible: [B, K], share of the signal.
-            labels: [B].
-            context: [B, S].
-            inside: bool [B, T].
-        """
-        patients, levels, steps, _ = evidence.shape
-        who = (self.label_in(labels) + self.context_in(context))[:, None]
-        told = smooth_gate(self.mix(smooth_gate(self.level_in(self.level(visible)) + who)))
-        place = self.place(self.places.expand(patients, steps))[:, None]
-        hidden = (self.read(evidence) + place + who[:, :, None]).flatten(0, 1)
-        told, within = told.flatten(0, 1), inside[:, None].expand(patients, levels, steps).flatten(0, 1)
+    def forward(self, hidden: Tensor, context: Tensor, inside: Tensor) -> Tensor:
+        """Map [R, T, W] to [R, T, W]; ``context`` [R, W], ``inside`` bool [R, T]."""
         for block in self.blocks:
-            hidden = block(hidden, told, within)
-        correction: Tensor = self.write(self.norm(hidden))
-        return correction.reshape(patients, levels, steps, -1)
+            hidden = block(hidden, context, inside)
+        return hidden

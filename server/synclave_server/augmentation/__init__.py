@@ -1,0 +1,1 @@
+"""Real patients enlarged by synthetic ones, and what that is worth on held-out real patients."""

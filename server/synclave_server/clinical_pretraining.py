@@ -1,0 +1,109 @@
+"""A clinical model trained without privacy: on public patients, or on synthetic ones to see what they teach.
+
+See :mod:`synclave_server.pretraining` for what must never be given to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from synclave_server.pretraining import Precision, PretrainedModel, fit
+from synclave_shared.errors import DataError
+from synclave_shared.models.parameters import parameter_vector
+from synclave_shared.models.series.anchor import SeriesAnchor, anchor_from_moments, contributions
+from synclave_shared.models.series.classifier import build_series_classifier
+from synclave_shared.models.series.layout import SeriesLayout
+from synclave_shared.models.series.standard import StandardRows
+
+if TYPE_CHECKING:
+    from synclave_shared.data.series.dataset import SeriesDataset
+    from synclave_shared.data.series.schema import SeriesSchema
+    from synclave_shared.plan import ClassifierSpec
+
+__all__ = ["pretrain_classifier"]
+
+PATIENTS_AT_ONCE: Final = 4096
+"""Patients whose gaps are filled together: bounds what filling takes beside its result."""
+
+
+def pretrain_classifier(
+    schema: SeriesSchema,
+    dataset: SeriesDataset,
+    spec: ClassifierSpec,
+    *,
+    steps: int = 600,
+    batch_size: int = 512,
+    learning_rate: float = 3e-3,
+    weight_decay: float = 0.2,
+    ema: float = 0.99,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    precision: Precision = "float32",
+    progress: Callable[[int, float], None] | None = None,
+) -> PretrainedModel:
+    """Train a clinical model by :func:`synclave_server.pretraining.fit`; the anchor is that of the same patients.
+
+    Args:
+        schema: channels, fields and label values.
+        dataset: synthetic or public patients.
+        spec: the network.
+        steps: optimiser steps.
+        batch_size: patients of a step.
+        learning_rate: at its highest.
+        weight_decay: keeps a network from learning patients by heart.
+        ema: largest share of the averaged weights that stays in a step.
+        seed: of the batches.
+        device: where to compute.
+        precision: what the network computes in.
+        progress: told the number of steps that are done and the mean loss in nats since it was told last.
+
+    Raises:
+        ConfigurationError: if the loss does not stay finite.
+        DataError: if there are no patients.
+    """
+    if not len(dataset):
+        raise DataError(expected="at least one patient", found="none", remedy="Check the data folder.")
+    layout = SeriesLayout.of(schema)
+    moments = contributions(dataset, layout, clip_norm=float("inf"))
+    anchor, shares = anchor_from_moments(moments, layout, noise_std=0.0)
+    network = build_series_classifier(layout, spec).to(device)
+
+    *inputs, labels = _seen(dataset, anchor, layout)
+
+    def loss_of(rows: NDArray[np.int64]) -> Tensor:
+        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = network(*(part[rows].to(device) for part in inputs))
+        return nn.functional.cross_entropy(logits.float(), labels[rows].to(device))
+
+    fit(
+        network,
+        loss_of,
+        len(dataset),
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        ema=ema,
+        seed=seed,
+        progress=progress,
+    )
+    return PretrainedModel(
+        parameters=parameter_vector(network), anchor=anchor.to_vector(), label_shares=shares.astype(np.float32)
+    )
+
+
+def _seen(dataset: SeriesDataset, anchor: SeriesAnchor, layout: SeriesLayout) -> list[Tensor]:
+    """What the network is shown of all patients, and their labels: filling gaps again in every step takes longer."""
+    places = np.arange(len(dataset))
+    parts = [
+        StandardRows.of(dataset, places[first : first + PATIENTS_AT_ONCE], anchor, layout)
+        for first in range(0, len(dataset), PATIENTS_AT_ONCE)
+    ]
+    names = ("values", "observed", "context", "inside", "labels")
+    return [torch.from_numpy(np.concatenate([getattr(part, name) for part in parts])) for name in names]
