@@ -197,8 +197,8 @@ def series_posterior(
     visible = torch.reciprocal(1.0 + sigma.square())
     noisy = (x - expected) * visible.sqrt()[..., None, None]
     correction = network(noisy[..., : x.shape[-1] // 2], surprise, visible, labels, context, stays.inside)
-    # Of rows with the right means and covariances the process knows all up to second order in 1 / sigma^2: what a network
-    # adds where nearly all is noise is its own error, which would add up over the levels of a sampler.
+    # With the right means and covariances the process knows all up to second order in 1 / sigma^2: what a network adds
+    # where nearly all is noise is its own error, which would add up over the levels of a sampler.
     return Belief(row=expected + surprise + spread * visible[..., None, None] * correction, spread=spread)
 
 
