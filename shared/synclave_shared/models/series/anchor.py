@@ -74,10 +74,10 @@ EVER_WEIGHT: Final = 0.5
 PAIR_WEIGHT: Final = 0.3
 """Likewise of "two values so far apart"."""
 
-EARLY_WEIGHT: Final = 0.3
+EARLY_WEIGHT: Final = 0.15
 """Likewise of the share measured in a span of steps: there are several of them for every channel."""
 
-RELATIONS_PART: Final = 0.2
+RELATIONS_PART: Final = 0.1
 """Of the square of a patient's clip norm: what relations may take. Both parts are bounded, so that the whole is."""
 
 CHUNK_PATIENTS: Final = 256
