@@ -191,7 +191,7 @@ def relation_rows(
         observed: [N, T, C].
         lengths: [N].
         context: [N, S].
-        bound: L2 bound of a patient's numbers; a patient of the usual length is as long as that.
+        bound: L2 bound of a patient's numbers; a patient of the usual length is as long as that. Infinite: of public patients.
 
     Returns:
         [N, :func:`relations_size`].
@@ -216,6 +216,8 @@ def relation_rows(
         compared.append(count > 0)
     products = (stay[:, :, None] * stay[:, None], *within)
     rows = np.concatenate([*(_triangle(product) for product in products), *apart, *compared], axis=1)
+    if math.isinf(bound):
+        return rows
     norms = np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
     return np.asarray(rows * (bound / np.maximum(norms, USUAL_LENGTH * channels)))
 
