@@ -191,7 +191,8 @@ def relation_rows(
         observed: [N, T, C].
         lengths: [N].
         context: [N, S].
-        bound: L2 bound of a patient's numbers; a patient of the usual length is as long as that. Infinite: of public patients.
+        bound: L2 bound of a patient's numbers; a patient of the usual length is as long as that.
+            Infinite: of public patients.
 
     Returns:
         [N, :func:`relations_size`].
