@@ -36,7 +36,7 @@ from synclave_shared.fixed_point import from_fixed
 from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.models.series.anchor import SeriesAnchor, anchor_from_moments, contributions
 from synclave_shared.models.series.classifier import build_series_classifier
-from synclave_shared.models.series.completion import Completion
+from synclave_shared.models.series.completion import DRAWS, Completion
 from synclave_shared.models.series.denoiser import build_series_denoiser
 from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.models.series.standard import StandardRows
@@ -55,7 +55,7 @@ LOGISTIC_RATE: Final = 1e-2
 INFLUENCE: Final = InfluenceSpec(architecture="tcn", width=32, blocks=3)
 SMALL_CLINICAL, SMALL_INFLUENCE = ClassifierSpec(), InfluenceSpec()
 """Under noise a vector of few parameters says more."""
-COMPLETIONS: Final = 8
+COMPLETIONS: Final = 4
 """Draws of every patient's gaps."""
 
 UNBOUNDED: Final = 1e9
@@ -238,10 +238,11 @@ def _deep(task: SeriesTask, spec: SeriesSpec, steps: int) -> Generator:
     network, prior = build_series_denoiser(layout, spec), SeriesPrior.of(anchor)
     seen = StandardRows.of(everybody, np.arange(len(everybody)), anchor, layout)
     completion, rng = Completion.of(anchor), np.random.default_rng(task.seed)
-    drawn = rng.standard_normal((COMPLETIONS, *seen.values.shape), np.float32)
+    patients = list(zip(seen.values, seen.observed, everybody.lengths, seen.labels, seen.context, strict=True))
+    cells = (DRAWS, *seen.values.shape[1:])
     completed = [
-        [completion.complete(*patient) for patient in zip(seen.values, seen.observed, seen.labels, noise, strict=True)]
-        for noise in drawn
+        [completion.complete(*patient, rng.standard_normal(cells, np.float32)) for patient in patients]
+        for _ in range(COMPLETIONS)
     ]
     values, observed = torch.from_numpy(np.array(completed, np.float32)), torch.from_numpy(seen.observed)
     inside, context = torch.from_numpy(seen.inside), torch.from_numpy(seen.context)
@@ -262,9 +263,9 @@ def _deep(task: SeriesTask, spec: SeriesSpec, steps: int) -> Generator:
         given = torch.where(hidden, layout.label_values, labels[chosen])
         copies = torch.randint(COMPLETIONS, (len(rows),), generator=generator)
         truth = values[copies, chosen]
-        clean = torch.cat([truth, observed[chosen]], dim=-1)[:, None]
+        clean = truth[:, None]
         x = clean + sigma[..., None, None] * torch.randn(clean.shape, generator=generator)
-        belief = series_posterior(correct, x, sigma, given, context[chosen], inside[chosen], prior)
+        belief = series_posterior(correct, x, sigma, given, context[chosen], prior, prior.stays(inside[chosen]))
         return series_loss(belief, truth, observed[chosen], inside[chosen]).mean()
 
     fit(

@@ -12,19 +12,19 @@ from synclave_shared.model_spec import AnyModel, ClassifierSpec, SeriesSpec
 __all__ = ["check_grid", "parameters_of"]
 
 MOST_COVARIANCES: Final = 2**27
-"""Numbers of all channels' covariances, one matrix for every length of a stay: half a gigabyte."""
+"""Numbers of covariances of all channels and gaps, for every length of a stay and cosine: half a gigabyte."""
 
 
 def check_grid(schema: SeriesSchema) -> None:
-    """Refuse a grid whose channels' processes would not fit into memory.
+    """Refuse a grid whose process would not fit into memory.
 
     Raises:
         PlanError: naming steps and channels.
     """
     steps, channels = schema.horizon, len(schema.channels)
-    if (steps + 1) * channels * steps**2 > MOST_COVARIANCES:
+    if (steps + 1) * steps * (steps + 4 * channels**2) > MOST_COVARIANCES:
         raise PlanError(
-            expected=f"a grid with (steps + 1) x channels x steps^2 of at most {MOST_COVARIANCES}",
+            expected=f"a grid with (steps + 1) x steps x (steps + 4 channels^2) of at most {MOST_COVARIANCES}",
             found=f"{steps} steps and {channels} channels in schema {schema.name}",
             remedy="Take longer steps, a shorter horizon or fewer channels.",
         )

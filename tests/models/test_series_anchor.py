@@ -12,17 +12,20 @@ from synclave_shared.models.anchor import Anchor, prevalences
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.models.series.anchor import (
     BINS,
+    EARLY_WEIGHT,
     EVER_WEIGHT,
     PAIR_WEIGHT,
+    RELATIONS_PART,
     SeriesAnchor,
     anchor_from_moments,
     context_columns,
     contributions,
-    lags,
     moments_size,
     usual_anchor,
 )
+from synclave_shared.models.series.inertia import lags
 from synclave_shared.models.series.layout import SeriesLayout
+from synclave_shared.models.series.relations import relations_size
 from tests.models.small_series import SERIES_LAYOUT, STEPS, series_dataset
 
 
@@ -52,10 +55,13 @@ def test_a_patients_moments_are_what_the_text_says() -> None:
     variogram = [0.125, PAIR_WEIGHT, 0, 0]  # half of 0.5 squared at lag 1; nothing is two steps apart
     bins = np.zeros(BINS)
     bins[[BINS // 2, 3 * BINS // 4]] = 0.5  # the bins that begin at 0 and at 0.5
-    expected = [*nobody, *context, *share, *ever, *mean, 0, 1, *square, *variogram, *bins]
-    assert contributions(patient, layout, 100.0).tolist() == expected
-    norm = np.sqrt(np.square(expected).sum())
-    np.testing.assert_allclose(contributions(patient, layout, 1.0), np.array(expected) / norm)
+    early = [EARLY_WEIGHT, EARLY_WEIGHT, 0.0]  # both steps were measured; the third is none of the stay
+    expected = [*nobody, *context, *share, *ever, *mean, 0, 1, *square, *variogram, *bins, *early]
+    found = contributions(patient, layout, 100.0)
+    assert found[: len(expected)].tolist() == expected
+    assert len(found) == len(expected) + relations_size(layout)
+    bounded = np.sqrt(1 - RELATIONS_PART) / np.sqrt(np.square(expected).sum())
+    np.testing.assert_allclose(contributions(patient, layout, 1.0)[: len(expected)], np.array(expected) * bounded)
 
 
 @pytest.mark.parametrize("clip_norm", [0.5, 2.0, 50.0])
@@ -156,11 +162,26 @@ def test_what_is_recorded_how_often_and_how_long_are_prevalences() -> None:
         assert 1 / (1 + np.exp(-anchor.observed[label])) == pytest.approx(shares, abs=0.02)
 
 
+def test_shares_measured_are_told_apart_by_step() -> None:
+    """The first hour is another than the rest."""
+    dataset = series_dataset(4000)
+    observed = dataset.observed.copy()
+    observed[:, 0, 1], observed[:, 0, 2] = 0, 1
+    dataset = replace(dataset, observed=observed, values=np.where(observed, dataset.values, 0))
+    sums = contributions(dataset, SERIES_LAYOUT, 1e6)
+    for noise_std, tolerance in ((0.0, 0.03), (20.0, 0.1)):
+        noisy = sums + noise_std * np.random.default_rng(0).standard_normal(sums.size)
+        measured = anchor_from_moments(noisy, SERIES_LAYOUT, noise_std)[0].measured().mean(axis=0)
+        inside = np.arange(STEPS) < dataset.lengths[:, None]
+        truth = observed.sum(axis=0) / inside.sum(axis=0)[:, None]
+        assert np.abs(measured[:2] - truth[:2]).max() < 0.08 + tolerance
+
+
 def test_an_anchor_travels_as_one_vector_and_impossible_ones_are_refused() -> None:
     anchor, _ = anchor_from_moments(contributions(series_dataset(300), SERIES_LAYOUT, 1e6), SERIES_LAYOUT, 0.0)
     vector = anchor.to_vector()
     again = SeriesAnchor.from_vector(vector, SERIES_LAYOUT)
-    for name in ("context", "observed", "quantiles", "shift", "inertia"):
+    for name in ("context", "observed", "pace", "quantiles", "shift", "inertia"):
         assert np.array_equal(getattr(again, name), getattr(anchor, name))
     usual = usual_anchor(SERIES_LAYOUT)
     wrong = [

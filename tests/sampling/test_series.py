@@ -23,18 +23,19 @@ from synclave_shared.models.series.anchor import anchor_from_moments, context_co
 from synclave_shared.models.series.denoiser import build_series_denoiser
 from synclave_shared.plan import SeriesSpec
 from tests.models.small_series import SERIES_LAYOUT, series_dataset, series_plan, series_schema
+from tests.models.test_series_relations import related
 
 ANCHOR, SHARES = anchor_from_moments(contributions(series_dataset(3000), SERIES_LAYOUT, 1e6), SERIES_LAYOUT, 0.0)
 SPEC = SeriesSpec(width=32, blocks=1)
 UNET = SeriesSpec(width=32, backbone="unet")
 
 
-def model(spec: SeriesSpec = SPEC) -> np.ndarray:
+def model(size: float = 0.02, spec: SeriesSpec = SPEC) -> np.ndarray:
     network = build_series_denoiser(SERIES_LAYOUT, spec)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
     return parameter_vector(network)
 
 
@@ -72,8 +73,8 @@ def request(sampler: str = "unipc", steps: int = 10, seed: str = "3", guidance: 
     )
 
 
-def drawn(patients: int, labels: np.ndarray | None = None, **changes: str) -> np.ndarray:
-    generator = SeriesGenerator(SPEC, SERIES_LAYOUT, model(), ANCHOR)
+def drawn(patients: int, labels: np.ndarray | None = None, size: float = 0.02, **changes: str) -> np.ndarray:
+    generator = SeriesGenerator(SPEC, SERIES_LAYOUT, model(size), ANCHOR)
     given = np.arange(patients) % 2 if labels is None else labels
     return generator.features(request(**changes), np.arange(patients), given)
 
@@ -91,7 +92,7 @@ def test_rows_of_bytes_keep_all_but_the_last_digits() -> None:
 
 @pytest.mark.parametrize(("sampler", "spec"), [*((name, SPEC) for name in samplers_of("series")), ("unipc", UNET)])
 def test_a_patient_does_not_depend_on_the_others_drawn_with_it(sampler: str, spec: SeriesSpec) -> None:
-    generator = SeriesGenerator(spec, SERIES_LAYOUT, model(spec), ANCHOR)
+    generator = SeriesGenerator(spec, SERIES_LAYOUT, model(spec=spec), ANCHOR)
     numbers, labels = np.arange(70), np.arange(70) % 2
     crowd = generator.features(request(sampler), numbers, labels)
     for patient in (0, 63, 69):
@@ -102,9 +103,9 @@ def test_a_patient_does_not_depend_on_the_others_drawn_with_it(sampler: str, spe
 
 
 def test_what_is_drawn_has_the_anchors_means_shares_and_lengths() -> None:
-    """A network near zero draws independent channels: the anchor is what patients must show."""
+    """A network near zero draws from the Gaussian process: the anchor is what patients must show."""
     labels = np.repeat([0, 1], 1500)
-    dataset = unpack_series(drawn(3000, labels), labels, [str(i) for i in range(3000)], SERIES_LAYOUT)
+    dataset = unpack_series(drawn(3000, labels, 0.002), labels, [str(i) for i in range(3000)], SERIES_LAYOUT)
     real = series_dataset(3000)
     for label in (0, 1):
         mine, theirs = dataset.labels == label, real.labels == label
@@ -117,6 +118,23 @@ def test_what_is_drawn_has_the_anchors_means_shares_and_lengths() -> None:
             assert found.std() == pytest.approx(true.std(), abs=0.06)
             shares = [one.observed[some][..., channel].sum() / one.lengths[some].sum() for one, some in ((dataset, mine), (real, theirs))]  # fmt: skip  # noqa: E501
             assert shares[0] == pytest.approx(shares[1], abs=0.05)
+
+
+def test_what_goes_together_in_patients_goes_together_in_those_drawn() -> None:
+    dataset, labels = related(4000), np.arange(2000) % 2
+    anchor, _ = anchor_from_moments(contributions(dataset, SERIES_LAYOUT, 1e6), SERIES_LAYOUT, 0.0)
+    generator = SeriesGenerator(SPEC, SERIES_LAYOUT, model(0.0), anchor)
+    rows = generator.features(request(), np.arange(2000), labels)
+    found = unpack_series(rows, labels, [str(i) for i in range(2000)], SERIES_LAYOUT)
+    both = []
+    for one in (dataset, found):
+        panel = one.observed[:, :, 1:].astype(bool)
+        both.append(panel.all(axis=2).sum() / panel.any(axis=2).sum())
+        mean = one.values.sum(axis=1) / np.maximum(one.observed.sum(axis=1), 1)
+        ever = one.observed.any(axis=1).all(axis=1)
+        both.append(np.corrcoef(mean[ever, 0], mean[ever, 1])[0, 1])
+    assert both[2] > 0.75  # of what is always measured together
+    assert both[3] == pytest.approx(both[1], abs=0.15)
 
 
 def test_guidance_moves_patients_towards_their_label() -> None:

@@ -65,7 +65,8 @@ def target(guidance: Tensor, noise_std: float = 0.0) -> SeriesTarget:
 
 def belief(rows: StandardRows) -> Belief:
     values = torch.from_numpy(rows.values)[:, None]
-    return Belief(values=values, spread=torch.full_like(values, 0.5), observed=torch.zeros_like(values))
+    row = torch.cat([values, torch.zeros_like(values)], dim=-1)
+    return Belief(row=row, spread=torch.full_like(row, 0.5))
 
 
 def request(curvature: bool = True, seed: int = 3) -> SampleRequest:

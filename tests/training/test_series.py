@@ -117,7 +117,7 @@ def test_padding_is_nobody() -> None:
     assert batch.inside.sum(dim=1).tolist()[:2] == dataset.lengths[[2, 0]].tolist()
     alone = loss.draw(dataset, np.array([0]), 8, streams, 0)
     assert torch.equal(batch.noise[1], alone.noise[0])
-    assert torch.equal(batch.values[1], alone.values[0])
+    assert torch.equal(batch.row[1], alone.row[0])
 
 
 def workload() -> SeriesWorkload:

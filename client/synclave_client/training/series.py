@@ -19,7 +19,7 @@ from synclave_shared.errors import DataError, PlanError
 from synclave_shared.fixed_point import to_fixed
 from synclave_shared.model_spec import SeriesSpec
 from synclave_shared.models.series.anchor import SeriesAnchor, contributions
-from synclave_shared.models.series.completion import Completion
+from synclave_shared.models.series.completion import DRAWS, Completion
 from synclave_shared.models.series.denoiser import build_series_denoiser
 from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.models.series.standard import StandardRows
@@ -43,7 +43,7 @@ class SeriesBatch:
     """Some patients, each seen at K noise levels.
 
     Attributes:
-        values: [B, T, C], in normal scores; gaps are drawn.
+        row: [B, T, 2C], normal scores, of which gaps are drawn, then latent gaps.
         observed: [B, T, C], 0/1.
         inside: bool [B, T], the steps of the stay.
         context: [B, S], 0/1.
@@ -53,7 +53,7 @@ class SeriesBatch:
         present: [B], false for rows of padding.
     """
 
-    values: Tensor
+    row: Tensor
     observed: Tensor
     inside: Tensor
     context: Tensor
@@ -63,7 +63,7 @@ class SeriesBatch:
     present: Tensor
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.row)
 
     @property
     def patient_of_row(self) -> None:
@@ -102,10 +102,11 @@ class SeriesLoss:
         spec = self.spec
         sigma = torch.exp(float(spec.log_sigma_mean) + float(spec.log_sigma_std) * batch.levels)
         sigma = sigma.clamp(float(spec.sigma_min), float(spec.sigma_max))
-        clean = torch.cat([batch.values, batch.observed], dim=-1)[:, None]
-        x = clean + sigma[..., None, None] * batch.noise
-        belief = series_posterior(network, x, sigma, batch.labels, batch.context, batch.inside, self.prior)
-        return series_loss(belief, batch.values, batch.observed, batch.inside).mean(dim=1)
+        x = batch.row[:, None] + sigma[..., None, None] * batch.noise
+        belief = series_posterior(
+            network, x, sigma, batch.labels, batch.context, self.prior, self.prior.stays(batch.inside)
+        )
+        return series_loss(belief, batch.row, batch.observed, batch.inside).mean(dim=1)
 
     def draw(
         self, dataset: SeriesDataset, rows: NDArray[np.int64], size: int, streams: PatientStreams, step: int
@@ -123,32 +124,37 @@ class SeriesLoss:
         seen = StandardRows.of(dataset, rows, self.anchor, layout, size)
         coins = np.ones(size)
         cells = layout.steps * layout.channels
-        normals = np.zeros((size, levels * (1 + 2 * cells) + cells), np.float32)
+        normals = np.zeros((size, levels * (1 + 2 * cells) + DRAWS * cells), np.float32)
         coins[:count], normals[:count] = streams.draw(step, rows, normals.shape[1])
-        unknown = normals[:, -cells:].reshape(size, layout.steps, layout.channels)
-        values = seen.values.copy()
+        drawn, noise, unknown = np.split(normals, [levels, levels * (1 + 2 * cells)], axis=1)
+        unknown = unknown.reshape(size, DRAWS, layout.steps, layout.channels)
+        row = np.zeros((size, layout.steps, 2 * layout.channels), np.float32)
         for place in range(count):
-            values[place] = self.completion.complete(
-                seen.values[place], seen.observed[place], int(seen.labels[place]), unknown[place]
+            row[place] = self.completion.complete(
+                seen.values[place],
+                seen.observed[place],
+                int(seen.inside[place].sum()),
+                int(seen.labels[place]),
+                seen.context[place],
+                unknown[place],
             )
-        drawn, noise, _ = torch.split(torch.from_numpy(normals), [levels, 2 * levels * cells, cells], dim=1)
         labels = torch.from_numpy(seen.labels)
         hidden = torch.from_numpy(coins < float(self.spec.label_dropout))
         return SeriesBatch(
-            values=torch.from_numpy(values),
+            row=torch.from_numpy(row),
             observed=torch.from_numpy(seen.observed),
             inside=torch.from_numpy(seen.inside),
             context=torch.from_numpy(seen.context),
             labels=torch.where(hidden, layout.label_values, labels),
-            levels=drawn,
-            noise=noise.reshape(size, levels, layout.steps, 2 * layout.channels),
+            levels=torch.from_numpy(drawn),
+            noise=torch.from_numpy(noise).reshape(size, levels, layout.steps, 2 * layout.channels),
             present=torch.arange(size) < count,
         )
 
 
 def values_of(spec: SeriesSpec, layout: SeriesLayout) -> int:
-    """Numbers that a patient takes in a tile: the network's input at every level, and the processes of its channels."""
-    return layout.channels * layout.steps * (3 * spec.noise_levels + layout.steps)
+    """Numbers that a patient takes in a tile: the network's input at every level, and its process."""
+    return layout.channels * layout.steps * (3 * spec.noise_levels + 4 * layout.channels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

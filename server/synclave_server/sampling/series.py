@@ -1,8 +1,7 @@
 """Time series from a trained model on one device; draws like :class:`~.generator.PatientGenerator`.
 
 Sex, age and the other fields are drawn from the anchor under the patient's label, and so is the length of the stay; the
-network draws the series given them. Values are drawn from the posterior at the last noise level, and what was measured
-is a coin per step and channel.
+network draws the series given them. Scores and latent gaps are drawn from the posterior at the last noise level.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synclave_server.sampling.generator import DRAW, FIRST_STEP, START, TRIAL_PATIENTS, TRIAL_STREAM
+from synclave_server.sampling.generator import FIRST_STEP, START, TRIAL_PATIENTS, TRIAL_STREAM
 from synclave_server.sampling.philox import PatientRandomness
 from synclave_server.sampling.request import Precision, SampleRequest, allot
 from synclave_server.sampling.series_rows import pack_series, row_bytes, unpack_series
 from synclave_server.sampling.series_target import PlacedTarget, SeriesTarget
 from synclave_shared.diffusion.drawing import draw_rows
-from synclave_shared.diffusion.preconditioning import posterior_mean, sigmoid
+from synclave_shared.diffusion.preconditioning import posterior_mean
 from synclave_shared.diffusion.samplers import SAMPLERS
 from synclave_shared.diffusion.schedules import karras_sigmas
-from synclave_shared.diffusion.series import Belief, SeriesPrior, series_posterior, series_start
+from synclave_shared.diffusion.series import Belief, SeriesPrior, Stays, series_posterior, series_start
 from synclave_shared.model_spec import SeriesSpec
 from synclave_shared.models.parameters import load_parameter_vector
 from synclave_shared.models.series.anchor import SeriesAnchor
@@ -145,6 +144,7 @@ class SeriesGenerator:
         context = draw_rows(self._context[labels], columns, layout.context)
         lengths = context[:, layout.fields :].argmax(dim=1) + 1
         inside = torch.arange(layout.steps, device=self._device) < lengths[:, None]
+        stays = self._prior.stays(inside)
 
         def normal(purpose: int, width: int = shape[1] * shape[2]) -> Tensor:
             return randomness.normal(patients, width, purpose)
@@ -153,39 +153,34 @@ class SeriesGenerator:
             levels = torch.as_tensor(sigma, dtype=torch.float32, device=self._device).reshape(1, -1)
             rows = x.reshape(len(patients), -1, *shape[1:])
             levels = levels.expand(rows.shape[:2])
-            found = self._guided(rows, levels, labels, context.float(), inside, float(request.guidance))
+            found = self._guided(rows, levels, labels, context.float(), stays, float(request.guidance))
             return found if target is None else target.pushed(found, levels, labels, context.float(), inside, request)
 
         def denoise(x: Tensor, sigma: float | Tensor) -> Tensor:
-            return believed(x, sigma).mean().reshape(x.shape)
+            return believed(x, sigma).row.reshape(x.shape)
 
         sigmas = karras_sigmas(
             float(self._spec.sigma_min), float(self._spec.sigma_max), request.steps, SCHEDULE_EXPONENT
         )
-        start = series_start(normal(START).reshape(shape), float(sigmas[0]), labels, inside, self._prior)
+        start = series_start(
+            normal(START).reshape(shape), float(sigmas[0]), labels, context.float(), self._prior, stays
+        )
         end = SAMPLERS[request.sampler](denoise, start.flatten(1), sigmas, noise=lambda step: normal(FIRST_STEP + step))
         last = believed(end, float(sigmas[-1]))
-        width = layout.steps * layout.channels
-        values = last.values + last.spread * normal(LAST, width).reshape(last.values.shape)
-        coins = randomness.uniform(patients, width, DRAW).reshape(last.observed.shape)
-        observed = (coins < sigmoid(last.observed))[:, 0] & inside[:, :, None]
-        scaled = self._anchor.values(values[:, 0].cpu().numpy())
+        # Scores, and the latent gaps above whose threshold a value is measured.
+        values, gaps = (last.row[:, 0] + last.spread[:, 0] * normal(LAST).reshape(shape)).chunk(2, dim=-1)
+        observed = (gaps > 0.0) & inside[:, :, None]
+        scaled = self._anchor.values(values.cpu().numpy())
         return pack_series(context.cpu().numpy(), observed.cpu().numpy(), scaled)
 
-    def _guided(
-        self, x: Tensor, sigma: Tensor, labels: Tensor, context: Tensor, inside: Tensor, weight: float
-    ) -> Belief:
+    def _guided(self, x: Tensor, sigma: Tensor, labels: Tensor, context: Tensor, stays: Stays, weight: float) -> Belief:
         """Classifier-free guidance (Ho and Salimans 2022): away from what is believed without the label."""
-        found = series_posterior(self._correct, x, sigma, labels, context, inside, self._prior)
+        found = series_posterior(self._correct, x, sigma, labels, context, self._prior, stays)
         if not weight:
             return found
         hidden = torch.full_like(labels, self._layout.label_values)
-        free = series_posterior(self._correct, x, sigma, hidden, context, inside, self._prior)
-        return Belief(
-            values=found.values + weight * (found.values - free.values),
-            spread=found.spread,
-            observed=found.observed + weight * (found.observed - free.observed),
-        )
+        free = series_posterior(self._correct, x, sigma, hidden, context, self._prior, stays)
+        return Belief(row=found.row + weight * (found.row - free.row), spread=found.spread)
 
     def _correct(self, *given: Tensor) -> Tensor:
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._reduced):

@@ -191,8 +191,8 @@ class PlacedTarget:
         open_yet = (sigma >= OPEN_LEVELS[0]) & (sigma <= OPEN_LEVELS[1])
         if not strength or not open_yet.any():
             return belief
-        patients, levels = belief.values.shape[:2]
-        rows = belief.mean().flatten(0, 1).detach().requires_grad_()
+        patients, levels = belief.row.shape[:2]
+        rows = belief.shown().flatten(0, 1).detach().requires_grad_()
         of_row = torch.arange(patients, device=rows.device).repeat_interleave(levels)
         within = inside[of_row]
 
@@ -210,9 +210,4 @@ class PlacedTarget:
             direction = unit_direction(score, rows, within)
         much = torch.where(open_yet, strength, 0.0)[..., None, None]
         moved = much * direction.reshape(patients, levels, *rows.shape[1:])
-        values, measured = moved.chunk(2, dim=-1)
-        return Belief(
-            values=belief.values + belief.spread * values,
-            spread=belief.spread,
-            observed=belief.observed + measured,
-        )
+        return Belief(row=belief.row + belief.spread * moved, spread=belief.spread)

@@ -1,10 +1,10 @@
-"""Posterior of a time series seen through Gaussian noise: values by a Gaussian process, gaps by Bernoulli.
+"""Posterior of a time series seen through Gaussian noise: scores and latent gaps as one Gaussian process.
 
-A patient's row is, per step and channel, the value (drawn where it was not measured, in normal
-scores) and whether it was measured. All numbers get noise of one level. What independent channels say of it is exact:
-of a stationary Gaussian process with covariance R the posterior mean is ``m + R (R + sigma^2 I)^-1 (x - m)``, of a 0/1
-number the logit ``logit(p) + (x - 1/2) / sigma^2``. The network corrects both, the former in units of the posterior's
-standard deviation, so that its loss has about the same size at every level (Karras et al. 2022, section 5).
+A patient's row is, per step and channel, the value in normal scores (drawn where it was not measured) and a latent gap,
+above 0 where it was measured. All numbers get noise of one level. What the anchor says of it is exact: of a Gaussian
+process with covariance R the posterior mean is ``m + R (R + sigma^2 I)^-1 (x - m)``. The network corrects it in units
+of the posterior's standard deviation, so that its loss has about the same size at every level (Karras et al. 2022,
+section 5).
 
 Shapes: ``B`` patients, ``K`` noise levels, ``T`` steps, ``C`` channels, ``L`` label values.
 """
@@ -15,17 +15,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from synclave_shared.diffusion.losses import bernoulli_nats
-from synclave_shared.diffusion.preconditioning import LOGIT_BOUND, sigmoid
-from synclave_shared.models.series.anchor import LEAST_INERTIA, SeriesAnchor
+from synclave_shared.models.series.anchor import SeriesAnchor
+from synclave_shared.models.series.process import cosines, covariances, expectations
 
-__all__ = ["Belief", "SeriesPrior", "series_loss", "series_posterior", "series_start"]
+__all__ = ["Belief", "SeriesPrior", "Stays", "series_loss", "series_posterior", "series_start"]
 
 FILLED_WEIGHT = 0.3
 """Weight of a value that was drawn for a gap, beside 1 of one that was measured."""
+
+LEAST_VARIANCE = 1e-3
+"""Of a combination of quantities in a cosine: none is held to be known exactly."""
 
 SeriesNetwork = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -35,38 +38,81 @@ class SeriesPrior:
     """The anchor as tensors; the hidden label's rows are the mean over the label values.
 
     Attributes:
-        observed: logits, [L + 1, C].
-        shift: means, in normal scores, [L + 1, C].
-        variances: eigenvalues of each channel's covariance over the steps of a stay, by its length; [T + 1, C, T].
-        modes: its eigenvectors, 0 after the end of the stay; [T + 1, C, T, T], the last axis numbering them.
+        expected: means of scores, then of latent gaps, [L + 1, T, 2C].
+        effect: change of the stay's means per column of context, [S, 2C].
+        usual: the context about which that is, [S].
+        basis: orthonormal cosines over the steps of a stay, by its length, 0 beyond it; [T + 1, T, T].
+        powers: variance of each quantity in each cosine, by length, [T + 1, T, 2C].
+        variances: eigenvalues of the quantities' covariance in each cosine, by length, [T + 1, T, 2C].
+        modes: its eigenvectors, [T + 1, T, 2C, 2C], the last axis numbering them.
     """
 
-    observed: Tensor
-    shift: Tensor
+    expected: Tensor
+    effect: Tensor
+    usual: Tensor
+    basis: Tensor
+    powers: Tensor
     variances: Tensor
     modes: Tensor
 
     @classmethod
     def of(cls, anchor: SeriesAnchor, device: torch.device | str = "cpu") -> Self:
         """The tensors of an anchor."""
-        inertia = torch.from_numpy(anchor.inertia.astype("float64"))
-        channels, steps = inertia.shape
-        lag = (torch.arange(steps)[:, None] - torch.arange(steps)).abs()
-        variances = torch.ones(steps + 1, channels, steps)
-        modes = torch.zeros(steps + 1, channels, steps, steps)
+        channels, steps = anchor.inertia.shape
+        basis = torch.zeros(steps + 1, steps, steps)
+        powers = torch.ones(steps + 1, steps, 2 * channels)
+        variances = torch.ones(steps + 1, steps, 2 * channels)
+        modes = torch.zeros(steps + 1, steps, 2 * channels, 2 * channels)
         for length in range(1, steps + 1):
-            values, vectors = torch.linalg.eigh(inertia[:, lag[:length, :length]])
-            variances[length, :, :length] = values.clamp_min(LEAST_INERTIA).float()
-            modes[length, :, :length, :length] = vectors.float()
-        logits = torch.from_numpy(anchor.observed)
-        hidden = torch.logit(sigmoid(logits).mean(dim=0, keepdim=True).clamp(1e-7, 1 - 1e-7))
-        shift = torch.from_numpy(anchor.shift)
+            blocks = covariances(anchor, length)
+            values, vectors = np.linalg.eigh(blocks)
+            powers[length, :length] = torch.from_numpy(np.diagonal(blocks, axis1=1, axis2=2).copy()).float()
+            basis[length, :length, :length] = torch.from_numpy(cosines(length)).float()
+            variances[length, :length] = torch.from_numpy(np.maximum(values, LEAST_VARIANCE)).float()
+            modes[length, :length] = torch.from_numpy(vectors).float()
+        expected = torch.from_numpy(expectations(anchor)).float()
         return cls(
-            observed=torch.cat([logits, hidden]).to(device),
-            shift=torch.cat([shift, shift.mean(dim=0, keepdim=True)]).to(device),
+            expected=torch.cat([expected, expected.mean(dim=0, keepdim=True)]).to(device),
+            usual=torch.from_numpy(anchor.relations.usual).to(device),
+            effect=torch.from_numpy(anchor.relations.effect).to(device),
+            basis=basis.to(device),
+            powers=powers.to(device),
             variances=variances.to(device),
             modes=modes.to(device),
         )
+
+    def mean(self, labels: Tensor, context: Tensor) -> Tensor:
+        """What is expected under label and context, [B, T, 2C]."""
+        return self.expected[labels] + ((context - self.usual) @ self.effect)[:, None]
+
+    def stays(self, inside: Tensor) -> Stays:
+        """The process of patients who are there in the steps ``inside``, bool [B, T]."""
+        length = inside.sum(dim=1)
+        return Stays(
+            inside=inside,
+            basis=self.basis[length],
+            powers=self.powers[length],
+            variances=self.variances[length],
+            modes=self.modes[length],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stays:
+    """The process of some patients, as in :class:`SeriesPrior`: many numbers, which samplers need again and again.
+
+    Attributes:
+        inside: the steps of the stay, bool [B, T].
+        basis: [B, T, T].
+        powers, variances: [B, T, 2C].
+        modes: [B, T, 2C, 2C].
+    """
+
+    inside: Tensor
+    basis: Tensor
+    powers: Tensor
+    variances: Tensor
+    modes: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,38 +120,39 @@ class Belief:
     """What is believed of the clean row.
 
     Attributes:
-        values: posterior means, [B, K, T, C].
-        spread: standard deviations of independent channels' posteriors, [B, K, T, C].
-        observed: posterior logits of being measured, [B, K, T, C].
+        row: posterior means of scores, then of latent gaps; [B, K, T, 2C].
+        spread: about its standard deviations, [B, K, T, 2C].
     """
 
-    values: Tensor
+    row: Tensor
     spread: Tensor
-    observed: Tensor
 
-    def mean(self) -> Tensor:
-        """The posterior mean of the row, [B, K, T, 2C]: what samplers ask for."""
-        return torch.cat([self.values, sigmoid(self.observed)], dim=-1)
+    def shown(self) -> Tensor:
+        """Scores, then the probabilities of being measured; [B, K, T, 2C]."""
+        scores, gaps = self.row.chunk(2, dim=-1)
+        return torch.cat([scores, torch.special.ndtr(gaps / self.spread[..., gaps.shape[-1] :])], dim=-1)
 
 
-def _through_noise(x: Tensor, sigma: Tensor, inside: Tensor, prior: SeriesPrior) -> tuple[Tensor, Tensor]:
-    """Posterior mean and standard deviation of centred processes seen as ``x`` [B, K, T, C] at ``sigma`` [B, K].
+def _through_noise(x: Tensor, sigma: Tensor, stays: Stays) -> tuple[Tensor, Tensor]:
+    """Posterior mean of the centred process seen as ``x`` [B, K, T, 2C] at ``sigma`` [B, K], and its usual deviation.
 
+    The deviation is what a quantity's own inertia leaves open, whatever the others say: a scale that varies little.
     What stands after the end of a stay tells nothing of it; there the mean is 0 and the deviation 1.
     """
     noise = sigma.square()[..., None, None]
-    length = inside.sum(dim=1)
-    modes = prior.modes[length]
-    variances = prior.variances[length][:, None]
-    gain = variances / (variances + noise)
-    parts = torch.einsum("bktc,bctm->bkcm", x, modes)
-    mean = torch.einsum("bkcm,bctm->bktc", gain * parts, modes)
-    variance = torch.einsum("bkcm,bctm->bktc", gain * noise, modes.square())
-    return mean, torch.where(inside[:, None, :, None], variance, 1.0).sqrt()
+    gain = stays.variances[:, None] / (stays.variances[:, None] + noise)
+    parts = torch.matmul(stays.basis.transpose(1, 2)[:, None], x).transpose(1, 2)
+    told = torch.matmul(torch.matmul(parts, stays.modes) * gain.transpose(1, 2), stays.modes.transpose(-1, -2))
+    mean = torch.matmul(stays.basis[:, None], told.transpose(1, 2))
+    left = stays.powers[:, None] * noise / (stays.powers[:, None] + noise)
+    variance = torch.matmul(stays.basis.square()[:, None], left)
+    return mean, torch.where(stays.inside[:, None, :, None], variance, 1.0).sqrt()
 
 
-def series_start(noise: Tensor, sigma: float, labels: Tensor, inside: Tensor, prior: SeriesPrior) -> Tensor:
-    """Rows seen through the noise of the first level, drawn as if channels were independent.
+def series_start(
+    noise: Tensor, sigma: float, labels: Tensor, context: Tensor, prior: SeriesPrior, stays: Stays
+) -> Tensor:
+    """Rows seen through the noise of the first level, drawn as if all were Gaussian.
 
     That is their law to first order, so that sampling can begin at a level where not all is noise.
 
@@ -113,20 +160,16 @@ def series_start(noise: Tensor, sigma: float, labels: Tensor, inside: Tensor, pr
         noise: [B, T, 2C], standard normal.
         sigma: the level.
         labels: [B], label numbers.
-        inside: bool [B, T].
+        context: [B, S], 0/1.
         prior: of the anchor.
+        stays: the patients' process.
 
     Returns:
         [B, T, 2C].
     """
-    length = inside.sum(dim=1)
-    values, seen = noise.chunk(2, dim=-1)
-    deviation = (prior.variances[length] + sigma**2).sqrt()
-    course = torch.einsum("bcm,bctm->btc", deviation * values.transpose(1, 2), prior.modes[length])
-    share = sigmoid(prior.observed[labels])[:, None]
-    return torch.cat(
-        [prior.shift[labels][:, None] + course, share + (share * (1.0 - share) + sigma**2).sqrt() * seen], dim=-1
-    )
+    deviation = (stays.variances + sigma**2).sqrt()
+    parts = torch.matmul(stays.modes, (deviation * noise)[..., None])[..., 0]
+    return prior.mean(labels, context) + torch.matmul(stays.basis, parts)
 
 
 def series_posterior(
@@ -135,53 +178,43 @@ def series_posterior(
     sigma: Tensor,
     labels: Tensor,
     context: Tensor,
-    inside: Tensor,
     prior: SeriesPrior,
+    stays: Stays,
 ) -> Belief:
     """The denoiser: what is believed of clean rows given noisy ones.
 
     Args:
         network: :class:`synclave_shared.models.series.denoiser.SeriesDenoiser`.
-        x: [B, K, T, 2C], noisy values, then noisy 0/1 numbers.
+        x: [B, K, T, 2C], noisy scores, then noisy latent gaps.
         sigma: [B, K].
         labels: [B], label numbers; L for a hidden label.
         context: [B, S], 0/1.
-        inside: bool [B, T], the steps of the stay.
         prior: of the anchor.
+        stays: the patients' process.
     """
-    values, seen = x.chunk(2, dim=-1)
-    level = sigma[..., None, None]
-    expected = prior.shift[labels][:, None, None]
-    beyond, spread = _through_noise(values - expected, sigma, inside, prior)
-    before = prior.observed[labels][:, None, None]
-    logits = before + (seen - 0.5) / level.square()
-    surprise = torch.cat([beyond, sigmoid(logits.clamp(-LOGIT_BOUND, LOGIT_BOUND)) - sigmoid(before)], dim=-1)
+    expected = prior.mean(labels, context)[:, None]
+    surprise, spread = _through_noise(x - expected, sigma, stays)
     visible = torch.reciprocal(1.0 + sigma.square())
-    noisy = (values - expected) * visible.sqrt()[..., None, None]
-    correction = network(noisy, surprise, visible, labels, context, inside)
-    of_values, of_observed = correction.chunk(2, dim=-1)
-    return Belief(
-        values=expected + beyond + spread * of_values,
-        spread=spread,
-        observed=(logits + of_observed).clamp(-LOGIT_BOUND, LOGIT_BOUND),
-    )
+    noisy = (x - expected) * visible.sqrt()[..., None, None]
+    correction = network(noisy[..., : x.shape[-1] // 2], surprise, visible, labels, context, stays.inside)
+    # With the right means and covariances the process knows all up to second order in 1 / sigma^2: what a network adds
+    # where nearly all is noise is its own error, which would add up over the levels of a sampler.
+    return Belief(row=expected + surprise + spread * visible[..., None, None] * correction, spread=spread)
 
 
-def series_loss(belief: Belief, filled: Tensor, observed: Tensor, inside: Tensor) -> Tensor:
-    """Squared errors in units of the posterior's spread, and cross-entropy of being measured, per step of the stay.
+def series_loss(belief: Belief, row: Tensor, observed: Tensor, inside: Tensor) -> Tensor:
+    """Squared errors in units of the posterior's spread, per step of the stay.
 
     Args:
         belief: of the noisy rows.
-        filled: [B, T, C], values without gaps.
+        row: [B, T, 2C], completed scores and latent gaps.
         observed: [B, T, C], 0/1.
         inside: bool [B, T]; what comes after the stay counts nowhere.
 
     Returns:
         [B, K]: a mean over steps, so that a long stay weighs as much as a short one.
     """
-    truth, seen = filled[:, None], observed[:, None]
     within = inside[:, None, :, None]
-    weight = torch.where(within, FILLED_WEIGHT + (1.0 - FILLED_WEIGHT) * seen, 0.0)
-    squares = weight * ((belief.values - truth) / belief.spread).square()
-    nats = torch.where(within, bernoulli_nats(belief.observed, seen.expand_as(belief.observed)), 0.0)
-    return (0.5 * squares + nats).sum(dim=(2, 3)) / within.sum(dim=(2, 3))
+    weight = torch.cat([FILLED_WEIGHT + (1.0 - FILLED_WEIGHT) * observed, torch.ones_like(observed)], dim=-1)[:, None]
+    squares = ((belief.row - row[:, None]) / belief.spread).square()
+    return 0.5 * torch.where(within, weight * squares, 0.0).sum(dim=(2, 3)) / within.sum(dim=(2, 3))

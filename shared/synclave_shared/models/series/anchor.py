@@ -9,18 +9,27 @@ Shapes: ``N`` patients, ``T`` steps, ``C`` channels, ``S`` context columns, ``L`
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import expit, logit, ndtr, ndtri
 
 from synclave_shared.errors import ProtocolError
-from synclave_shared.models.anchor import estimate_anchor
+from synclave_shared.models.anchor import Anchor, estimate_anchor
 from synclave_shared.models.layout import CodeLayout
+from synclave_shared.models.series.inertia import fitted_inertia, lags, usual_inertia
 from synclave_shared.models.series.layout import SeriesLayout
+from synclave_shared.models.series.relations import (
+    Relations,
+    relation_rows,
+    relations_from_sums,
+    relations_size,
+    usual_relations,
+)
 
 if TYPE_CHECKING:
     from synclave_shared.data.series.dataset import SeriesDataset
@@ -30,7 +39,6 @@ __all__ = [
     "anchor_from_moments",
     "context_columns",
     "contributions",
-    "lags",
     "moments_size",
     "usual_anchor",
 ]
@@ -41,16 +49,13 @@ SMALLEST_SCALE: Final = 0.02
 LARGEST_SHIFT: Final = 3.0
 """Of a label value's mean, in standard deviations."""
 
-DECAYS: Final = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.96, 0.98)
-"""What is left of a deviation after a step: candidates."""
-
-LEAST_INERTIA: Final = 1e-3
-"""Smallest eigenvalue of a channel's covariance: no combination of steps is held to be known exactly."""
-
 BINS: Final = 64
 """Even bins between a channel's bounds; within one, values are held to be spread evenly."""
 
 BORDERS: Final = np.linspace(-1.0, 1.0, BINS + 1)
+
+MIDDLE: Final = 1.0 - 1.0 / BINS
+"""Of the last bin."""
 
 LEAST_SHARE: Final = 1e-5
 """Of a channel's values in a bin, so that every value has a score and every score a value."""
@@ -69,14 +74,14 @@ EVER_WEIGHT: Final = 0.5
 PAIR_WEIGHT: Final = 0.3
 """Likewise of "two values so far apart"."""
 
-CHUNK_PATIENTS: Final = 1024
+EARLY_WEIGHT: Final = 0.15
+"""Likewise of the share measured in a span of steps: there are several of them for every channel."""
+
+RELATIONS_PART: Final = 0.1
+"""Of the square of a patient's clip norm: what relations may take. Both parts are bounded, so that the whole is."""
+
+CHUNK_PATIENTS: Final = 256
 """Patients taken to float64 at once."""
-
-INERTIA_DOUBT: Final = 0.01
-"""Variance of an autocorrelation about the law that is fitted to it, without any noise."""
-
-USUAL_LEVEL, USUAL_DECAY = 0.5, 0.85
-"""A channel of which nothing is known: half of its variance is between patients, the rest fades within hours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,22 +91,27 @@ class SeriesAnchor:
     Attributes:
         context: logits of the context's columns under each label value, float32 [L, S].
         observed: log-odds that a step of a stay has a value, float32 [L, C].
+        pace: what is added to them in each step: the first hours are measured otherwise than the rest; float32 [T, C].
         quantiles: share of each channel's values below the borders of :data:`BINS` even bins between its bounds,
             rising from 0 to 1; float32 [C, BINS + 1].
         shift: mean under each label value, in normal scores; float32 [L, C].
         inertia: autocorrelation of each channel at lags 0 to T - 1, float32 [C, T].
+        relations: how channels, gaps and context bear on each other.
     """
 
     context: NDArray[np.float32]
     observed: NDArray[np.float32]
+    pace: NDArray[np.float32]
     quantiles: NDArray[np.float32]
     shift: NDArray[np.float32]
     inertia: NDArray[np.float32]
+    relations: Relations
 
     def to_vector(self) -> NDArray[np.float32]:
         """All numbers as one vector [A], as it travels."""
-        parts = (self.context, self.observed, self.quantiles, self.shift, self.inertia)
-        return np.concatenate([np.asarray(part, np.float32).reshape(-1) for part in parts])
+        parts = (self.context, self.observed, self.pace, self.quantiles, self.shift, self.inertia)
+        flat = [np.asarray(part, np.float32).reshape(-1) for part in parts]
+        return np.concatenate([*flat, self.relations.to_vector()])
 
     @classmethod
     def from_vector(cls, vector: NDArray[np.float32], layout: SeriesLayout) -> SeriesAnchor:
@@ -121,8 +131,16 @@ class SeriesAnchor:
             stop = position + math.prod(shape)
             parts.append(vector[position:stop].reshape(shape).astype(np.float32))
             position = stop
-        context, observed, quantiles, shift, inertia = parts
-        anchor = cls(context=context, observed=observed, quantiles=quantiles, shift=shift, inertia=inertia)
+        context, observed, pace, quantiles, shift, inertia = parts
+        anchor = cls(
+            context=context,
+            observed=observed,
+            pace=pace,
+            quantiles=quantiles,
+            shift=shift,
+            inertia=inertia,
+            relations=Relations.from_vector(vector[position:], layout),
+        )
         rising = (np.diff(quantiles, axis=1) >= LEAST_SHARE / 2).all() and not quantiles[:, 0].any()
         if not rising or np.abs(quantiles[:, -1] - 1.0).max() > ROUNDING:
             raise _impossible("shares that rise from 0 to 1 with every bin")
@@ -131,10 +149,14 @@ class SeriesAnchor:
         return anchor
 
     def scores(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Normal scores of values [..., C]: a channel's values, all together, become standard normal."""
+        """Normal scores of values [..., C]: a channel's values, all together, become standard normal.
+
+        A value at a border of the bounds, where many may be (a saturation of 100 %), has the score of its bin's
+        middle.
+        """
         scores = np.empty(values.shape, np.float32)
         for channel, shares in enumerate(self.quantiles):
-            below = np.interp(values[..., channel], BORDERS, shares)
+            below = np.interp(np.clip(values[..., channel], -MIDDLE, MIDDLE), BORDERS, shares)
             scores[..., channel] = ndtri(np.clip(below, RAREST, 1.0 - RAREST))
         return scores
 
@@ -145,17 +167,21 @@ class SeriesAnchor:
             values[..., channel] = np.interp(ndtr(scores[..., channel].astype(np.float64)), shares, BORDERS)
         return values
 
+    def measured(self) -> NDArray[np.float64]:
+        """Share of the stays still there that have a value, by label value and step; [L, T, C]."""
+        return np.asarray(expit(self.observed[:, None].astype(np.float64) + self.pace), np.float64)
+
     @staticmethod
     def shapes(layout: SeriesLayout) -> tuple[tuple[int, ...], ...]:
         """Shapes of the parts, in the order of the vector."""
         values, channels = layout.label_values, layout.channels
-        of_channels = ((channels, BINS + 1), (values, channels), (channels, layout.steps))
+        of_channels = ((layout.steps, channels), (channels, BINS + 1), (values, channels), (channels, layout.steps))
         return ((values, layout.context.width), (values, channels), *of_channels)
 
     @classmethod
     def size(cls, layout: SeriesLayout) -> int:
         """Length A of the vector."""
-        return sum(math.prod(shape) for shape in cls.shapes(layout))
+        return sum(math.prod(shape) for shape in cls.shapes(layout)) + Relations.size(layout)
 
 
 def usual_anchor(layout: SeriesLayout) -> SeriesAnchor:
@@ -167,25 +193,29 @@ def usual_anchor(layout: SeriesLayout) -> SeriesAnchor:
     return SeriesAnchor(
         context=context,
         observed=np.zeros((values, channels), np.float32),
+        pace=np.zeros((layout.steps, channels), np.float32),
         quantiles=np.tile(np.linspace(0.0, 1.0, BINS + 1, dtype=np.float32), (channels, 1)),
         shift=np.zeros((values, channels), np.float32),
-        inertia=np.tile(_usual_inertia(layout.steps).astype(np.float32), (channels, 1)),
+        inertia=np.tile(usual_inertia(layout.steps).astype(np.float32), (channels, 1)),
+        relations=usual_relations(layout),
     )
 
 
-def _usual_inertia(steps: int) -> NDArray[np.float64]:
-    return np.asarray(USUAL_LEVEL + (1.0 - USUAL_LEVEL) * USUAL_DECAY ** np.arange(steps), np.float64)
-
-
-def lags(steps: int) -> tuple[int, ...]:
-    """The lags at which values are compared: 0, and powers of two below T."""
-    return (0, *(2**power for power in range(steps.bit_length()) if 2**power < steps))
+def spans(steps: int) -> tuple[int, ...]:
+    """Borders of the spans of steps in which shares measured are told apart: 0, powers of two below T, T."""
+    return (*lags(steps), steps)
 
 
 def moments_size(layout: SeriesLayout) -> int:
     """Length of a release of moments."""
+    return _moments_size(layout) + relations_size(layout)
+
+
+def _moments_size(layout: SeriesLayout) -> int:
+    """Without the relations."""
     by_label = layout.context.width + 3 * layout.channels + 1
-    return layout.label_values * by_label + layout.channels * (2 * len(lags(layout.steps)) - 1 + BINS)
+    of_channel = 2 * len(lags(layout.steps)) - 1 + BINS + len(spans(layout.steps)) - 1
+    return layout.label_values * by_label + layout.channels * of_channel
 
 
 def context_columns(static: NDArray[np.uint8], lengths: NDArray[np.int64], layout: SeriesLayout) -> NDArray[np.uint8]:
@@ -214,19 +244,24 @@ def contributions(dataset: SeriesDataset, layout: SeriesLayout, clip_norm: float
     values, channels = layout.label_values, layout.channels
     sums: NDArray[np.float64] = np.zeros((values, layout.context.width + 3 * channels))
     counts = np.zeros(values)
-    of_all: NDArray[np.float64] = np.zeros(channels * (2 * len(lags(layout.steps)) - 1 + BINS))
+    of_all: NDArray[np.float64] = np.zeros(_moments_size(layout) - sums.size - values)
+    relations = np.zeros(relations_size(layout))
+    bound = clip_norm * math.sqrt(1.0 - RELATIONS_PART)
     for start in range(0, len(dataset), CHUNK_PATIENTS):
         part = dataset.select(np.arange(start, min(start + CHUNK_PATIENTS, len(dataset))))
         context = context_columns(part.static, part.lengths, layout)
         by_label, always = _moments(part.values, part.observed, part.lengths, context)
         norms = np.sqrt(np.square(by_label).sum(axis=1) + np.square(always).sum(axis=1) + 1.0)
-        weight = np.minimum(1.0, clip_norm / norms)
+        weight = np.minimum(1.0, bound / norms)
         for label in range(values):
             chosen = part.labels == label
             sums[label] += weight[chosen] @ by_label[chosen]
             counts[label] += weight[chosen].sum()
         of_all += np.asarray(weight @ always, np.float64)
-    return np.concatenate([sums.reshape(-1), counts, of_all])
+        seen, clean = part.observed.astype(bool), part.values.astype(np.float64)
+        rows = relation_rows(clean, seen, part.lengths, context, clip_norm * math.sqrt(RELATIONS_PART))
+        relations += rows.sum(axis=0)
+    return np.concatenate([sums.reshape(-1), counts, of_all, relations])
 
 
 def _moments(
@@ -245,7 +280,11 @@ def _moments(
         apart = np.where(pairs, 0.5 * np.square(clean[:, lag:] - clean[:, : steps - lag]), 0.0).sum(axis=1)
         always += [apart / np.maximum(count, 1), PAIR_WEIGHT * (count > 0)]
     by_label = [context, seen.sum(axis=1) / lengths[:, None], EVER_WEIGHT * ever, clean.sum(axis=1) / number]
-    return np.concatenate(by_label, axis=1), np.concatenate([*always, _shares_of_bins(clean, seen)], axis=1)
+    early = []
+    for start, stop in itertools.pairwise(spans(steps)):
+        there = np.clip(lengths - start, 1, stop - start)[:, None]
+        early.append(EARLY_WEIGHT * seen[:, start:stop].sum(axis=1) / there)
+    return np.concatenate(by_label, axis=1), np.concatenate([*always, _shares_of_bins(clean, seen), *early], axis=1)
 
 
 def _shares_of_bins(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -286,10 +325,10 @@ def anchor_from_moments(
         )
     values, width, channels = layout.label_values, layout.context.width, layout.channels
     columns = width + channels
-    by_label, sums = np.split(sums, [values * (columns + 2 * channels)])
+    by_label, sums, relations = np.split(sums, [values * (columns + 2 * channels), _moments_size(layout)])
     blocks, evers, totals = np.split(by_label.reshape(values, -1), [columns, columns + channels], axis=1)
-    counts, squares, pairs, bins = np.split(
-        sums, np.cumsum([values, channels, 2 * channels * (len(lags(layout.steps)) - 1)])
+    counts, squares, pairs, bins, early = np.split(
+        sums, np.cumsum([values, channels, 2 * channels * (len(lags(layout.steps)) - 1), channels * BINS])
     )
 
     of_columns = CodeLayout(width=columns, categories=layout.context.categories, label_values=values)
@@ -311,14 +350,38 @@ def anchor_from_moments(
     compared = np.maximum(flags / PAIR_WEIGHT, max(2.0 * noise_std / PAIR_WEIGHT, 1.0))
     correlations = 1.0 - variogram / compared / left
     doubt = noise_std / compared / left
+    inertia = fitted_inertia(correlations, doubt, usual_inertia(layout.steps))
+    patients = float(counts.sum())
     anchor = SeriesAnchor(
         context=known.logits[:, :width],
         observed=known.logits[:, width:],
+        pace=_pace(early.reshape(-1, channels), known, layout, noise_std, patients).astype(np.float32),
         quantiles=_quantiles(bins.reshape(channels, BINS), centre, scale, noise_std).astype(np.float32),
         shift=shift.astype(np.float32),
-        inertia=_inertia(correlations, doubt, layout.steps).astype(np.float32),
+        inertia=inertia.astype(np.float32),
+        relations=relations_from_sums(relations, layout, noise_std, patients, inertia),
     )
     return anchor, known.label_shares
+
+
+def _pace(
+    early: NDArray[np.float64], known: Anchor, layout: SeriesLayout, noise_std: float, patients: float
+) -> NDArray[np.float64]:
+    """What the log-odds of being measured are beyond their mean over the stay, [T, C], of noisy sums in spans."""
+    width, shares = layout.context.width, known.label_shares
+    lengths = shares @ np.exp(known.logits[:, width - layout.steps : width].astype(np.float64))
+    left = 1.0 - np.concatenate([[0.0], np.cumsum(lengths)])
+    usual = np.clip(shares @ expit(known.logits[:, width:].astype(np.float64)), RAREST, 1.0 - RAREST)
+    pace = np.empty((layout.steps, layout.channels))
+    for (start, stop), sums in zip(itertools.pairwise(spans(layout.steps)), early, strict=True):
+        there = max(patients * left[start], 2.0 * noise_std / EARLY_WEIGHT, 1.0)
+        noise = np.square(noise_std / EARLY_WEIGHT / there) + usual * (1.0 - usual) / there
+        apart = sums / EARLY_WEIGHT / there - usual
+        signal = max(float((np.square(apart) - noise).mean()), 0.0)
+        share = usual + apart * signal / (signal + noise)
+        share = np.clip(share, 0.05 * usual, 1.0 - 0.05 * (1.0 - usual))
+        pace[start:stop] = logit(share) - logit(usual)
+    return pace
 
 
 def _quantiles(
@@ -360,23 +423,3 @@ def _shrunk(differences: NDArray[np.float64], variance: NDArray[np.float64]) -> 
     signal = np.maximum(signal, 0.0)[:, None]
     shrunk: NDArray[np.float64] = differences * signal / (signal + variance)
     return shrunk
-
-
-def _inertia(found: NDArray[np.float64], noise: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
-    """Autocorrelations [C, T] nearest to those found at the lags above 0, with noise of so much, both [G - 1, C]."""
-    at = np.array(lags(steps)[1:])
-    every = np.arange(steps)
-    usual = _usual_inertia(steps)
-    if not len(at):
-        return np.ones((found.shape[1], steps))
-    levels = np.linspace(0.0, 0.99, 34)
-    candidates = np.stack([level + (1.0 - level) * decay**every for decay in DECAYS for level in levels])
-    # Some of a channel's variance is gone within a step: a share that no lag above 0 shows.
-    candidates = np.concatenate([share * candidates for share in (1.0, 0.9, 0.8, 0.65, 0.5)])
-    candidates[:, 0] = 1.0
-    weight = 1.0 / (np.square(noise) + INERTIA_DOUBT)
-    distance = (weight * np.square(candidates[:, at, None] - found)).sum(axis=1)
-    nearest = candidates[distance.argmin(axis=0)]
-    trust = 1.0 / (1.0 + np.square(noise).min(axis=0) / 0.05)
-    mixed: NDArray[np.float64] = trust[:, None] * nearest + (1.0 - trust[:, None]) * usual
-    return mixed
