@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -37,13 +36,13 @@ def kept_cells(folder: Path) -> dict[Line, list[dict[str, Any]]]:
         arm, epsilon, _ = path.stem.split("-")
         if arm in TITLES:
             found.setdefault((arm, epsilon), []).append(json.loads(path.read_text(encoding="utf-8")))
-    order = list(TITLES)
-
-    def place(line: Line) -> tuple[bool, float, int]:
-        arm, epsilon = line
-        return arm not in REAL, float(epsilon), order.index(arm)
-
     return {line: found[line] for line in sorted(found, key=place)}
+
+
+def place(line: Line) -> tuple[bool, float, int]:
+    """Sorts lines: real patients, then private arms, then those without noise."""
+    arm, epsilon = line
+    return arm not in REAL, float(epsilon), list(TITLES).index(arm)
 
 
 def spread(values: Iterable[float | None], digits: int = 3) -> str:
@@ -67,11 +66,7 @@ def titled(line: Line) -> str:
 
 def lines_of(tasks: Mapping[str, Cells]) -> list[Line]:
     """All lines of all tasks, in the order of one task's."""
-    order = list(TITLES)
-    return sorted(
-        {line for cells in tasks.values() for line in cells},
-        key=lambda line: (line[0] not in REAL, float(line[1]), order.index(line[0])),
-    )
+    return sorted({line for cells in tasks.values() for line in cells}, key=place)
 
 
 def markdown(tasks: Mapping[str, Cells]) -> list[str]:
@@ -124,7 +119,7 @@ def draw_picture(tasks: Mapping[str, Cells], path: Path) -> None:
     lines = [line for line in lines_of(tasks) if line[0] not in REAL]
     figure = Figure(figsize=(3 + 2.2 * len(tasks), 1.6 + 0.5 * max(len(lines), 2)), layout="constrained")
     panels = figure.subplots(2, len(tasks), squeeze=False, sharey=True)
-    places = {line: len(lines) - number for number, line in enumerate(lines)}
+    heights = {line: len(lines) - number for number, line in enumerate(lines)}
     for row, area in zip(panels, ("auroc", "auprc"), strict=True):
         for axes, (name, cells) in zip(row, tasks.items(), strict=True):
             for line, runs in cells.items():
@@ -136,13 +131,13 @@ def draw_picture(tasks: Mapping[str, Cells], path: Path) -> None:
                     axes.axvline(statistics.mean(values), color="black", linewidth=0.8, linestyle=style)
                     continue
                 colour = "tab:blue" if TITLES[line[0]].endswith("(ours)") else "tab:orange"
-                axes.plot(values, [places[line]] * len(values), "o", color=colour, markersize=3, alpha=0.5)
-                axes.plot([statistics.mean(values)], [places[line]], "|", color=colour, markersize=12)
+                axes.plot(values, [heights[line]] * len(values), "o", color=colour, markersize=3, alpha=0.5)
+                axes.plot([statistics.mean(values)], [heights[line]], "|", color=colour, markersize=12)
             axes.set_xlabel(area.upper(), fontsize=7)
             axes.tick_params(labelsize=6)
             if area == "auroc":
                 axes.set_title(name, fontsize=8)
-        row[0].set_yticks(list(places.values()), labels=[titled(line) for line in places], fontsize=6)
-        row[0].set_ylim(0.4, len(lines) + 0.6 if lines else math.inf)
+        row[0].set_yticks(list(heights.values()), labels=[titled(line) for line in heights], fontsize=6)
+        row[0].set_ylim(0.4, max(len(lines), 1) + 0.6)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
