@@ -1,11 +1,16 @@
-"""Arms of guidance side by side: ``python -m bench.series`` (two hours on 2 cores for everything; it resumes).
+"""Generators of time series side by side: ``python -m bench.series`` (half an hour of a core a seed; it resumes).
 
-One generator a seed and epsilon, and from it the same patients by label only, pushed by the clinical model as a
-classifier of the label, and pushed by its influence vector. The report of ``synclave evaluate`` measures all of them on
-the same held-out patients, beside other real patients and independent channels. Each cell is kept in
-``.peers/results/series`` (ignored by git). Prints Markdown and writes bench/results/series.json and series.md; with
-``--data`` series-NAME.json and .md. A folder of nearly all patients: ``python examples/make_examples.py --source FOLDER
---only sepsis --sepsis-out /tmp/sepsis-all``.
+Peers, and our generator with its patients drawn by label only, pushed by the clinical model as a classifier of the
+label, or pushed by its influence vector, all from the same training patients and measured against the same held-out
+ones, beside other real patients (ceiling) and independent channels (floor). Peers know no privacy: they stand with
+``--epsilon inf``, where nobody has noise. Their time is limited to about what our generator's fit takes.
+
+Each cell is kept in ``.peers/results/series`` (ignored by git) by data set, arm, epsilon and seed, so that a run that
+was stopped, or limited by ``--budget-s``, goes on where it was; ``--again ARM`` measures an arm anew. Prints the
+tables of all cells that are kept, whatever was asked for, and writes them to bench/results/series.json and series.md,
+and the picture to docs/images/series.png.
+
+Data sets beside the example's: ``python -m bench.series.data --source FOLDER --out FOLDER``.
 """
 
 from __future__ import annotations
@@ -15,185 +20,140 @@ import json
 import math
 import os
 import platform
-import statistics
-import tempfile
 import time
-from decimal import Decimal
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
+import torch
 
 from bench.codes.environments import ENVIRONMENTS
-from bench.series.fits import DELTA, Generator, SeriesTask, fit_generator, fit_target
-from synclave_server.evaluation.series.evaluate import evaluate_series
-from synclave_server.sampling.labels import LabelAssignment
-from synclave_server.sampling.request import SERIES_CORRUPTION, resolve_request
-from synclave_server.sampling.series import SeriesGenerator
-from synclave_server.sampling.series_rows import unpack_series
-from synclave_server.sampling.series_target import SeriesTarget
-from synclave_shared.data.modality import load_schema
-from synclave_shared.data.series.dataset import SeriesDataset, together
-from synclave_shared.data.series.reading import load_series
-from synclave_shared.data.series.schema import SeriesSchema
-from synclave_shared.data.series.table import recorded
+from bench.series.arms import ARMS, OURS, Cohort, our_cohorts, peer_cohort
+from bench.series.fits import DELTA, SeriesTask
+from bench.series.folder import SeriesFolder, load_folder
+from bench.series.measures import Judge
+from bench.series.peers import PEERS
+from bench.series.report import REAL, cell_name, draw_picture, kept_cells, markdown
+from synclave_server.evaluation.series.courses import courses
 
 ROOT: Final = Path(__file__).parents[2]
 RESULTS: Final = ROOT / "bench" / "results"
+PICTURE: Final = ROOT / "docs" / "images" / "series.png"
 KEPT: Final = ENVIRONMENTS / "results" / "series"
-
-ARMS: Final = {
-    "label": ("influence", Decimal(0)),
-    "classifier": ("classifier", Decimal("0.1")),
-    "influence": ("influence", Decimal("0.1")),
-}
-"""How a clinical model guides, and how far."""
-
-SHOWN: Final = {
-    "tstr_logistic_auroc": "TSTR AUROC, logistic",
-    "tstr_logistic_auprc": "AUPRC",
-    "tstr_boosting_auroc": "TSTR AUROC, boosting",
-    "tstr_boosting_auprc": "AUPRC",
-    "tstr_recurrent_auroc": "TSTR AUROC, recurrent",
-    "tstr_recurrent_auprc": "AUPRC",
-    "discriminator_boosting": "discriminator AUROC",
-    "correlation_pearson": "channel correlations",
-    "autocorrelation_mae": "autocorrelation error",
-    "membership_auroc": "membership AUROC",
-}
+LIMIT_S: Final = 100.0
+"""CPU time of a peer's training: our generator's takes as long on examples/sepsis."""
 
 
-def drawn(
-    task: SeriesTask, generator: Generator, target: SeriesTarget | None, arm: str, patients: int
-) -> tuple[SeriesDataset, float]:
-    """Patients of an arm, and how many came in a second."""
-    by, strength = ARMS[arm]
-    request = resolve_request(
-        patients=patients,
-        label_counts=None,
-        label_values=task.schema.label.values,
-        label_shares=generator.label_shares,
-        corruption=SERIES_CORRUPTION,
-        anchored=False,
-        sampler=None,
-        steps=None,
-        seed=task.seed,
-        guidance=Decimal(0),
-        target=None if target is None else "0" * 64,
-        target_by=by,  # type: ignore[arg-type]
-        target_strength=strength,
-    )
-    model = SeriesGenerator(
-        generator.spec, task.layout, generator.parameters, generator.anchor, target=target, precision="bfloat16"
-    )
-    numbers = np.arange(patients)
-    labels = LabelAssignment(list(request.label_counts.values()), task.seed).of(numbers)
-    begun = time.process_time()
-    rows = model.features(request, numbers, labels)
-    pace = patients / (time.process_time() - begun)
-    names = [f"synthetic-{number}" for number in range(patients)]
-    return recorded(task.schema, unpack_series(rows, labels, names, task.layout)), pace
+def real_cell(judge: Judge, end: str) -> dict[str, Any]:
+    """Ceiling or floor. The ceiling's patients are training patients, whose membership is no question."""
+    table = judge.other if end == "ceiling" else judge.independent
+    membership = {} if end == "ceiling" else {"membership": judge.membership(table)}
+    return {"measures": judge.score(table) | membership}
 
 
-def readings(metrics: dict[str, Any], whose: str) -> dict[str, float | None]:
-    """What is shown of a report; measures of the label are named by its value as well."""
-    found = {key.partition("[")[0]: measure[whose] for key, measure in reversed(metrics["measures"].items())}
-    return {key: found.get(key) for key in SHOWN}
+def cohort_cell(judge: Judge, cohort: Cohort) -> dict[str, Any]:
+    """What drawn patients score and cost."""
+    table = courses(cohort.patients)
+    return {
+        "measures": judge.score(table) | {"membership": judge.membership(table)},
+        "fit_s": cohort.fit_s,
+        "patients_per_cpu_s": len(table) / cohort.draw_s,
+        "steps": cohort.steps,
+        "composed_epsilon": cohort.composed_epsilon,
+    }
 
 
-def spread(values: list[float | None]) -> str:
-    found = [value for value in values if value is not None]
-    if not found:
-        return "-"
-    text = f"{statistics.mean(found):.3f}"
-    return text if len(found) < 2 else f"{text} ± {statistics.stdev(found):.3f}"
-
-
-def measured(task: SeriesTask, real: SeriesDataset, arms: list[str], kept: dict[str, Path]) -> None:
-    """Fit once, draw and measure the arms that are missing."""
-    begun = time.process_time()
-    generator = fit_generator(task)
-    fitted = time.process_time() - begun
-    target, composed = fit_target(task, generator)
+def measured(
+    data: SeriesFolder, judge: Judge, arms: Sequence[str], epsilon: float | None, limit_s: float
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The cells of these arms as they get ready."""
     for arm in arms:
-        synthetic, pace = drawn(task, generator, None if arm == "label" else target, arm, len(real))
-        with tempfile.TemporaryDirectory() as folder:
-            train = together(list(task.sites.values()))
-            metrics = evaluate_series(task.schema, real, synthetic, train, out=Path(folder) / "report", seed=task.seed)
-        cell = {
-            "synthetic": readings(metrics, "value"),
-            "ceiling": readings(metrics, "ceiling"),
-            "floor": readings(metrics, "floor"),
-            "fit_s": fitted,
-            "patients_per_s": pace,
-            "composed_epsilon": None if math.isinf(composed) else composed,
-        }
-        kept[arm].parent.mkdir(parents=True, exist_ok=True)
-        kept[arm].write_text(json.dumps(cell), encoding="utf-8")
-        print(kept[arm].name, json.dumps(cell), flush=True)
+        if arm in REAL:
+            yield arm, real_cell(judge, arm)
+        elif arm in PEERS:
+            yield arm, cohort_cell(judge, peer_cohort(arm, data, judge.patients, limit_s=limit_s, seed=judge.seed))
+    if ours := [arm for arm in arms if arm in OURS]:
+        task = SeriesTask(sites=data.sites, schema=data.schema, epsilon=epsilon, seed=judge.seed)
+        for arm, cohort in our_cohorts(ours, task, judge.patients):
+            yield arm, cohort_cell(judge, cohort)
+
+
+def batches(arms: Iterable[str], epsilons: Iterable[float | None]) -> Iterator[tuple[list[str], float | None]]:
+    """What is begun together: each of real patients and peers by itself, ours by epsilon, since they share a fit."""
+    chosen = list(arms)
+    yield from (([arm], None) for arm in REAL)
+    for epsilon in epsilons:
+        if epsilon is None:
+            yield from (([arm], None) for arm in chosen if arm in PEERS)
+        if ours := [arm for arm in chosen if arm in OURS]:
+            yield ours, epsilon
+
+
+def write_cell(path: Path, cell: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(cell, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+    print(f"{path.relative_to(KEPT)}: {json.dumps(cell)}", flush=True)
+
+
+def publish() -> None:
+    """Tables, figures and picture of all that is kept."""
+    kept = {folder.name: kept_cells(folder) for folder in sorted(KEPT.glob("*/"))}
+    tasks = {name: cells for name, cells in kept.items() if cells}
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    text = [
+        f"Machine: {machine}; delta {DELTA:g}; mean ± standard deviation over seeds (last column: how many).",
+        "",
+        *markdown(tasks),
+    ]
+    print("\n".join(text))
+    if not tasks:
+        return
+    document = {
+        name: [{"arm": arm, "epsilon": epsilon, "runs": runs} for (arm, epsilon), runs in cells.items()]
+        for name, cells in tasks.items()
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "series.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    (RESULTS / "series.json").write_text(
+        json.dumps({"machine": machine, "tasks": document}, indent=1) + "\n", encoding="utf-8"
+    )
+    draw_picture(tasks, PICTURE)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT / "examples" / "sepsis", help="a folder like examples/sepsis")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument(
-        "--epsilon", nargs="+", type=float, default=[1.0, 8.0, math.inf], help="of each run; inf: no noise"
+        "--data", nargs="+", type=Path, default=[ROOT / "examples" / "sepsis"], help="folders like examples/sepsis"
     )
+    parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS), metavar="ARM", help=", ".join(ARMS))
+    parser.add_argument("--epsilon", nargs="+", type=float, default=[math.inf], help="of each run; inf: no noise")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="CPU time to train a peer")
     parser.add_argument("--budget-s", type=float, default=math.inf, help="begin nothing new after so many seconds")
+    parser.add_argument("--again", nargs="+", choices=ARMS, default=[], metavar="ARM", help="forget what is kept")
     arguments = parser.parse_args()
     begun = time.perf_counter()
-    schema = load_schema(arguments.data / "schema.toml")
-    assert isinstance(schema, SeriesSchema)
-    sites = {folder.name: load_series(schema, folder) for folder in sorted((arguments.data / "sites").iterdir())}
-    real = together([load_series(schema, folder) for folder in sorted((arguments.data / "held-out").iterdir())])
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    lines: list[str] = []
-    runs: list[dict[str, Any]] = []
-    ends: dict[str, list[dict[str, float | None]]] = {"ceiling": [], "floor": []}
-    for epsilon in arguments.epsilon:
+    torch.set_num_threads(1)  # CPU time of small networks is lost to threads that wait for each other
+    epsilons = [None if math.isinf(epsilon) else epsilon for epsilon in arguments.epsilon]
+    for folder in arguments.data:
+        data: SeriesFolder | None = None
+        # All arms with one seed first, so that a run cut short is a whole table of fewer seeds.
         for seed in arguments.seeds:
-            named = "infinity" if math.isinf(epsilon) else f"{epsilon:g}"
-            kept = {arm: KEPT / f"{arguments.data.name}-{named}-{seed}-{arm}.json" for arm in arguments.arms}
-            missing = [arm for arm, path in kept.items() if not path.exists()]
-            if missing and time.perf_counter() - begun < arguments.budget_s:
-                task = SeriesTask(
-                    sites=sites, schema=schema, epsilon=None if math.isinf(epsilon) else epsilon, seed=seed
-                )
-                measured(task, real, missing, kept)
-        for arm in arguments.arms:
-            paths = [KEPT / f"{arguments.data.name}-{named}-{seed}-{arm}.json" for seed in arguments.seeds]
-            cells = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
-            if not cells:
-                continue
-            for end, values in ends.items():
-                values += [cell[end] for cell in cells]
-            columns = [spread([cell["synthetic"].get(key) for cell in cells]) for key in SHOWN]
-            composed = spread([cell["composed_epsilon"] for cell in cells if arm != "label"])
-            pace = spread([cell["patients_per_s"] for cell in cells])
-            lines.append(f"| {named} | {composed} | {arm} | {' | '.join(columns)} | {pace} | {len(cells)} |")
-            runs.append({"epsilon": named, "arm": arm, "cells": cells})
-    for end, title in (("ceiling", "other real patients"), ("floor", "independent channels")):
-        columns = [spread([one.get(key) for one in ends[end]]) for key in SHOWN]
-        lines.insert(0, f"|  |  | {title} | {' | '.join(columns)} | - | {len(ends[end])} |")
-    patients = ", ".join(f"{name} {len(data)}" for name, data in sites.items())
-    text = [
-        f"Machine: {machine}; data {arguments.data.name}: {patients}; {len(real)} held out; delta {DELTA:g}; mean ±"
-        " standard deviation over seeds (last column: how many).",
-        "",
-        f"| epsilon | all three runs | arm | {' | '.join(SHOWN.values())} | patients / s of a core | seeds |",
-        f"|---|---|---|{'---|' * (len(SHOWN) + 2)}",
-        *lines,
-    ]
-    RESULTS.mkdir(exist_ok=True)
-    # Other data than the example's have figures of their own.
-    name = "series" if arguments.data.name == "sepsis" else f"series-{arguments.data.name}"
-    (RESULTS / f"{name}.md").write_text("\n".join(text) + "\n", encoding="utf-8")
-    (RESULTS / f"{name}.json").write_text(
-        json.dumps({"machine": machine, "runs": runs}, indent=1) + "\n", encoding="utf-8"
-    )
-    print("\n".join(text))
+            judge: Judge | None = None
+            for arms, epsilon in batches(arguments.arms, epsilons):
+                paths = {arm: KEPT / folder.resolve().name / cell_name(arm, epsilon, seed) for arm in arms}
+                for arm in set(arms) & set(arguments.again):
+                    paths[arm].unlink(missing_ok=True)
+                missing = [arm for arm, path in paths.items() if not path.exists()]
+                if not missing or time.perf_counter() - begun > arguments.budget_s:
+                    continue
+                data = data or load_folder(folder)
+                judge = judge or Judge.of(data, seed)
+                for arm, cell in measured(data, judge, missing, epsilon, arguments.limit_s):
+                    write_cell(paths[arm], {"data": data.facts, **cell})
+    publish()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,129 @@
+"""The contenders: peers, and our generator with its patients drawn by label only, or guided by a clinical model."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+import numpy as np
+
+from bench.series.fits import Generator, SeriesTask, fit_generator, fit_target
+from bench.series.folder import SeriesFolder
+from bench.series.peers import PEERS, fit_peer
+from synclave_server.sampling.labels import LabelAssignment
+from synclave_server.sampling.request import SERIES_CORRUPTION, TargetBy, resolve_request
+from synclave_server.sampling.series import SeriesGenerator
+from synclave_server.sampling.series_rows import unpack_series
+from synclave_server.sampling.series_target import SeriesTarget
+from synclave_shared.data.series.dataset import SeriesDataset
+from synclave_shared.data.series.table import recorded
+
+__all__ = ["ARMS", "OURS", "Cohort", "our_cohorts", "peer_cohort"]
+
+OURS: Final[dict[str, tuple[str, TargetBy, Decimal]]] = {
+    "label": ("label only (ours)", "influence", Decimal(0)),
+    "classifier": ("classifier guidance (ours)", "classifier", Decimal("0.1")),
+    "influence": ("influence guidance (ours)", "influence", Decimal("0.1")),
+}
+"""Title, how a clinical model guides, and how far."""
+ARMS: Final[dict[str, str]] = {
+    **{name: title for name, (title, _) in PEERS.items()},
+    **{name: title for name, (title, _, _) in OURS.items()},
+}
+"""Name -> title."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cohort:
+    """Drawn patients, and what they cost.
+
+    Attributes:
+        patients: the synthetic ones.
+        fit_s: CPU time for all that was trained for them.
+        draw_s: CPU time to draw them.
+        steps: optimiser steps that a peer's time allowed; None for ours.
+        composed_epsilon: of all runs at a site; None without noise.
+    """
+
+    patients: SeriesDataset
+    fit_s: float
+    draw_s: float
+    steps: int | None
+    composed_epsilon: float | None
+
+
+def peer_cohort(name: str, data: SeriesFolder, patients: int, *, limit_s: float, seed: int) -> Cohort:
+    """Train a peer on all sites' patients together and draw, with their shares of labels."""
+    train = data.train
+    begun = time.process_time()
+    peer = fit_peer(name, data.schema, train, limit_s=limit_s, seed=seed)
+    fitted = time.process_time()
+    synthetic = peer.draw(np.sort(train.labels)[np.arange(patients) * len(train) // patients])
+    return Cohort(
+        patients=synthetic,
+        fit_s=fitted - begun,
+        draw_s=time.process_time() - fitted,
+        steps=peer.fitted.steps,
+        composed_epsilon=None,
+    )
+
+
+def our_cohorts(arms: Sequence[str], task: SeriesTask, patients: int) -> Iterator[tuple[str, Cohort]]:
+    """One generator for all ``arms``, and one clinical model if any of them is guided."""
+    begun = time.process_time()
+    generator = fit_generator(task)
+    generator_s = time.process_time() - begun
+    target, target_s, composed = None, 0.0, math.inf
+    if any(arm != "label" for arm in arms):
+        begun = time.process_time()
+        target, composed = fit_target(task, generator)
+        target_s = time.process_time() - begun
+    for arm in arms:
+        guided = arm != "label"
+        begun = time.process_time()
+        synthetic = drawn(task, generator, target if guided else None, arm, patients)
+        spent = composed if guided else task.epsilon
+        yield (
+            arm,
+            Cohort(
+                patients=synthetic,
+                fit_s=generator_s + (target_s if guided else 0.0),
+                draw_s=time.process_time() - begun,
+                steps=None,
+                composed_epsilon=None if spent is None or math.isinf(spent) else spent,
+            ),
+        )
+
+
+def drawn(
+    task: SeriesTask, generator: Generator, target: SeriesTarget | None, arm: str, patients: int
+) -> SeriesDataset:
+    """Patients of an arm, as ``synclave sample`` draws them."""
+    _, by, strength = OURS[arm]
+    request = resolve_request(
+        patients=patients,
+        label_counts=None,
+        label_values=task.schema.label.values,
+        label_shares=generator.label_shares,
+        corruption=SERIES_CORRUPTION,
+        anchored=False,
+        sampler=None,
+        steps=None,
+        seed=task.seed,
+        guidance=Decimal(0),
+        target=None if target is None else "0" * 64,
+        target_by=by,
+        target_strength=strength,
+    )
+    model = SeriesGenerator(
+        generator.spec, task.layout, generator.parameters, generator.anchor, target=target, precision="bfloat16"
+    )
+    numbers = np.arange(patients)
+    labels = LabelAssignment(list(request.label_counts.values()), task.seed).of(numbers)
+    rows = model.features(request, numbers, labels)
+    names = [f"synthetic-{number}" for number in range(patients)]
+    return recorded(task.schema, unpack_series(rows, labels, names, task.layout))
