@@ -94,7 +94,7 @@ def moved(guide: SeriesTarget, trial: StandardRows | None, sigma: float = 0.5) -
     levels = torch.full((30, 1), sigma)
     labels, context, inside = (torch.from_numpy(part) for part in (rows.labels, rows.context, rows.inside))
     placed = guide.on(SERIES_LAYOUT, torch.device("cpu"), trial)
-    return placed.pushed(before, levels, labels, context, inside, request()).values - before.values
+    return placed.pushed(before, levels, labels, context, inside, request()).row - before.row
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_a_step_moves_patients_the_way_that_closes_the_gap(trial: StandardRows) 
     labels, context, inside = (torch.from_numpy(part) for part in (rows.labels, rows.context, rows.inside))
     before = belief(rows)
     after = placed.pushed(before, torch.full((400, 1), 0.5), labels, context, inside, request())
-    pushed = replace(rows, values=after.values[:, 0].numpy())
+    pushed = replace(rows, values=after.row[:, 0].chunk(2, dim=-1)[0].numpy())
     gap = real - gradients(trial).mean(dim=0)
     change = (gradients(pushed) - gradients(rows)).mean(dim=0)
     assert torch.nn.functional.cosine_similarity(change, gap, dim=0) > 0.3
