@@ -133,7 +133,8 @@ class Reply(FrozenModel):
     Attributes:
         status: ``ok``; ``refused`` by policy; ``failed`` for everything else that went wrong at the site.
         code: with ``refused`` one of :data:`synclave_shared.errors.REFUSAL_CODES`; with ``failed`` the closed code of
-            the error's class, or :data:`NOT_READY`. Never a text computed at the site.
+            the error's class, or :data:`NOT_READY`; once patients are computed with, ``internal`` whatever it is.
+            Never a text computed at the site.
         site: the site's name.
         public_key: the site's key.
         seen_size: size of the newest ledger checkpoint that the site has verified.

@@ -21,11 +21,12 @@ from synclave_shared.fixed_point import from_fixed
 from synclave_shared.model_size import parameters_of
 from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.models.series.anchor import SeriesAnchor, contributions, usual_anchor
+from synclave_shared.models.series.completion import JITTER
 from synclave_shared.models.series.denoiser import build_series_denoiser
 from synclave_shared.plan import SeriesSpec, TrainPlan
 from synclave_shared.protocol import encode_model
 from tests.models.small import small_plan
-from tests.models.small_series import SERIES_LAYOUT, series_dataset, series_plan, series_schema
+from tests.models.small_series import SERIES_LAYOUT, STEPS, series_dataset, series_plan, series_schema
 from tests.training.test_noise import has_std
 
 ANCHOR = usual_anchor(SERIES_LAYOUT)
@@ -135,6 +136,111 @@ def test_a_payload_is_refused_before_anything_is_spent_on_it() -> None:
     for number, payload in ((0, b"1234"), (1, b""), (1, encode_model(good[:-1])), (1, encode_model(bad))):
         with pytest.raises(ProtocolError):
             site.check_payload(plan, number, payload)
+
+
+def hostile(**parts: Any) -> SeriesAnchor:
+    """The usual anchor with other numbers, also of its relations; ``gaps`` is their inertia."""
+    names = {"stay": "stay", "step": "step", "effect": "effect", "usual": "usual", "gaps": "inertia"}
+    mine = {name: np.float32(value) for name, value in parts.items() if name not in names}
+    theirs = {names[name]: np.float32(value) for name, value in parts.items() if name in names}
+    return replace(ANCHOR, **mine, relations=replace(ANCHOR.relations, **theirs))
+
+
+SIGNS = np.where(np.arange(STEPS) % 2, -1.0, 1.0)
+ALIKE = 0.999999 * np.ones((6, 6)) + 0.000001 * np.eye(6)
+
+
+def everywhere(number: int) -> SeriesDataset:
+    """Patients of every length; of each channel every set of steps is measured of somebody, with the widest values."""
+    lengths, sets = np.repeat(np.arange(1, STEPS + 1), 2**STEPS), np.tile(np.arange(2**STEPS), STEPS)
+    inside = np.less(np.arange(STEPS), lengths[:, None])
+    bits = (sets[:, None] >> np.arange(STEPS)) & 1
+    observed = np.stack([bits, 1 - bits, np.roll(bits, number, axis=1)], axis=2) * inside[:, :, None]
+    sides = np.random.default_rng(number).choice([-1.0, 1.0], observed.shape)
+    base = series_dataset(len(lengths))
+    return replace(
+        base, values=(sides * observed).astype(np.float32), observed=observed.astype(np.uint8), lengths=lengths
+    )
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"inertia": np.ones((3, STEPS))},
+        {"inertia": np.tile(SIGNS, (3, 1)), "gaps": np.tile(SIGNS, (3, 1))},
+        {"inertia": np.tile(np.where(np.arange(STEPS), -1.0, 1.0), (3, 1))},
+        {"gaps": np.ones((3, STEPS)), "observed": np.full((2, 3), -30.0)},
+        {"stay": np.clip(ALIKE + 1e-5 * np.eye(6), None, 1), "step": np.clip(ALIKE + 1e-5 * np.eye(6), None, 1)},
+        {"shift": np.full((2, 3), 3.0), "effect": np.full((8, 6), 2.0), "pace": np.full((STEPS, 3), 30.0)},
+    ],
+)
+def test_an_anchor_that_is_taken_ends_in_a_release_whatever_the_patients_have(parts: dict[str, Any]) -> None:
+    """Numbers at the border of what is taken: whether a round fails is seen outside, and must not hang on a patient."""
+    anchor = SeriesAnchor.from_vector(hostile(**parts).to_vector(), SERIES_LAYOUT)
+    loss, dataset = SeriesLoss.of(SeriesSpec(noise_levels=1), SERIES_LAYOUT, anchor), everywhere(1)
+    streams = PatientStreams(SecretRandomness(bytes(32)))
+    batch = loss.draw(dataset, np.arange(len(dataset)), len(dataset), streams, 0)
+    assert torch.isfinite(batch.row).all()
+    assert torch.isfinite(loss(build_series_denoiser(SERIES_LAYOUT, loss.spec), batch)).all()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"inertia": np.full((3, STEPS), -2.0)},
+        {"gaps": np.full((3, STEPS), 1e30)},
+        {"shift": np.full((2, 3), 1e30)},
+        {"shift": np.full((2, 3), -3.1)},
+        {"context": np.full((2, 8), 1e4)},
+        {"observed": np.full((2, 3), -1e30)},
+        {"pace": np.full((STEPS, 3), 31.0)},
+        {"quantiles": ANCHOR.quantiles[:, ::-1]},
+        {"usual": np.full(8, -1.0)},
+        {"effect": np.full((8, 6), -2.1)},
+        {"stay": np.ones((6, 6))},
+        {"stay": -np.eye(6)},
+        {"step": np.diag([1e-30] + [1.0] * 5)},
+        {"step": 3e38 * (1 - np.eye(6)) + np.eye(6)},
+        {"stay": np.where(np.eye(6), 1.0, np.inf)},
+    ],
+)
+def test_an_anchor_that_nobody_can_compute_with_is_refused_before_anything_is_spent(parts: dict[str, Any]) -> None:
+    plan, site = series_plan(), workload()
+    size = parameters_of(plan.model, series_schema())  # type: ignore[arg-type]
+    sent = np.concatenate([np.zeros(size, np.float32), hostile(**parts).to_vector(), np.full(2, 0.5, np.float32)])
+    with pytest.raises(ProtocolError):
+        site.check_payload(plan, 1, encode_model(sent))
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.0), (-1.0, 2.0), (1e30, 1.0)])
+def test_shares_that_are_none_are_refused(shares: tuple[float, float]) -> None:
+    plan, site = series_plan(), workload()
+    size = parameters_of(plan.model, series_schema())  # type: ignore[arg-type]
+    with pytest.raises(ProtocolError, match="shares"):
+        site.check_payload(
+            plan, 1, encode_model(np.concatenate([np.zeros(size), ANCHOR.to_vector(), shares]).astype(np.float32))
+        )
+
+
+def test_a_patient_whose_equations_cannot_be_solved_counts_as_nothing_and_nothing_fails() -> None:
+    """No anchor that is taken leads there; if one did, no error may tell of it."""
+    spec, dataset = SeriesSpec(noise_levels=1), series_dataset(4)
+    loss = SeriesLoss.of(spec, SERIES_LAYOUT, ANCHOR)
+    singular = tuple(
+        replace(stay, left=np.tile(-JITTER * np.eye(3), (len(stay.left), 1, 1))) for stay in loss.completion.stays
+    )
+    broken = replace(loss, completion=replace(loss.completion, stays=singular))
+    observed = dataset.observed.copy()
+    observed[2:] = 0
+    dataset = replace(dataset, observed=observed, values=np.where(observed, dataset.values, 0))
+    network = build_series_denoiser(SERIES_LAYOUT, spec)
+    sums = []
+    for of, rows in ((broken, np.arange(4)), (loss, np.arange(2, 4))):
+        gradients = PatientGradients(network, of, 1.0, Performance())
+        batch = of.draw(dataset, rows, 4, PatientStreams(SecretRandomness(bytes(32))), 0)
+        sums.append(gradients.clipped_sum([batch]).clone())
+    assert sums[0].norm() > 0
+    torch.testing.assert_close(sums[0], sums[1])
 
 
 def test_a_plan_of_the_other_modality_is_refused() -> None:

@@ -19,7 +19,7 @@ from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import MAX_ATTEMPTS, Journal
 from synclave_client.vault.session import Vault
 from synclave_shared.canonical import sha256_hex
-from synclave_shared.errors import DataError
+from synclave_shared.errors import DataError, ProtocolError
 from synclave_shared.ledger.checkpoint import cosignature_time, parse_line, parse_note
 from synclave_shared.ledger.entry import PlanAccepted, SpendReserved, UpdateReleased, parse_entry
 from synclave_shared.ledger.keys import SigningKey
@@ -372,10 +372,11 @@ def test_the_tries_of_a_failing_round_are_few(vault: Vault, journal: Journal, wo
     [
         (RuntimeError("patient 4711 has code E11"), "internal"),
         (MemoryError("patient 4711 has code E11"), "internal"),
-        (DataError(expected="x", found="patient 4711 has code E11", remedy="y"), "data"),
+        (DataError(expected="x", found="patient 4711 has code E11", remedy="y"), "internal"),
+        (ProtocolError(expected="x", found="patient 4711 has code E11", remedy="y"), "internal"),
     ],
 )
-def test_the_text_of_an_error_stays_in_the_local_log(
+def test_what_failed_stays_in_the_local_log(
     vault: Vault, workload: FakeWorkload, caplog: pytest.LogCaptureFixture, error: Exception, code: str
 ) -> None:
     coordinator = Coordinator(vault, make_plan())
@@ -393,8 +394,6 @@ def test_the_text_of_an_error_stays_in_the_local_log(
 
 
 def test_a_payload_that_does_not_fit_costs_nothing(vault: Vault, journal: Journal, workload: FakeWorkload) -> None:
-    from synclave_shared.errors import ProtocolError
-
     def refuse(*_: Any) -> None:
         raise ProtocolError(expected="a model", found="something else", remedy="nothing")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from synclave_client.vault.rehearsals import Rehearsals
 from synclave_client.vault.workload import check_device, check_size, report_self_test, require_nothing
 from synclave_shared.data.series.reading import load_series
 from synclave_shared.data.series.schema import SeriesSchema
-from synclave_shared.errors import PlanError, PolicyRefusal
+from synclave_shared.errors import PlanError, PolicyRefusal, ProtocolError
 from synclave_shared.model_size import check_grid, parameters_of
 from synclave_shared.model_spec import ClassifierSpec, SeriesSpec
 from synclave_shared.models.series.anchor import SeriesAnchor
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from synclave_shared.data.series.dataset import SeriesDataset
 
 __all__ = ["SeriesWorkload"]
+
+SHARES_ROUNDING: Final = 1e-3
+"""By which the label values' shares may miss 1."""
 
 
 class SeriesWorkload:
@@ -185,6 +188,12 @@ class SeriesWorkload:
         size, anchor = self._size(plan), SeriesAnchor.size(self._layout)
         values = decode_model(payload, size + anchor + self._layout.label_values)
         model, about, shares = np.split(values, [size, size + anchor])
+        if shares.min() < 0.0 or abs(float(shares.sum(dtype=np.float64)) - 1.0) > SHARES_ROUNDING:
+            raise ProtocolError(
+                expected="shares of the label values that add up to 1",
+                found="others",
+                remedy="The message was dropped.",
+            )
         return model, SeriesAnchor.from_vector(about, self._layout), shares
 
 

@@ -245,8 +245,12 @@ class Vault:
             )
         except PolicyRefusal as refusal:
             return self._refuse(digest, refusal, round_number=number)
-        with self._training_lock:
-            released = encode_update(self._workload.release(accepted.plan, number, payload))
+        try:
+            with self._training_lock:
+                released = encode_update(self._workload.release(accepted.plan, number, payload))
+        except Exception:  # noqa: BLE001 - what failed may hang on a patient: its class must not travel either
+            _log.exception("%s: round %d of plan %s was not released", self._settings.name, number, digest[:16])
+            return failed("internal")
         update_digest = sha256_hex(released)
         entry = self._sign(
             "update-released", digest, UpdateReleased(plan_digest=digest, round=number, update_digest=update_digest)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from synclave_shared.data.schema import Schema
 
 __all__ = [
+    "LARGEST_LOGIT",
     "Anchor",
     "anchor_from_marginals",
     "anchor_of_payload",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtr, ndtri
 
 from synclave_shared.errors import ProtocolError
-from synclave_shared.models.anchor import Anchor, estimate_anchor
+from synclave_shared.models.anchor import LARGEST_LOGIT, Anchor, estimate_anchor
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.models.series.inertia import fitted_inertia, lags, usual_inertia
 from synclave_shared.models.series.layout import SeriesLayout
@@ -117,6 +117,9 @@ class SeriesAnchor:
     def from_vector(cls, vector: NDArray[np.float32], layout: SeriesLayout) -> SeriesAnchor:
         """The inverse of :meth:`to_vector`.
 
+        Every number is bounded as :func:`anchor_from_moments` bounds it, so that whatever passes here can be computed
+        with, whoever the patients are: an error later would tell of them without noise.
+
         Raises:
             ProtocolError: if the length is not :meth:`size`, or no anchor has such numbers.
         """
@@ -142,6 +145,10 @@ class SeriesAnchor:
             relations=Relations.from_vector(vector[position:], layout),
         )
         rising = (np.diff(quantiles, axis=1) >= LEAST_SHARE / 2).all() and not quantiles[:, 0].any()
+        if max(np.abs(part).max(initial=0.0) for part in (context, observed, pace)) > LARGEST_LOGIT:
+            raise _impossible(f"log-odds of at most {LARGEST_LOGIT:g}")
+        if np.abs(shift).max() > LARGEST_SHIFT + ROUNDING:
+            raise _impossible(f"label values that shift a mean by at most {LARGEST_SHIFT:g} deviations")
         if not rising or np.abs(quantiles[:, -1] - 1.0).max() > ROUNDING:
             raise _impossible("shares that rise from 0 to 1 with every bin")
         if np.abs(inertia).max() > 1.0 + ROUNDING or np.abs(inertia[:, 0] - 1.0).max() > ROUNDING:
@@ -352,9 +359,10 @@ def anchor_from_moments(
     doubt = noise_std / compared / left
     inertia = fitted_inertia(correlations, doubt, usual_inertia(layout.steps))
     patients = float(counts.sum())
+    logits = np.clip(known.logits, -LARGEST_LOGIT, LARGEST_LOGIT)
     anchor = SeriesAnchor(
-        context=known.logits[:, :width],
-        observed=known.logits[:, width:],
+        context=logits[:, :width],
+        observed=logits[:, width:],
         pace=_pace(early.reshape(-1, channels), known, layout, noise_std, patients).astype(np.float32),
         quantiles=_quantiles(bins.reshape(channels, BINS), centre, scale, noise_std).astype(np.float32),
         shift=shift.astype(np.float32),

@@ -4,7 +4,8 @@ To carry the last value forward would teach the model that channels stand still,
 they do not bear on each other. First the latent gaps are drawn: above their threshold where a value was measured, below
 it where not (the data augmentation of Albert and Chib 1993, in which both conditionals are exact). Then the scores,
 given those: a draw from the process, corrected by what was measured of it (Matheron's rule). Each patient is completed
-by itself, so that nobody else decides a last bit of it.
+by itself, so that nobody else decides a last bit of it, and no patient can make it fail: whether a round fails is seen
+outside, without noise.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dposv
 from scipy.special import ndtr, ndtri
 
 from synclave_shared.models.series.anchor import SeriesAnchor
@@ -130,7 +132,8 @@ class Completion:
             noise: [DRAWS, T, C], standard normal.
 
         Returns:
-            float32 [T, 2C]: scores, of which what was measured stays as it is, then latent gaps; 0 after the stay.
+            float32 [T, 2C]: scores, of which what was measured stays as it is, then latent gaps; 0 after the stay. Of
+            processes that are none, NaN.
         """
         channels, stay = scores.shape[1], self.stays[length - 1]
         seen, drawn = observed[:length] > 0, noise[:, :length].astype(np.float64)
@@ -174,4 +177,7 @@ class Completion:
         system = across[:, when, what]
         system[np.diag_indices(len(when))] += JITTER
         missed = scores[when, what] - free[when, what]
-        return np.asarray(free + np.tensordot(np.linalg.solve(system, missed), across, axes=1))
+        # Eigenvalues are at least JITTER, whatever was measured and whatever the anchor: ``left`` has none below 0. If
+        # it were otherwise, LAPACK would say so without an exception; a patient of NaN does not count.
+        _, weights, failed = dposv(system, missed)
+        return np.asarray(free + np.tensordot(weights if not failed else np.full_like(missed, np.nan), across, axes=1))

@@ -71,6 +71,9 @@ SURE: Final = 2.0
 FEWEST: Final = 4.0
 """Deviations of the noise by which the number of patients must exceed it."""
 
+LEAST_RECEIVED: Final = 1e-6
+"""Eigenvalue of a matrix that sites take: what is estimated has some 1e-4, scaled and rounded to float32 as it is."""
+
 PROJECTIONS: Final = 40
 ROUNDING: Final = 1e-4
 
@@ -115,7 +118,7 @@ class Relations:
         quantities, width = 2 * layout.channels, layout.context.width
         pairs = quantities * (quantities + 1) // 2
         stay, step, effect, usual, inertia = np.split(vector, np.cumsum([pairs, pairs, quantities * width, width]))
-        if np.abs(effect).max(initial=0.0) > LARGEST_EFFECT + ROUNDING or np.abs(usual).max(initial=0.0) > 1 + ROUNDING:
+        if np.abs(effect).max(initial=0.0) > LARGEST_EFFECT + ROUNDING or np.abs(usual - 0.5).max() > 0.5 + ROUNDING:
             raise _impossible(f"effects of at most {LARGEST_EFFECT:g} about shares from 0 to 1")
         if np.abs(inertia).max() > 1.0 + ROUNDING or np.abs(inertia[:: layout.steps] - 1.0).max() > ROUNDING:
             raise _impossible("autocorrelations from -1 to 1 that begin with 1")
@@ -143,7 +146,8 @@ def _matrix(upper: NDArray[np.float32], quantities: int) -> NDArray[np.float32]:
     matrix = np.zeros((quantities, quantities), np.float32)
     matrix[np.triu_indices(quantities)] = upper
     matrix = matrix + np.triu(matrix, 1).T
-    if np.diag(matrix).max() > 1.0 + ROUNDING or np.linalg.eigvalsh(matrix.astype(np.float64))[0] <= 0.0:
+    # No covariance is larger than the larger variance; and of numbers of that size eigenvalues can be computed.
+    if np.abs(matrix).max() > 1.0 + ROUNDING or np.linalg.eigvalsh(matrix.astype(np.float64))[0] < LEAST_RECEIVED:
         raise _impossible("positive definite matrices of variances of at most 1")
     return matrix
 
