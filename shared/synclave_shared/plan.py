@@ -186,8 +186,8 @@ class TrainPlan(FrozenModel):
     """The whole agreement. Its digest names the run everywhere: ledger, journal, snapshots.
 
     Attributes:
-        warm_start: SHA-256 of the parameters that the first round begins with, as little-endian float32; None: those
-            of the untrained network.
+        warm_start: SHA-256 of what the payload of round 1 begins with, as little-endian float32: the parameters; with a
+            clinical model the anchor and the label shares too, the whole payload. None: the untrained network.
     """
 
     version: Literal[1] = 1

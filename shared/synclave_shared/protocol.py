@@ -25,6 +25,7 @@ __all__ = [
     "MAX_HEADER_BYTES",
     "MAX_PAYLOAD_BYTES",
     "NOT_READY",
+    "VALUE_BYTES",
     "CheckpointPresentation",
     "CloseRequest",
     "Envelope",
@@ -51,6 +52,9 @@ MAX_PAYLOAD_BYTES: Final = 2**31 - 2**20
 
 NOT_READY: Final = "not-ready"
 """Code of a site whose data, schema or device cannot be used. One for all: which it is may hang on a single record."""
+
+VALUE_BYTES: Final = 4
+"""Bytes of a number of a model as it travels."""
 
 EMPTY_DIGEST: Final = sha256_hex(b"")
 
@@ -238,9 +242,9 @@ def decode_model(payload: bytes, size: int) -> NDArray[np.float32]:
     Raises:
         ProtocolError: if the size differs or a value is not finite.
     """
-    if len(payload) != 4 * size:
+    if len(payload) != VALUE_BYTES * size:
         raise ProtocolError(
-            expected=f"a model of {size} coordinates ({4 * size} bytes)",
+            expected=f"a model of {size} coordinates ({VALUE_BYTES * size} bytes)",
             found=f"{len(payload)} bytes",
             remedy="Check that coordinator and site run the same version of Synclave.",
         )

@@ -11,6 +11,7 @@ from synclave_client.performance import Performance
 from synclave_client.training.private import SelfTestReport
 from synclave_client.training.rehearsal import rehearse_clinical
 from synclave_client.vault.series_workload import SeriesWorkload
+from synclave_shared.canonical import sha256_hex
 from synclave_shared.errors import ClippingError
 from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.models.series.anchor import usual_anchor
@@ -34,8 +35,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
 
 
-def signed() -> TrainPlan:
-    """A plan of the model that is installed now."""
+def signed(start: bytes = b"") -> TrainPlan:
+    """A plan of the model that is installed now, which begins with ``start``."""
     schema = series_schema()
     return make_plan(
         modality="series",
@@ -44,7 +45,7 @@ def signed() -> TrainPlan:
         model=look_up(SERIES_LAYOUT, SPEC),
         privacy=Privacy(noise_multiplier=Decimal(4), selection_rate=Decimal("0.1")),
         federation=Federation(rounds=2, steps_per_round=1),
-        warm_start="0" * 64,
+        warm_start=sha256_hex(start),
     )
 
 
@@ -135,15 +136,13 @@ def test_a_site_without_the_signed_model_refuses_the_plan(tmp_path: Path, versio
 
 def test_a_package_that_changed_since_the_plan_was_accepted_spends_nothing(folder: Path) -> None:
     lay_down(folder, CODE, **FIELDS)
-    plan = signed()
-    assert isinstance(plan.model, ClassifierSpec)
-    network = build_series_classifier(SERIES_LAYOUT, plan.model)
+    network = build_series_classifier(SERIES_LAYOUT, look_up(SERIES_LAYOUT, SPEC))
     anchor = usual_anchor(SERIES_LAYOUT).to_vector()
     payload = encode_model(np.concatenate([parameter_vector(network), anchor, np.array([0.5, 0.5], np.float32)]))
     settings = make_settings(folder)
     vault, journal = open_vault(settings, workload())
     try:
-        coordinator = Coordinator(vault, plan)
+        coordinator = Coordinator(vault, signed(payload))
         coordinator.join()
         assert coordinator.round(1, payload).status == "ok"
         spent = journal.spent(settings.dataset)

@@ -16,7 +16,7 @@ from synclave_client.training.rehearsal import rehearse_clinical, rehearse_serie
 from synclave_client.training.scores import release_scores
 from synclave_client.training.series import release_series_marginals, series_spec, train_series_round
 from synclave_client.vault.rehearsals import Rehearsals
-from synclave_client.vault.workload import check_device, check_size, report_self_test, require_nothing
+from synclave_client.vault.workload import check_device, check_size, check_start, report_self_test, require_nothing
 from synclave_shared.data.series.reading import load_series
 from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import PlanError, PolicyRefusal, ProtocolError
@@ -26,7 +26,7 @@ from synclave_shared.models.series.anchor import SeriesAnchor
 from synclave_shared.models.series.classifier import build_series_classifier
 from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.plan import TrainPlan
-from synclave_shared.protocol import decode_model
+from synclave_shared.protocol import VALUE_BYTES, decode_model
 
 if TYPE_CHECKING:
     from synclave_shared.data.series.dataset import SeriesDataset
@@ -114,14 +114,17 @@ class SeriesWorkload:
 
         Raises:
             ProtocolError: if a marginals round brings a payload, or a model or an anchor has another size or holds
-                numbers that it cannot have.
+                numbers that it cannot have, or the first of them is another than the plan says.
             PolicyRefusal: if the plan's clinical model is no longer installed here.
         """
         self._require_installed(plan)
         if plan.round_kind(round_number) == "marginals":
             require_nothing(payload)
         else:
-            self._public(plan, payload)
+            model, _, _ = self._public(plan, payload)
+            # A clinical model is named with the marginals it stands on: they come of no earlier round of the plan.
+            named = payload if isinstance(plan.model, ClassifierSpec) else payload[: VALUE_BYTES * model.size]
+            check_start(plan, round_number, named)
 
     def release(self, plan: TrainPlan, round_number: int, payload: bytes) -> NDArray[np.int64]:
         """Run the round's mechanism with fresh randomness of the operating system.

@@ -17,6 +17,7 @@ from synclave_client.training.noise import SecretRandomness
 from synclave_client.training.private import SelfTestReport
 from synclave_client.training.rehearsal import rehearse
 from synclave_client.vault.rehearsals import Rehearsals
+from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import load_patients
@@ -26,9 +27,9 @@ from synclave_shared.models.anchor import Anchor, anchor_of_payload, anchor_payl
 from synclave_shared.models.codes import model_payload_size, split_payload
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.plan import MOST_PARAMETERS, ModelSpec, TrainPlan
-from synclave_shared.protocol import decode_model
+from synclave_shared.protocol import VALUE_BYTES, decode_model
 
-__all__ = ["PatientWorkload", "check_device", "check_size", "report_self_test", "require_nothing"]
+__all__ = ["PatientWorkload", "check_device", "check_size", "check_start", "report_self_test", "require_nothing"]
 
 _log = logging.getLogger("synclave.vault")
 
@@ -109,7 +110,7 @@ class PatientWorkload:
 
         Raises:
             ProtocolError: if a marginals round brings a payload, or a model or an anchor has another size or holds
-                numbers that it cannot have.
+                numbers that it cannot have, or the training begins with another model than the plan says.
         """
         match plan.round_kind(round_number):
             case "marginals":
@@ -117,7 +118,9 @@ class PatientWorkload:
             case "moments":
                 self._anchor(payload)
             case "training":
-                decode_model(payload, model_payload_size(self._schema, trained_codes(plan)))
+                spec = trained_codes(plan)
+                decode_model(payload, model_payload_size(self._schema, spec))
+                check_start(plan, round_number, payload[: VALUE_BYTES * parameters_of(spec, self._schema)])
 
     def release(self, plan: TrainPlan, round_number: int, payload: bytes) -> NDArray[np.int64]:
         """Run the round's mechanism with fresh randomness of the operating system.
@@ -186,6 +189,19 @@ def require_nothing(payload: bytes) -> None:
             expected="no payload with the marginals round",
             found=f"{len(payload)} bytes",
             remedy="The message was dropped.",
+        )
+
+
+def check_start(plan: TrainPlan, round_number: int, start: bytes) -> None:
+    """Raise ``ProtocolError`` if a plan's first round with a model begins with another ``start`` than the plan says.
+
+    The steward agreed to that very model (and anchor): of another one, scores and gradients would tell something else.
+    """
+    if round_number == 1 and plan.warm_start not in (None, sha256_hex(start)):
+        raise ProtocolError(
+            expected=f"a model with SHA-256 {str(plan.warm_start)[:16]}..., as the signed plan says",
+            found=f"{sha256_hex(start)[:16]}...",
+            remedy="The message was dropped; ask the coordinator why.",
         )
 
 
