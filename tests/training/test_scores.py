@@ -9,11 +9,12 @@ import torch
 from synclave_client.performance import Performance
 from synclave_client.training.clinical import ClinicalLearner
 from synclave_client.training.noise import SecretRandomness
+from synclave_client.training.rehearsal import rehearse_clinical
 from synclave_client.training.scores import release_scores
 from synclave_shared.errors import PlanError
 from synclave_shared.fixed_point import from_fixed
 from synclave_shared.models.parameters import load_parameter_vector
-from synclave_shared.models.series.classifier import build_series_classifier
+from synclave_shared.models.series.classifier import SeriesClassifier, build_series_classifier
 from synclave_shared.plan import ClassifierSpec, Federation, InfluenceSpec, Privacy, ScoresSpec, TrainPlan
 from synclave_shared.score_histogram import BINS, score_histogram
 from tests.models.small_series import SERIES_LAYOUT, series_dataset, series_plan
@@ -86,6 +87,28 @@ def test_a_patient_more_changes_one_cell_by_the_clip_norm_whatever_the_model(siz
         moved = told(np.arange(30), vector) - told(rest, vector)
         assert np.count_nonzero(np.abs(moved) > 1e-4) == 1
         assert np.linalg.norm(moved) == pytest.approx(2.0, abs=1e-3)
+
+
+def test_scores_are_computed_in_the_precision_in_which_they_were_rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A site that trains in bfloat16: what is proved of its numbers must be proved of these."""
+    low: list[bool] = []
+    forward = SeriesClassifier.forward
+
+    def watched(self: SeriesClassifier, *given: torch.Tensor) -> torch.Tensor:
+        low.append(torch.is_autocast_enabled("cpu"))
+        return forward(self, *given)
+
+    monkeypatch.setattr(SeriesClassifier, "forward", watched)
+    performance = Performance(precision="bfloat16")
+    rehearse_clinical(SERIES_LAYOUT, ClassifierSpec(), performance)
+    assert any(low)
+    low.clear()
+    rehearse_clinical(SERIES_LAYOUT, ScoresSpec(), performance)
+    vector = model(ScoresSpec())
+    found = told(np.arange(60), vector, performance=performance)
+    assert low
+    assert not any(low)
+    assert np.array_equal(found, told(np.arange(60), vector))
 
 
 def test_what_a_plan_of_scores_needs_and_has_no_use_for() -> None:

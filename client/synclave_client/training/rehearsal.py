@@ -24,7 +24,7 @@ from synclave_shared.models.series.anchor import usual_anchor
 from synclave_shared.models.series.classifier import build_series_classifier
 from synclave_shared.models.series.denoiser import build_series_denoiser
 from synclave_shared.models.series.layout import SeriesLayout
-from synclave_shared.plan import ClassifierSpec, ModelSpec, SeriesSpec
+from synclave_shared.plan import ClassifierSpec, ModelSpec, ScoresSpec, SeriesSpec
 
 if TYPE_CHECKING:
     from synclave_shared.data.schema import Schema
@@ -120,7 +120,12 @@ def rehearse_series(
 def rehearse_clinical(
     layout: SeriesLayout, spec: ClassifierSpec, performance: Performance, device: torch.device | str = "cpu"
 ) -> SelfTestReport:
-    """:func:`rehearse` for a clinical model; the arguments are those of :func:`rehearse_series`."""
+    """:func:`rehearse` for a clinical model; the arguments are those of :func:`rehearse_series`.
+
+    A model that only scores is rehearsed in float32 whatever the site trains in: in that it scores.
+    """
+    if isinstance(spec, ScoresSpec):
+        performance = performance.model_copy(update={"precision": "float32"})
     generator = torch.Generator().manual_seed(0)
     network = build_series_classifier(layout, spec)
     _with_invented_parameters(network, generator).to(device)

@@ -52,7 +52,7 @@ def release_scores(
         anchor: public, from an earlier run.
         device: where to compute.
         randomness: the site's secret randomness.
-        performance: how to compute; changes cost only.
+        performance: how to compute; changes cost only. Scores are float32 whatever its precision.
 
     Returns:
         [:func:`~synclave_shared.score_histogram.histogram_size`], fixed point.
@@ -80,8 +80,8 @@ def release_scores(
     tile = (performance or Performance()).tile(learner.values)
     logits = np.zeros((len(dataset), layout.label_values))
     for start in range(0, len(dataset), tile):
-        # Full tiles, and the very arithmetic of the rehearsal: a patient's score hangs on that patient to the last bit.
-        # Otherwise one patient more could move others over the borders of bins.
+        # Full tiles, and float32 at any site, as in the rehearsal: a patient's score hangs on that patient to the last
+        # bit. Otherwise one patient more could move others over the borders of bins.
         rows = np.arange(start, min(start + tile, len(dataset)))
         batch = learner.batch(rows, tile)
         found = network(batch.values, batch.observed, batch.context, batch.inside)
