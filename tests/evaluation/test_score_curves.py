@@ -95,3 +95,14 @@ def test_curves_are_shares_with_their_band_about_them_and_fit_into_json() -> Non
     assert np.all(np.diff(found.roc.y) >= -1e-12)
     document = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert math.isclose(document["measures"]["auroc"]["value"], found.readings["auroc"].value or 0)
+
+
+@pytest.mark.parametrize("place", [0, BINS // 2, BINS - 1])
+def test_a_reliability_curve_has_a_share_for_every_prediction_where_all_are_told_about_the_same(place: int) -> None:
+    """Beyond the one bin with patients there are groups of none, at either end."""
+    noisy = np.zeros((2, BINS))
+    noisy[:, place] = 300.0, 200.0
+    curve = judge(noisy, 0.0).reliability
+    assert curve is not None
+    assert len(curve.x) == len(curve.y) == len(curve.low) == len(curve.high) == 1
+    assert curve.y == pytest.approx([0.4])

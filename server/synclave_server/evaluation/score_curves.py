@@ -132,13 +132,16 @@ def judge(noisy: NDArray[np.float64], noise_std: float, seed: int = 0) -> Judgem
         key: defined(value[place], (max(low[place], 0.0), min(high[place], 1.0))) for place, key in enumerate(MEASURES)
     }
     groups = _groups(counts[0])
+    # Where all are told about the same, there are groups of nobody beyond them.
+    shown = np.unique(groups[counts[0].sum(axis=0) > 0])
+    observed, again_observed = (_observed(of, groups, shown) for of in (counts, replicates))
     return Judgement(
         patients=without + positive,
         positive=positive,
         readings=readings,
         roc=_band(PLACES, _roc(counts), _roc(replicates)),
         precision=_band(PLACES[1:], _precision(counts), _precision(replicates)),
-        reliability=_band(_predicted(counts[0], groups), _observed(counts, groups), _observed(replicates, groups)),
+        reliability=_band(_predicted(counts[0], groups, shown), observed, again_observed),
     )
 
 
@@ -183,17 +186,17 @@ def _groups(counts: NDArray[np.float64]) -> NDArray[np.int64]:
     return groups
 
 
-def _predicted(counts: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean predicted probability of the groups that have patients."""
+def _predicted(counts: NDArray[np.float64], groups: NDArray[np.int64], shown: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mean predicted probability of the groups that are shown, which have patients."""
     both = counts.sum(axis=0)
     size = np.bincount(groups, both, CALIBRATION_BINS)
-    return (np.bincount(groups, both * MIDDLES, CALIBRATION_BINS) / np.maximum(size, 1e-12))[size > 0]
+    return np.asarray(np.bincount(groups, both * MIDDLES, CALIBRATION_BINS)[shown] / size[shown])
 
 
-def _observed(counts: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+def _observed(counts: NDArray[np.float64], groups: NDArray[np.int64], shown: NDArray[np.int64]) -> NDArray[np.float64]:
     """Share with the outcome in each of those groups, [R, K]."""
     shares = []
-    for group in np.unique(groups):
+    for group in shown:
         misses, hits = (counts[:, row, groups == group].sum(axis=1) for row in (0, 1))
         shares.append(hits / np.maximum(misses + hits, 1e-12))
     return np.stack(shares, axis=1)
