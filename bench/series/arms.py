@@ -26,8 +26,8 @@ __all__ = ["ARMS", "OURS", "Cohort", "our_cohorts", "peer_cohort"]
 
 OURS: Final[dict[str, tuple[str, TargetBy, Decimal]]] = {
     "label": ("label only (ours)", "influence", Decimal(0)),
-    "classifier": ("classifier guidance (ours)", "classifier", Decimal("0.1")),
-    "influence": ("influence guidance (ours)", "influence", Decimal("0.1")),
+    "classifier": ("classifier guidance (ours)", "classifier", Decimal("0.05")),
+    "influence": ("influence guidance (ours)", "influence", Decimal("0.05")),
 }
 """Title, how a clinical model guides, and how far."""
 ARMS: Final[dict[str, str]] = {

@@ -47,8 +47,8 @@ __all__ = ["DELTA", "Generator", "SeriesTask", "clinical_target", "fit_generator
 
 DELTA: Final = 1e-5
 
-DEEP: Final = SeriesSpec(width=96, blocks=3)
-DEEP_STEPS: Final = 450
+DEEP: Final = SeriesSpec(width=96, blocks=3, backbone="unet")
+DEEP_STEPS: Final = 1500
 CLINICAL_STEPS: Final = 300
 LOGISTIC_RATE: Final = 1e-2
 """Learning rate of a logistic regression; deeper models take a fifth."""
