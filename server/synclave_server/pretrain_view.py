@@ -68,7 +68,7 @@ def run_pretrain(
 
     Raises:
         ConfigurationError: if ``out`` is there already, or the device or the settings cannot be used.
-        DataError: if the data do not fit the schema.
+        DataError: if the data do not fit the schema, or patients are marked as real.
         SchemaError: if the schema cannot be used.
     """
     import numpy as np
@@ -141,19 +141,19 @@ def _spec(schema: AnySchema, network: Mapping[str, Any]) -> ModelSpec | Classifi
 def _trained(
     schema: AnySchema, data: Path, spec: ModelSpec | ClassifierSpec, settings: Mapping[str, Any]
 ) -> tuple[int, PretrainedModel]:
-    """Number of patients, and what was learnt of them."""
+    """Number of patients, and what was learnt of them. Patients marked as real are refused; public ones have no mark."""
     if isinstance(schema, SeriesSchema):
         from synclave_server.clinical_pretraining import pretrain_classifier
         from synclave_shared.data.series.reading import load_series
 
         assert isinstance(spec, ClassifierSpec)  # noqa: S101 - of the schema's modality
-        courses = load_series(schema, data)
+        courses = load_series(schema, data, "synthetic")
         return len(courses), pretrain_classifier(schema, courses, spec, **settings)
     from synclave_server.pretraining import pretrain
     from synclave_shared.data.tables import load_patients
 
     assert isinstance(spec, ModelSpec)  # noqa: S101 - likewise
-    dataset = load_patients(schema, data)
+    dataset = load_patients(schema, data, "synthetic")
     return len(dataset), pretrain(schema, dataset, spec, **settings)
 
 

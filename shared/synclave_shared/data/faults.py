@@ -62,6 +62,7 @@ FAULT_CODES: Final = {
     "bad-order": "the order column does not order the patient's rows",
     "bad-time": "no time, or not written as the schema says",
     "no-series": "a patient without a row on the grid of time",
+    "wrong-origin": "a synthetic patient where only real ones may be, or a real one where only synthetic ones may",
 }
 """Closed vocabulary of faults: code -> what it means."""
 

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from synclave_shared.data.faults import FaultLog, shown
 from synclave_shared.data.new_folder import new_folder
-from synclave_shared.data.patient_table import ALPHA, ORIGIN, read_wide, to_table, wide_columns
+from synclave_shared.data.origin import ALPHA, ORIGIN
+from synclave_shared.data.patient_table import read_wide, to_table, wide_columns
 from synclave_shared.data.schema import PATIENT_ID, Label
 from synclave_shared.data.series.dataset import SeriesDataset
 from synclave_shared.data.series.encode import encode_series
