@@ -141,7 +141,7 @@ def _spec(schema: AnySchema, network: Mapping[str, Any]) -> ModelSpec | Classifi
 def _trained(
     schema: AnySchema, data: Path, spec: ModelSpec | ClassifierSpec, settings: Mapping[str, Any]
 ) -> tuple[int, PretrainedModel]:
-    """Number of patients, and what was learnt of them. Patients marked as real are refused; public ones have no mark."""
+    """Number of patients, and what was learnt of them; those marked as real are refused, public ones have no mark."""
     if isinstance(schema, SeriesSchema):
         from synclave_server.clinical_pretraining import pretrain_classifier
         from synclave_shared.data.series.reading import load_series
