@@ -567,7 +567,7 @@ def scores(
             help="Snapshot of a run of kind scores, perhaps with a name; repeat to compare.", metavar="[NAME=]DIR"
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for scores.json and scores.html.", metavar="DIR")],
+    out: Annotated[Path, typer.Option(help="New folder for scores.json and scores.html.", metavar="DIR")],
     as_json: JsonOption = False,
 ) -> None:
     """Show how well clinical models predict the sites' patients, from the noisy counts that the sites told."""
