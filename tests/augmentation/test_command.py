@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from synclave_server import augment_view
 from synclave_server.cli import app
 from synclave_shared.audit.console import run
 from synclave_shared.canonical import canonical_bytes
@@ -157,6 +158,7 @@ def test_a_patient_in_two_places_is_refused_and_nothing_is_left(
     codes: Path,  # noqa: F811 - the fixture
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     codes_files(tmp_path, train=40, held=50)
     common = ["--snapshot", codes, "--alpha", 1, "--draws", 1, "--out", tmp_path / "out"]
@@ -169,6 +171,7 @@ def test_a_patient_in_two_places_is_refused_and_nothing_is_left(
 
     answer(capsys, *common, *train, *held)
     unmarked(tmp_path / "out" / "training.parquet")
+    monkeypatch.setattr(augment_view, "sample", lambda *_, **__: pytest.fail("patients were drawn"))
     again = ["--snapshot", codes, "--train", tmp_path / "out" / "training.parquet", *held]
     refused = answer(capsys, *again, "--draws", 1, "--out", tmp_path / "second", code=1)["error"]
     assert "earlier training set" in refused["remedy"]
