@@ -307,7 +307,7 @@ def sample(
         NetworkPrecision, typer.Option(help="What the network computes in; bfloat16 is faster on most GPUs.")
     ] = NetworkPrecision.FLOAT32,
     calibrated: Annotated[
-        bool, typer.Option("--calibrated/--uncalibrated", help="Bring prevalences back to the measured ones.")
+        bool, typer.Option("--calibrated/--uncalibrated", help="Codes: bring prevalences back to the measured ones.")
     ] = True,
     cohort_format: Annotated[str, typer.Option("--format", help="Format of the output.", metavar="NAME")] = "parquet",
     device: Annotated[

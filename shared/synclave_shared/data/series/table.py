@@ -101,13 +101,16 @@ def write_cohort(
 
 
 def is_series_cohort(schema: SeriesSchema, path: Path) -> bool:
-    """Whether a folder holds the two tables of a series cohort of the schema, judged by their column names alone."""
-    expected = {PATIENTS: set(wide_columns(schema)), SERIES: set(series_columns(schema))}
-    files = {name: _file(path, name) for name in expected}
-    return all(
-        file is not None and set(source_columns(file) or ()) - {ORIGIN, ALPHA} == expected[name]
-        for name, file in files.items()
-    )
+    """Whether a folder holds the two tables of a series cohort of the schema.
+
+    It does if their columns are a cohort's; and also, so that a damaged one is reported as such, if the schema's own
+    tables are not called like that.
+    """
+    files = {name: _file(path, name) for name in (PATIENTS, SERIES)}
+    if None in files.values():
+        return False
+    columns = {name: _columns(file) for name, file in files.items() if file is not None}
+    return columns == _cohort_columns(schema) or not columns.keys() <= {table.name for table in schema.tables}
 
 
 def read_cohort(schema: SeriesSchema, folder: Path, faults: FaultLog, files: dict[str, int]) -> SeriesDataset | None:
@@ -120,6 +123,9 @@ def read_cohort(schema: SeriesSchema, folder: Path, faults: FaultLog, files: dic
         files: takes the number of rows of each file.
     """
     patients, series = _file(folder, PATIENTS), _file(folder, SERIES)
+    for file, expected in zip((patients, series), _cohort_columns(schema).values(), strict=True):
+        for name in sorted(_columns(file) - expected) if file is not None else ():
+            faults.add(file=file.name, column=name, code="unknown-column", expected="a series cohort", found="one more")
     people = read_wide(schema, patients, faults) if patients is not None else None
     if people is None or series is None:
         return None
@@ -137,6 +143,14 @@ def read_cohort(schema: SeriesSchema, folder: Path, faults: FaultLog, files: dic
         labels=people.labels,
         patient_ids=people.patient_ids,
     )
+
+
+def _cohort_columns(schema: SeriesSchema) -> dict[str, set[str]]:
+    return {PATIENTS: set(wide_columns(schema)), SERIES: set(series_columns(schema))}
+
+
+def _columns(file: Path) -> set[str]:
+    return set(source_columns(file) or ()) - {ORIGIN, ALPHA}
 
 
 def _as_written(schema: SeriesSchema) -> SeriesSchema:
