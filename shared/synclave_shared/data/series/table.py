@@ -123,9 +123,8 @@ def read_cohort(schema: SeriesSchema, folder: Path, faults: FaultLog, files: dic
         files: takes the number of rows of each file.
     """
     patients, series = _file(folder, PATIENTS), _file(folder, SERIES)
-    for file, expected in zip((patients, series), _cohort_columns(schema).values(), strict=True):
-        for name in sorted(_columns(file) - expected) if file is not None else ():
-            faults.add(file=file.name, column=name, code="unknown-column", expected="a series cohort", found="one more")
+    for name, expected in _cohort_columns(schema).items():
+        _check_columns(_file(folder, name), expected, faults)
     people = read_wide(schema, patients, faults) if patients is not None else None
     if people is None or series is None:
         return None
@@ -147,6 +146,14 @@ def read_cohort(schema: SeriesSchema, folder: Path, faults: FaultLog, files: dic
 
 def _cohort_columns(schema: SeriesSchema) -> dict[str, set[str]]:
     return {PATIENTS: set(wide_columns(schema)), SERIES: set(series_columns(schema))}
+
+
+def _check_columns(file: Path | None, expected: set[str], faults: FaultLog) -> None:
+    """Record columns too many; those that are missing are recorded by who reads them."""
+    if file is None:
+        return
+    for name in sorted(_columns(file) - expected):
+        faults.add(file=file.name, column=name, code="unknown-column", expected="a series cohort", found="one more")
 
 
 def _columns(file: Path) -> set[str]:
