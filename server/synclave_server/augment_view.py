@@ -22,6 +22,7 @@ from synclave_server.augmentation.report import document, render_page
 from synclave_server.augmentation.training_set import write_training_set
 from synclave_server.evaluate_view import joined
 from synclave_server.evaluation.document import Progress, check_labels, publish
+from synclave_server.sampling.cohort_formats import synthetic_id
 from synclave_server.sampling.engine import Provenance, sample
 from synclave_server.sampling.kinds import kind_of
 from synclave_server.snapshots import read_snapshot
@@ -147,11 +148,11 @@ def _augmented(request: _Request, schema: AnySchema, kind: PatientsOfKind[Patien
             found=str(len(real)),
             remedy="Give more of them, or a larger --alpha.",
         )
+    _check_names(real, int(counts[-1].sum()))
     of_label = dict(zip(values, counts[-1].tolist(), strict=True))
     with new_folder(out) as folder:
         drawn = [request.draw(kind, of_label, number, folder, told) for number in range(request.draws)]
         first, provenance = drawn[0]
-        _check_names(real, first)
         additions = [
             Addition(patients=kind.table(patients), entering=entering(patients.labels, counts)) for patients, _ in drawn
         ]
@@ -205,8 +206,8 @@ def _check_apart(real: Patients, held_out: Patients) -> None:
         )
 
 
-def _check_names(real: Patients, added: Patients) -> None:
-    both = set(real.patient_ids) & set(added.patient_ids)
+def _check_names(real: Patients, added: int) -> None:
+    both = set(real.patient_ids) & {synthetic_id(number) for number in range(added)}
     if both:
         raise DataError(
             expected="real training patients alone",

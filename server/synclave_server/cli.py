@@ -307,7 +307,7 @@ def sample(
         NetworkPrecision, typer.Option(help="What the network computes in; bfloat16 is faster on most GPUs.")
     ] = NetworkPrecision.FLOAT32,
     calibrated: Annotated[
-        bool, typer.Option("--calibrated/--uncalibrated", help="Bring prevalences back to the measured ones.")
+        bool, typer.Option("--calibrated/--uncalibrated", help="Codes: bring prevalences back to the measured ones.")
     ] = True,
     cohort_format: Annotated[str, typer.Option("--format", help="Format of the output.", metavar="NAME")] = "parquet",
     device: Annotated[
@@ -567,7 +567,7 @@ def scores(
             help="Snapshot of a run of kind scores, perhaps with a name; repeat to compare.", metavar="[NAME=]DIR"
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for scores.json and scores.html.", metavar="DIR")],
+    out: Annotated[Path, typer.Option(help="New folder for scores.json and scores.html.", metavar="DIR")],
     as_json: JsonOption = False,
 ) -> None:
     """Show how well clinical models predict the sites' patients, from the noisy counts that the sites told."""

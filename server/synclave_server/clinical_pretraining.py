@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from synclave_shared.data.series.schema import SeriesSchema
     from synclave_shared.plan import ClassifierSpec
 
-__all__ = ["pretrain_classifier"]
+__all__ = ["label_counts", "pretrain_classifier"]
 
 PATIENTS_AT_ONCE: Final = 4096
 """Patients whose gaps are filled together: bounds what filling takes beside its result."""
@@ -65,10 +65,17 @@ def pretrain_classifier(
 
     Raises:
         ConfigurationError: if the loss does not stay finite.
-        DataError: if there are no patients.
+        DataError: if there are no patients, or none with one of the label values.
     """
     if not len(dataset):
         raise DataError(expected="at least one patient", found="none", remedy="Check the data folder.")
+    patients_of = label_counts(schema, dataset)
+    if not all(patients_of.values()):
+        raise DataError(
+            expected=f"patients with every value of {schema.label.name}",
+            found=f"none with {', '.join(value for value, patients in patients_of.items() if not patients)}",
+            remedy="Add such patients: what is never seen cannot be learnt.",
+        )
     layout = SeriesLayout.of(schema)
     moments = contributions(dataset, layout, clip_norm=float("inf"))
     anchor, shares = anchor_from_moments(moments, layout, noise_std=0.0)
@@ -96,6 +103,12 @@ def pretrain_classifier(
     return PretrainedModel(
         parameters=parameter_vector(network), anchor=anchor.to_vector(), label_shares=shares.astype(np.float32)
     )
+
+
+def label_counts(schema: SeriesSchema, dataset: SeriesDataset) -> dict[str, int]:
+    """How many patients have each label value."""
+    counts = np.bincount(dataset.labels, minlength=len(schema.label.values)).tolist()
+    return dict(zip(schema.label.values, counts, strict=True))
 
 
 def _seen(dataset: SeriesDataset, anchor: SeriesAnchor, layout: SeriesLayout) -> list[Tensor]:

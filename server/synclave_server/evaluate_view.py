@@ -134,7 +134,7 @@ def _evaluated_codes(
     return evaluate(
         schema,
         joined(together, [load_patients(schema, path) for path in real]),
-        load_patients(schema, synthetic),
+        load_patients(schema, synthetic, "synthetic"),
         joined(together, [load_patients(schema, path) for path in train]) if train else None,
         run,
         targets=targets,
@@ -164,7 +164,7 @@ def _evaluated_series(
     return evaluate_series(
         schema,
         joined(series_together, [load_series(schema, path) for path in real]),
-        load_series(schema, synthetic),
+        load_series(schema, synthetic, "synthetic"),
         joined(series_together, [load_series(schema, path) for path in train]) if train else None,
         run,
         sites={name: load_series(schema, path) for name, path in sites.items()},

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from synclave_server.preparation import looked_up
@@ -68,7 +69,7 @@ def run_pretrain(
 
     Raises:
         ConfigurationError: if ``out`` is there already, or the device or the settings cannot be used.
-        DataError: if the data do not fit the schema.
+        DataError: if the data do not fit the schema, or patients are marked as real.
         SchemaError: if the schema cannot be used.
     """
     import numpy as np
@@ -90,7 +91,7 @@ def run_pretrain(
             "precision": precision,
             "progress": pace.report,
         }
-        patients, model = _trained(schema, data, spec, settings)
+        patients, model = _trained(schema, data, spec, settings, console)
         files = sorted(path.name for path in data.iterdir() if path.is_file()) if data.is_dir() else [data.name]
         training = PublicTraining(
             patients=patients,
@@ -139,21 +140,26 @@ def _spec(schema: AnySchema, network: Mapping[str, Any]) -> ModelSpec | Classifi
 
 
 def _trained(
-    schema: AnySchema, data: Path, spec: ModelSpec | ClassifierSpec, settings: Mapping[str, Any]
+    schema: AnySchema, data: Path, spec: ModelSpec | ClassifierSpec, settings: Mapping[str, Any], console: Console
 ) -> tuple[int, PretrainedModel]:
-    """Number of patients, and what was learnt of them."""
+    """Number of patients, and what was learnt of them; those marked as real are refused, public ones have no mark."""
     if isinstance(schema, SeriesSchema):
-        from synclave_server.clinical_pretraining import pretrain_classifier
+        from synclave_server.clinical_pretraining import label_counts, pretrain_classifier
+        from synclave_server.evaluation.downstream import MINIMUM_PER_CLASS
         from synclave_shared.data.series.reading import load_series
 
         assert isinstance(spec, ClassifierSpec)  # noqa: S101 - of the schema's modality
-        courses = load_series(schema, data)
+        courses = load_series(schema, data, "synthetic")
+        for value, patients in label_counts(schema, courses).items():
+            if 0 < patients < MINIMUM_PER_CLASS:
+                what = escape(f"{schema.label.name} = {value}")
+                console.print(f"Only {patients} patients with {what}: little can be learnt of so few.", soft_wrap=True)
         return len(courses), pretrain_classifier(schema, courses, spec, **settings)
     from synclave_server.pretraining import pretrain
     from synclave_shared.data.tables import load_patients
 
     assert isinstance(spec, ModelSpec)  # noqa: S101 - likewise
-    dataset = load_patients(schema, data)
+    dataset = load_patients(schema, data, "synthetic")
     return len(dataset), pretrain(schema, dataset, spec, **settings)
 
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from synclave_server.run_folder import write_atomically
 from synclave_server.snapshots import read_snapshot
+from synclave_shared.data.new_folder import new_folder
 from synclave_shared.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ def run_scores(snapshots: Sequence[str], *, out: Path) -> dict[str, Any]:
     """Read the snapshots, write ``scores.json`` and ``scores.html``; returns the former's content and their paths.
 
     Args:
-        snapshots: folders, each perhaps with ``NAME=`` before it.
-        out: folder to write to.
+        snapshots: folders, each perhaps with ``NAME=`` before it; what exists as it is written has none.
+        out: new folder to write to.
 
     Raises:
-        ConfigurationError: if one is of another kind of run, two have one name or different schemas, or they are too
-            many.
+        ConfigurationError: if one is of another kind of run, two have one name or different schemas, they are too
+            many, or ``out`` exists.
         SnapshotError: if one cannot be used.
     """
     from synclave_server.evaluation.report import page
@@ -64,13 +64,13 @@ def run_scores(snapshots: Sequence[str], *, out: Path) -> dict[str, Any]:
             {
                 "value": f"{schema.label.title or schema.label.name}: {first.value}",
                 "figures": [f"{figure}{place}" for figure in ("roc", "precision", "reliability")],
-                "rows": [row for name, found in judged.items() for row in _rows(name, found[place])],
+                "rows": [row for run in runs for row in _rows(run, judged[run.name][place])],
             }
         )
     html = page("scores.html.j2", drawings, document=document, outcomes=shown, titles=list(MEASURES.values()))
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "scores.html", html.encode())
-    write_atomically(out / "scores.json", json.dumps(document, indent=2).encode() + b"\n")
+    with new_folder(out) as unfinished:
+        (unfinished / "scores.html").write_bytes(html.encode())
+        (unfinished / "scores.json").write_bytes(json.dumps(document, indent=2).encode() + b"\n")
     return {**document, "report": str((out / "scores.html").resolve()), "scores": str((out / "scores.json").resolve())}
 
 
@@ -80,8 +80,9 @@ def _runs(snapshots: Sequence[str]) -> list[ScoredRun]:
 
     runs = []
     for text in snapshots:
-        name, separator, folder = text.rpartition("=")
-        runs.append(ScoredRun.of(read_snapshot(Path(folder)), name if separator else None))
+        name, separator, folder = text.partition("=")
+        named = separator and not Path(text).exists()
+        runs.append(ScoredRun.of(read_snapshot(Path(folder if named else text)), name if named else None))
     names, schemas = [run.name for run in runs], {run.schema.digest for run in runs}
     if len(set(names)) < len(names) or len(schemas) > 1 or len(names) > MOST_MODELS:
         raise ConfigurationError(
@@ -92,12 +93,17 @@ def _runs(snapshots: Sequence[str]) -> list[ScoredRun]:
     return runs
 
 
-def _rows(name: str, outcome: OutcomeScores) -> Iterator[dict[str, Any]]:
+def _everyone(absent: Sequence[str]) -> str:
+    """What is written where a row is of all sites that told."""
+    return f"all sites but {', '.join(absent)}" if absent else "all sites"
+
+
+def _rows(run: ScoredRun, outcome: OutcomeScores) -> Iterator[dict[str, Any]]:
     """Rows of the page's table: all sites together, then each."""
-    judged: dict[str, Judgement] = {"all sites": outcome.together, **outcome.sites}
+    judged: dict[str, Judgement] = {_everyone(run.absent_sites): outcome.together, **outcome.sites}
     for place, (site, judgement) in enumerate(judged.items()):
         yield {
-            "model": name,
+            "model": run.name,
             "site": site,
             "first": place == 0,
             "last": place == len(judged) - 1,
@@ -118,7 +124,7 @@ def draw_scores(document: Mapping[str, Any], console: Console) -> None:
             measures = outcome["together"]["measures"].values()
             for column in ("patients", *(measure["title"] for measure in measures)):
                 table.add_column(column, justify="right")
-            for site, judgement in {"all sites": outcome["together"], **outcome["sites"]}.items():
+            for site, judgement in {_everyone(run["absent_sites"]): outcome["together"], **outcome["sites"]}.items():
                 numbers = [_number(measure) for measure in judgement["measures"].values()]
                 table.add_row(escape(site), f"{judgement['patients']:,}", *numbers)
             console.print(table)

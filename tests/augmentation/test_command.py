@@ -5,15 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from synclave_server import augment_view
 from synclave_server.cli import app
 from synclave_shared.audit.console import run
-from synclave_shared.data.patient_table import ALPHA, ORIGIN, write_patient_table
+from synclave_shared.canonical import canonical_bytes
+from synclave_shared.data.modality import AnySchema, check_folder
+from synclave_shared.data.origin import ALPHA, ORIGIN
+from synclave_shared.data.patient_table import write_patient_table
 from synclave_shared.data.series.reading import load_series
+from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.data.series.table import write_cohort
 from synclave_shared.data.tables import load_patients
+from synclave_shared.errors import DataError
 from tests.evaluation.test_evaluate import Page
 from tests.models.small import small_dataset, small_schema
 from tests.models.small_series import series_dataset, series_schema
@@ -41,6 +48,37 @@ def codes_files(folder: Path, **sizes: int) -> None:
         write_patient_table(folder / f"{name}.parquet", small_schema(), rows.features[:], rows.labels, ids)
 
 
+def unmarked(file: Path) -> None:
+    """Take the column away that tells real from synthetic patients."""
+    pq.write_table(pq.read_table(file).drop_columns([ORIGIN]), file)
+
+
+def both_refuse(
+    schema: AnySchema, training: Path, capsys: pytest.CaptureFixture[str], *, real: int, synthetic: int
+) -> None:
+    """Neither a training without privacy nor a site takes a training set of so many patients."""
+    place, file = training.parent / "schema.json", "patients.parquet" if training.is_dir() else training.name
+    place.write_bytes(canonical_bytes(schema))
+    out = training.parent / "model"
+    with pytest.raises(SystemExit) as left:
+        run(app, ["pretrain", "--schema", str(place), "--data", str(training), "--out", str(out), "--steps", "1"])
+    assert left.value.code == 1
+    assert "wrong-origin" in capsys.readouterr().err
+    assert not out.exists()
+    assert check_folder(schema, training).fault_counts == {(file, ORIGIN, "wrong-origin"): synthetic}
+    load = load_series if isinstance(schema, SeriesSchema) else load_patients
+    with pytest.raises(DataError, match=f"{real} faults"):
+        load(schema, training, "synthetic")  # type: ignore[arg-type]
+
+
+def test_a_training_set_is_neither_public_nor_a_sites_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codes_files(tmp_path, train=40)
+    file = tmp_path / "train.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.append_column(ORIGIN, pa.array(["real"] * 30 + ["synthetic"] * 10)), file)
+    both_refuse(small_schema(), file, capsys, real=30, synthetic=10)
+
+
 def test_codes_are_written_real_first_then_synthetic_by_alpha_and_read_back_as_a_cohort(
     codes: Path,  # noqa: F811 - the fixture
     tmp_path: Path,
@@ -66,6 +104,7 @@ def test_codes_are_written_real_first_then_synthetic_by_alpha_and_read_back_as_a
         added = label[(origin == "synthetic") & (alpha <= up_to)]
         assert (added == "yes").sum() == (added == "no").sum() == each
 
+    unmarked(out / "training.parquet")
     back = load_patients(small_schema(), out / "training.parquet")
     real = load_patients(small_schema(), tmp_path / "north.parquet")
     assert len(back) == 300
@@ -98,12 +137,14 @@ def test_series_get_the_rarest_label_by_default_and_a_page_that_stands_alone(
     assert [row["added"] for row in metrics["labels"]] == [0, 60]
     assert metrics["sampling"]["request"]["label_counts"] == {"no": 0, "yes": 60}
 
+    both_refuse(series_schema(), out / "training", capsys, real=120, synthetic=60)
+    assert set(pq.read_schema(out / "training" / "patients.parquet").names) >= {ORIGIN, ALPHA}
+    unmarked(out / "training" / "patients.parquet")
     back = load_series(series_schema(), out / "training")
     assert len(back) == 180
     assert (back.labels[120:] == 1).all()
     before = load_series(series_schema(), tmp_path / "train")
     np.testing.assert_allclose(back.values[:120], before.values, atol=1e-6)
-    assert set(pq.read_schema(out / "training" / "patients.parquet").names) >= {ORIGIN, ALPHA}
 
     html = (out / "report.html").read_text(encoding="utf-8")
     page = Page(html)
@@ -117,6 +158,7 @@ def test_a_patient_in_two_places_is_refused_and_nothing_is_left(
     codes: Path,  # noqa: F811 - the fixture
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     codes_files(tmp_path, train=40, held=50)
     common = ["--snapshot", codes, "--alpha", 1, "--draws", 1, "--out", tmp_path / "out"]
@@ -128,6 +170,8 @@ def test_a_patient_in_two_places_is_refused_and_nothing_is_left(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["held.parquet", "train.parquet"]
 
     answer(capsys, *common, *train, *held)
+    unmarked(tmp_path / "out" / "training.parquet")
+    monkeypatch.setattr(augment_view, "sample", lambda *_, **__: pytest.fail("patients were drawn"))
     again = ["--snapshot", codes, "--train", tmp_path / "out" / "training.parquet", *held]
     refused = answer(capsys, *again, "--draws", 1, "--out", tmp_path / "second", code=1)["error"]
     assert "earlier training set" in refused["remedy"]

@@ -6,7 +6,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from synclave_server.augmentation.gains import Addition, Curve, gain_curves
 from synclave_server.augmentation.mixture import added_counts, entering
-from synclave_server.augmentation.report import best_point, verdict
+from synclave_server.augmentation.report import decisive_point, sentences, verdict
 from synclave_server.augmentation.resampling import areas, resamplings
 from synclave_server.evaluation.classifiers import classifiers
 from synclave_server.evaluation.comparison import Table
@@ -57,7 +57,10 @@ def test_more_patients_of_the_same_law_help_and_wrong_labels_harm() -> None:
     assert (full.alpha, full.added, full.positive) == (8.0, 480, 120)
     assert full.gains["auprc"].interval[0] > 0
     assert verdict(full) == "better than the real patients alone"
-    assert best_point(helped.points["synthetic"]) is full
+    one = helped.points["synthetic"][2]
+    assert (one.alpha, decisive_point(helped.points["synthetic"])) == (1.0, one)
+    assert decisive_point([*helped.points["synthetic"][:2], full]) is full
+    assert f"(alpha 1): {one.gains['auprc'].value:+.3f}".replace("-", "−") in sentences(helped)[0]
     assert verdict(harmed.points["synthetic"][-1]) == "worse than the real patients alone"
 
 
@@ -95,6 +98,6 @@ def test_too_few_of_a_class_give_a_reason_in_place_of_numbers(where: str) -> Non
     alone, *_, full = curve.points["synthetic"]
     assert alone.readings == {}
     assert "at least 5 needed" in (alone.reason or "")
-    assert best_point(curve.points["synthetic"]) is None
+    assert decisive_point(curve.points["synthetic"]) is None
     assert bool(full.readings) == (where == "training")
     assert full.gains == {}

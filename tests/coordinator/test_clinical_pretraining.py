@@ -24,7 +24,7 @@ from synclave_shared.models.series.classifier import build_series_classifier
 from synclave_shared.models.series.standard import StandardRows
 from synclave_shared.plan import ClassifierSpec, InfluenceSpec, ScoresSpec, SeriesSpec
 from synclave_shared.protocol import decode_model
-from tests.coordinator.test_commands import HEART, answer
+from tests.coordinator.test_commands import HEART, answer, call
 from tests.models.installed import as_in_a_new_process, documented, lay_down
 from tests.models.small_series import SERIES_LAYOUT, series_dataset, series_schema
 
@@ -61,6 +61,20 @@ def test_what_is_learnt_of_some_patients_holds_for_others_and_again_the_same(arc
 def test_nobody_teaches_nothing() -> None:
     with pytest.raises(DataError, match="at least one patient"):
         pretrain_classifier(SCHEMA, series_dataset(10).select(np.arange(0)), ClassifierSpec(), steps=1)
+
+
+def test_a_label_value_that_nobody_has_is_refused_and_one_that_few_have_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    everybody = series_dataset(200)
+    without, positive = (np.flatnonzero(everybody.labels == value) for value in (0, 1))
+    with pytest.raises(DataError, match="none with yes"):
+        pretrain_classifier(SCHEMA, everybody.select(without), ClassifierSpec(), steps=1)
+    (tmp_path / "schema.json").write_bytes(canonical_bytes(SCHEMA))
+    write_cohort(tmp_path / "few", SCHEMA, everybody.select(np.sort(np.append(without, positive[:3]))))
+    arguments = ("--schema", tmp_path / "schema.json", "--data", tmp_path / "few", "--steps", 1)
+    assert call("pretrain", *arguments, "--out", tmp_path / "model") == 0
+    assert "Only 3 patients with died = yes" in "".join(capsys.readouterr())
 
 
 @pytest.fixture(scope="module")

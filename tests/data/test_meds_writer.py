@@ -15,7 +15,7 @@ from synclave_shared.data.meds.codes import column_codes, written_schema
 from synclave_shared.data.meds.importing import import_meds
 from synclave_shared.data.meds.writer import NOTES_FILE, SCHEMA_FILE, MedsWriter
 from synclave_shared.data.schema import Schema
-from synclave_shared.data.tables import load_patients
+from synclave_shared.data.tables import check_folder, load_patients
 from synclave_shared.errors import ConfigurationError, DataError, SchemaError
 
 from .clinic import write_schema
@@ -50,6 +50,8 @@ def invent(schema: Schema, patients: int, seed: int) -> tuple[npt.NDArray[np.uin
 def read_back(folder: Path) -> tuple[Schema, npt.NDArray[np.uint8], npt.NDArray[np.int64], list[int]]:
     """Import a written dataset by the schema that it carries; patients in the order of their numbers."""
     schema = Schema.load(folder / SCHEMA_FILE)
+    told = [fault.code for fault in check_folder(schema, folder).faults]
+    assert told == ["missing-file"] * len(schema.tables) + ["not-imported"]
     report = import_meds(folder, schema, folder.with_suffix(".tables"), labels=folder / "labels")
     assert report.left_out == {}
     patients = load_patients(schema, folder.with_suffix(".tables"))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from synclave_shared.data.series.dataset import SeriesDataset
 from synclave_shared.data.series.reading import load_series, read_series
+from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.data.series.table import is_series_cohort, series_table, write_cohort
 from synclave_shared.errors import ConfigurationError, DataError
 
@@ -140,6 +141,30 @@ def test_what_does_not_fit_is_named(
 def test_a_hospitals_folder_is_no_cohort(tmp_path: Path) -> None:
     pq.write_table(pa.table({"patient_id": ["a"], "died": ["no"], "sex": ["f"]}), tmp_path / "patients.parquet")
     assert not is_series_cohort(SCHEMA, tmp_path)
-    pq.write_table(pa.table({"patient_id": ["a"], "hour": [0], "pulse": [1]}), tmp_path / "series.parquet")
-    assert not is_series_cohort(SCHEMA, tmp_path)
     assert not is_series_cohort(SCHEMA, tmp_path / "patients.parquet")
+
+
+def test_of_a_cohort_that_lacks_a_column_that_column_is_reported(tmp_path: Path) -> None:
+    write_cohort(tmp_path / "cohort", SCHEMA, draw(1, 3))
+    series = pq.read_table(tmp_path / "cohort" / "series.parquet")
+    pq.write_table(series.drop_columns(["pulse"]), tmp_path / "cohort" / "series.parquet")
+    faults = read_series(SCHEMA, tmp_path / "cohort")[1].faults
+    assert [(fault.file, fault.column, fault.code) for fault in faults] == [
+        ("series.parquet", "pulse", "missing-column")
+    ]
+    pq.write_table(series.append_column("hour", series["step"]), tmp_path / "cohort" / "series.parquet")
+    faults = read_series(SCHEMA, tmp_path / "cohort")[1].faults
+    assert [(fault.file, fault.column, fault.code) for fault in faults] == [
+        ("series.parquet", "hour", "unknown-column")
+    ]
+
+
+def test_a_hospitals_own_tables_may_be_called_like_those_of_a_cohort(tmp_path: Path) -> None:
+    document = SCHEMA.model_dump_json()
+    for table, name in zip(SCHEMA.tables, ("patients", "series"), strict=True):
+        document = document.replace(f'"{table.name}"', f'"{name}"')
+    own = SeriesSchema.model_validate_json(document)
+    pq.write_table(pa.table({"patient_id": ["a"], "died": ["no"], "sex": ["f"]}), tmp_path / "patients.parquet")
+    pq.write_table(pa.table({"patient_id": ["a"], "hour": [0], "pulse": [1]}), tmp_path / "series.parquet")
+    assert not is_series_cohort(own, tmp_path)
+    assert is_series_cohort(SCHEMA, tmp_path)

@@ -53,6 +53,7 @@ def test_intervals_hold_the_truth_of_the_population_about_as_often_as_they_say()
     population = predicted(2_000_000, 1)
     truth = {"auroc": roc_auc_score(population[1], population[0])}
     truth["brier"] = brier_score_loss(population[1], 1 / (1 + np.exp(-population[0])))
+    truth["auprc"] = average_precision_score(population[1], population[0])
     hits = dict.fromkeys(truth, 0)
     for seed in range(40):
         rng = np.random.default_rng(100 + seed)
@@ -63,6 +64,16 @@ def test_intervals_hold_the_truth_of_the_population_about_as_often_as_they_say()
             assert interval is not None
             hits[key] += interval[0] <= value <= interval[1]
     assert min(hits.values()) > 33, hits
+
+
+def test_with_few_patients_the_interval_of_precision_stays_above_nothing_and_below_all() -> None:
+    for seed in range(10):
+        noisy = counts_of(*predicted(400, seed)) + 1.0 * np.random.default_rng(seed).standard_normal((2, BINS))
+        for reading in judge(noisy, 1.0, seed).readings.values():
+            assert reading.value is not None
+            assert reading.interval is not None
+            low, high = reading.interval
+            assert 0 < low <= reading.value <= high < 1
 
 
 @pytest.mark.parametrize("patients", [0, 60])
@@ -83,6 +94,8 @@ def test_a_model_that_tells_everybody_the_same_is_guessing(place: int) -> None:
     found = judge(counts, 1e-6)
     assert found.readings["auroc"].value == pytest.approx(0.5)
     assert found.readings["auprc"].value == pytest.approx(1 / 6, abs=1e-3)
+    assert found.reliability is not None
+    assert len(found.reliability.x) == len(found.reliability.y) == len(found.reliability.low)
 
 
 def test_curves_are_shares_with_their_band_about_them_and_fit_into_json() -> None:

@@ -75,6 +75,28 @@ def test_scores_travel_as_one_noisy_sum_of_each_site_and_end_in_a_page(
     assert "tell them apart" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
+    before = (tmp_path / "two" / "scores.json").read_bytes()
+    assert call("scores", *models[:2], "--out", tmp_path / "two") != 0
+    assert "nothing is overwritten" in capsys.readouterr().err
+    assert (tmp_path / "two" / "scores.json").read_bytes() == before
+    (tmp_path / "by=day").symlink_to(scored.run.snapshot.parent)
+    folder = tmp_path / "by=day" / scored.run.snapshot.name
+    for number, (text, name) in enumerate(((str(folder), snapshot.plan.name), (f"ours={folder}", "ours"))):
+        (told,) = answer(capsys, "scores", "--snapshot", text, "--out", tmp_path / f"d{number}")["runs"]
+        assert (told["name"], told["absent_sites"]) == (name, [])
+
+
+def test_a_site_that_told_nothing_is_named_beside_the_others(
+    scored: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, absent = ScoredRun.of(read_snapshot(scored.run.snapshot)), sorted(NAMES)[0]
+    part = replace(whole, histograms={name: told for name, told in whole.histograms.items() if name != absent})
+    monkeypatch.setattr(ScoredRun, "of", lambda *_: part)
+    capsys.readouterr()
+    (told,) = answer(capsys, "scores", "--snapshot", scored.run.snapshot, "--out", tmp_path / "out")["runs"]
+    assert told["absent_sites"] == [absent]
+    assert f"all sites but {absent}" in (tmp_path / "out" / "scores.html").read_text()
+
 
 def test_what_is_no_run_of_scores_is_refused(scored: World) -> None:
     snapshot = read_snapshot(scored.run.snapshot)

@@ -172,8 +172,16 @@ def test_a_cohort_can_be_a_meds_dataset_of_the_same_patients(snapshot: Path, tmp
 
 
 def test_what_series_have_not_is_refused_before_anything_is_drawn(snapshot: Path, tmp_path: Path) -> None:
-    for options in ({"given": ["sex:f"]}, {"classifier_guidance": Decimal(1)}, {"cohort_format": "csv"}, {"sampler": "masked"}, {"sampler": "flow"}):  # fmt: skip  # noqa: E501
-        with pytest.raises(ConfigurationError):
+    refused: list[tuple[dict[str, object], str]] = [
+        ({"given": ["sex:f"]}, "--given"),
+        ({"classifier_guidance": Decimal(1)}, "--classifier-guidance"),
+        ({"calibrated": False}, "--uncalibrated"),
+        ({"cohort_format": "csv"}, "csv"),
+        ({"sampler": "masked"}, "the model draws time series"),
+        ({"sampler": "flow"}, "the model draws time series"),
+    ]
+    for options, complaint in refused:
+        with pytest.raises(ConfigurationError, match=complaint):
             sample(snapshot, 5, out=tmp_path / "cohort", **options)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 

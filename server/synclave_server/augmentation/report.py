@@ -19,7 +19,7 @@ from synclave_server.evaluation.comparison import MAX_PATIENTS
 from synclave_server.evaluation.ranking import BOOTSTRAPS
 from synclave_shared.data.schema import PatientSchema
 
-__all__ = ["FORMAT", "best_point", "document", "render_page", "verdict"]
+__all__ = ["FORMAT", "decisive_point", "document", "render_page", "sentences", "verdict"]
 
 FORMAT: Final = "synclave-augmentation/1"
 """Names the layout of ``metrics.json``."""
@@ -79,10 +79,14 @@ def document(
     }
 
 
-def best_point(points: Sequence[Point]) -> Point | None:
-    """The point beyond alpha 0 with the highest mean AUPRC; None if nothing could be compared."""
-    known = [point for point in points if "auprc" in point.gains]
-    return max(known, key=lambda point: float(np.mean(point.readings["auprc"])), default=None)
+def decisive_point(points: Sequence[Point]) -> Point | None:
+    """The point of which the page speaks: alpha 1, or else the largest; None if it could not be compared.
+
+    It is settled before anything is measured: the best of several alphas, chosen on the tested patients, looks better
+    than it is, and its interval does not allow for the choice.
+    """
+    decisive = next((point for point in points if point.alpha == 1), points[-1])
+    return decisive if "auprc" in decisive.gains else None
 
 
 def verdict(point: Point) -> str:
@@ -95,22 +99,22 @@ def verdict(point: Point) -> str:
 
 def sentences(curve: Curve) -> list[str]:
     """A curve in plain words."""
-    best = best_point(curve.points["synthetic"])
-    if best is None:
+    decisive = decisive_point(curve.points["synthetic"])
+    if decisive is None:
         return [
             f"{curve.name}: not measured, {curve.points['synthetic'][0].reason or 'the real patients are too few'}."
         ]
     alone = curve.points["synthetic"][0]
-    gain = best.gains["auprc"]
+    gain = decisive.gains["auprc"]
     low, high = gain.interval
     told = [
-        f"{curve.name[0].upper()}{curve.name[1:]}: AUPRC {_mean(alone):.3f} with the real patients alone, at best"
-        f" {_mean(best):.3f} with {best.added:,} synthetic ones (alpha {best.alpha:g}):"
-        f" {_signed(gain.value)}, 95 % {_signed(low)} to {_signed(high)}, {verdict(best)}."
+        f"{curve.name[0].upper()}{curve.name[1:]}: AUPRC {_mean(alone):.3f} with the real patients alone,"
+        f" {_mean(decisive):.3f} with {decisive.added:,} synthetic ones (alpha {decisive.alpha:g}):"
+        f" {_signed(gain.value)}, 95 % {_signed(low)} to {_signed(high)}, {verdict(decisive)}."
     ]
-    again = best_point(curve.points["repeated"])
+    again = decisive_point(curve.points["repeated"])
     if again is not None:
-        told.append(f"Real patients of the same labels, drawn again, come to {_mean(again):.3f} at best.")
+        told.append(f"Real patients of the same labels, as many drawn again, come to {_mean(again):.3f}.")
     return told
 
 

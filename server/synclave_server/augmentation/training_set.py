@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from synclave_server.augmentation.patients import Patients, PatientsOfKind
 from synclave_shared.data.fields import NumberField
-from synclave_shared.data.patient_table import ALPHA, ORIGIN
+from synclave_shared.data.origin import ALPHA, ORIGIN
 from synclave_shared.data.schema import PatientSchema
 from synclave_shared.data.series.table import PATIENTS
 
@@ -39,8 +39,8 @@ def write_training_set(
 ) -> Path:
     """Write ``out/training.parquet``, or the two tables of a series cohort in ``out/training``.
 
-    The table of patients has two columns more, :data:`~synclave_shared.data.patient_table.ORIGIN` and
-    :data:`~synclave_shared.data.patient_table.ALPHA`: the rows up to an alpha are the training set of that alpha.
+    The table of patients has two columns more, :data:`~synclave_shared.data.origin.ORIGIN` and
+    :data:`~synclave_shared.data.origin.ALPHA`: the rows up to an alpha are the training set of that alpha.
     Fields of numbers are known by their bins alone; in real and synthetic patients alike they are drawn evenly from
     them, so that how a number is written tells nobody apart.
 

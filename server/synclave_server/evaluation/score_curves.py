@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
+from scipy.special import expit, logit
 
 from synclave_server.evaluation.calibration import CALIBRATION_BINS
 from synclave_server.evaluation.downstream import MINIMUM_PER_CLASS
@@ -99,7 +100,8 @@ def judge(noisy: NDArray[np.float64], noise_std: float, seed: int = 0) -> Judgem
     """Read a noisy histogram.
 
     A value is that of the repaired counts. Its 95 % interval is the spread of replicates about their mean, wider on
-    either side by what noise alone does to the value on average.
+    either side by what noise alone does to the value on average; all in log-odds, so that it stays between 0 and 1 and
+    is narrower towards the nearer end.
 
     Args:
         noisy: histogram in patients, [2, B].
@@ -123,14 +125,13 @@ def judge(noisy: NDArray[np.float64], noise_std: float, seed: int = 0) -> Judgem
 
     many = np.repeat(counts, BOOTSTRAPS, axis=0)
     replicates = again(rng.poisson(many).astype(np.float64))
-    value, drift = _values(counts)[0], np.abs(_values(again(many)).mean(axis=0) - _values(counts)[0])
-    spread = _values(replicates)
+    value = _values(counts)[0]
+    odds, spread = _log_odds(value), _log_odds(_values(replicates))
+    drift = np.abs(_log_odds(_values(again(many))).mean(axis=0) - odds)
     low, high = np.percentile(spread, (2.5, 97.5), axis=0)
     middle = spread.mean(axis=0)
-    low, high = value - (high - middle) - drift, value + (middle - low) + drift
-    readings = {
-        key: defined(value[place], (max(low[place], 0.0), min(high[place], 1.0))) for place, key in enumerate(MEASURES)
-    }
+    low, high = expit(odds - (high - middle) - drift), expit(odds + (middle - low) + drift)
+    readings = {key: defined(value[place], (low[place], high[place])) for place, key in enumerate(MEASURES)}
     groups = _groups(counts[0])
     # Where all are told about the same, there are groups of nobody beyond them.
     shown = np.unique(groups[counts[0].sum(axis=0) > 0])
@@ -143,6 +144,12 @@ def judge(noisy: NDArray[np.float64], noise_std: float, seed: int = 0) -> Judgem
         precision=_band(PLACES[1:], _precision(counts), _precision(replicates)),
         reliability=_band(_predicted(counts[0], groups, shown), observed, again_observed),
     )
+
+
+def _log_odds(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of measures that lie between 0 and 1, ends that are reached moved inside by a millionth."""
+    log_odds: NDArray[np.float64] = logit(np.clip(values, 1e-6, 1 - 1e-6))
+    return log_odds
 
 
 def _repaired(noisy: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -104,6 +104,11 @@ class ScoredRun:
             histograms=dict(zip(sites, patients, strict=True)),
         )
 
+    @property
+    def absent_sites(self) -> tuple[str, ...]:
+        """Sites of the plan that told nothing."""
+        return tuple(site.name for site in self.plan.sites if site.name not in self.histograms)
+
     def judged(self) -> list[OutcomeScores]:
         """Every outcome, of all sites together and of each."""
         found = []
@@ -129,6 +134,7 @@ class ScoredRun:
             "snapshot_digest": self.snapshot_digest,
             "model": self.plan.model.model_dump(mode="json"),
             "model_digest": self.plan.warm_start,
+            "absent_sites": list(self.absent_sites),
             "noise_std": self.noise_std,
             "epsilon": epsilon(self.plan.mechanisms(), delta),
             "delta": delta,

@@ -23,7 +23,16 @@ from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.data.series.table import PATIENTS, SERIES, recorded, series_table
 from synclave_shared.models.series.layout import SeriesLayout
 
-__all__ = ["CODE_FORMATS", "FORMATS", "SERIES_FORMATS", "CohortFormat", "CohortWriter", "ParquetWriter", "SeriesWriter"]
+__all__ = [
+    "CODE_FORMATS",
+    "FORMATS",
+    "SERIES_FORMATS",
+    "CohortFormat",
+    "CohortWriter",
+    "ParquetWriter",
+    "SeriesWriter",
+    "synthetic_id",
+]
 
 
 class CohortWriter(Protocol):
@@ -57,6 +66,11 @@ class CohortWriter(Protocol):
         ...
 
 
+def synthetic_id(number: int) -> str:
+    """Identifier of a synthetic patient by its number, from 0."""
+    return f"synthetic-{number:010d}"
+
+
 class ParquetWriter:
     """The wide patient table as one Parquet file, one row group for each call of :meth:`write`.
 
@@ -83,7 +97,7 @@ class ParquetWriter:
         within: NDArray[np.float64] | None = None,
     ) -> None:
         """Add a row group; the arguments are those of :class:`CohortWriter`."""
-        ids = [f"synthetic-{number:010d}" for number in numbers.tolist()]
+        ids = [synthetic_id(number) for number in numbers.tolist()]
         table = to_table(self._schema, features, labels, ids, within).replace_schema_metadata(self._columns.metadata)
         self._file.write_table(table, row_group_size=len(ids))
 
@@ -128,7 +142,7 @@ class SeriesWriter:
         within: NDArray[np.float64] | None = None,
     ) -> None:
         """Add a row group; ``features`` are rows of :mod:`synclave_server.sampling.series_rows`."""
-        ids = [f"synthetic-{number:010d}" for number in numbers.tolist()]
+        ids = [synthetic_id(number) for number in numbers.tolist()]
         for name, table in self._tables(features, labels, ids, within).items():
             self._files[name].write_table(table.replace_schema_metadata(self._notes))
 

@@ -114,7 +114,7 @@ def sample(
         guidance: weight of classifier-free guidance.
         classifier_guidance: strength of guidance by the anchor's noise-aware classifier.
         precision: of the network.
-        calibrated: whether prevalences are brought back to the anchor's.
+        calibrated: whether prevalences are brought back to the anchor's; False is for codes alone.
         target: for time series, snapshot folder of the clinical model that patients are made useful to.
         target_by: how it guides.
         target_strength: how far.
@@ -137,7 +137,7 @@ def sample(
     kind = kind_of(snapshot)
     schema = kind.schema
     writer_format = _format(cohort_format, kind)
-    fixed, shares = _given(kind, given, classifier_guidance)
+    fixed, shares = _given(kind, given, classifier_guidance, calibrated)
     aim = None if target is None else read_snapshot(target)
     if aim is not None:
         kind.check_target(aim)
@@ -240,15 +240,22 @@ def _format(name: str, kind: SampledKind) -> CohortFormat:
 
 
 def _given(
-    kind: SampledKind, given: Sequence[str], classifier_guidance: Decimal
+    kind: SampledKind, given: Sequence[str], classifier_guidance: Decimal, calibrated: bool
 ) -> tuple[dict[str, int], NDArray[np.floating] | None]:
     """The columns that are fixed, and the label values' shares among such patients."""
     snapshot, schema = kind.snapshot, kind.schema
     if isinstance(schema, SeriesSchema):
-        if given or classifier_guidance:
+        asked = {
+            "--given": bool(given),
+            "--classifier-guidance": bool(classifier_guidance),
+            "--uncalibrated": not calibrated,
+        }
+        found = [option for option, is_asked in asked.items() if is_asked]
+        if found:
             raise ConfigurationError(
-                expected="labels and --guidance: the model is one of time series",
-                found="--given" if given else "--classifier-guidance",
+                expected="no option that is for codes alone: the model is one of time series, which --label, --guidance"
+                " and --target steer",
+                found=", ".join(found),
                 remedy="Leave it away.",
             )
         return {}, snapshot.label_shares

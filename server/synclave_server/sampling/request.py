@@ -201,8 +201,11 @@ def resolve_request(
         sampler = DEFAULT_SAMPLERS[corruption] if sampler is None else sampler
         steps = DEFAULT_STEPS if steps is None else steps
         if sampler not in names:
+            why = (
+                "draws time series" if corruption == SERIES_CORRUPTION else f"was trained with {corruption} corruption"
+            )
             raise _refused(
-                f"a sampler of {', '.join(names)}: the model was trained with {corruption} corruption",
+                f"a sampler of {', '.join(names)}: the model {why}",
                 sampler,
                 "Choose one of them, or leave the sampler away.",
             )

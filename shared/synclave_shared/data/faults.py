@@ -42,11 +42,13 @@ FAULT_CODES: Final = {
     "not-found": "there is no such folder or file, or this user may not read it",
     "empty-folder": "the folder has none of the schema's tables",
     "missing-file": "a table of the schema has no file",
+    "not-imported": "the folder is a MEDS dataset and no folder of tables",
     "two-files": "a table is there both as Parquet and as CSV",
     "unreadable-file": "the file is damaged or not of the kind its ending says",
     "ragged-row": "a CSV row with more or fewer cells than the header",
     "duplicate-column": "two columns have the same name",
     "missing-column": "a column of the schema is not in the file",
+    "unknown-column": "a column of a series cohort that the schema does not name",
     "wrong-type": "the column holds values that are neither text nor numbers nor dates",
     "wrong-encoding": "text that is not UTF-8",
     "no-patients": "not one patient is left",
@@ -62,6 +64,7 @@ FAULT_CODES: Final = {
     "bad-order": "the order column does not order the patient's rows",
     "bad-time": "no time, or not written as the schema says",
     "no-series": "a patient without a row on the grid of time",
+    "wrong-origin": "a synthetic patient where only real ones may be, or a real one where only synthetic ones may",
 }
 """Closed vocabulary of faults: code -> what it means."""
 

@@ -4,7 +4,7 @@ Columns: ``patient_id``; the label under its own name, as text; one column 0/1 f
 ``diagnosis:106``); one column for each category (text) and number. A number stands for its public bin: writing takes a
 number of the bin, reading finds the bin again, nothing recorded is null. So features -> table -> features is exact.
 
-In an augmented training set two columns more tell real from synthetic patients; reading leaves them aside.
+In an augmented training set two columns more tell real from synthetic patients; see :mod:`synclave_shared.data.origin`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from synclave_shared.data.bin_values import bin_values
 from synclave_shared.data.encode import bin_positions
 from synclave_shared.data.faults import FaultLog, shown
 from synclave_shared.data.fields import CategoryField, NumberField, SchemaField
+from synclave_shared.data.origin import ALPHA, ORIGIN
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import PATIENT_ID, PatientSchema
 from synclave_shared.data.source import (
@@ -38,8 +39,6 @@ from synclave_shared.data.sparse_rows import SparseRows
 from synclave_shared.errors import DataError
 
 __all__ = [
-    "ALPHA",
-    "ORIGIN",
     "is_patient_table",
     "read_patient_table",
     "read_wide",
@@ -48,10 +47,6 @@ __all__ = [
     "write_patient_table",
 ]
 
-ORIGIN: Final = "_origin"
-"""Column of an augmented training set: ``real`` or ``synthetic``. No field can have its name."""
-ALPHA: Final = "_alpha"
-"""Column beside it: from how many synthetic patients per real one on a synthetic one is in the set; 0 if real."""
 _BITS: Final = {"0": 0, "1": 1, "false": 0, "true": 1}
 
 

@@ -132,7 +132,14 @@ def _files(schema: PatientSchema, path: Path, faults: FaultLog) -> list[tuple[Ta
         else:
             expected = " or ".join(f"{table.name}{suffix}" for suffix in SUFFIXES)
             faults.add(file=table.name, code="missing-file", expected=expected, found=f"no such file in {path.name}")
-    if not found and len(schema.tables) > 1:
+    if not found and (path / "metadata" / "dataset.json").is_file():
+        faults.add(
+            file=path.name,
+            code="not-imported",
+            expected="tables, which synclave-site import-meds makes of a MEDS dataset",
+            found="a MEDS dataset",
+        )
+    elif not found and len(schema.tables) > 1:
         faults.add(file=path.name, code="empty-folder", expected="the schema's tables", found="none of them")
     names = {f"{table.name}{suffix}" for table in schema.tables for suffix in SUFFIXES}
     for stray in sorted(entry.name for entry in path.iterdir() if entry.suffix in SUFFIXES and entry.name not in names):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synclave_shared.data.faults import CheckReport, FaultLog
+from synclave_shared.data.origin import Origin, check_origin
 from synclave_shared.data.patient_table import is_patient_table, read_wide
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.placing import PlacedTables, place_tables
@@ -18,18 +19,19 @@ from synclave_shared.data.schema import PatientSchema, Schema
 __all__ = ["check_folder", "load_patients", "read_checked", "read_patients"]
 
 
-def load_patients(schema: Schema, path: Path) -> PatientDataset:
+def load_patients(schema: Schema, path: Path, origin: Origin = "real") -> PatientDataset:
     """Read a site's patients, sorted by identifier.
 
     Args:
         schema: the public schema.
         path: a folder with the schema's tables; or one file: the only table of a schema with one table, or a wide
             patient table.
+        origin: what rows with a column ``_origin`` must be marked as.
 
     Raises:
         DataError: if anything does not fit the schema; it tells the first faults and the number of all.
     """
-    dataset, report = read_patients(schema, path)
+    dataset, report = read_patients(schema, path, origin)
     if dataset is None:
         raise report.error()
     return dataset
@@ -40,7 +42,7 @@ def check_folder(schema: Schema, folder: Path) -> CheckReport:
     return read_patients(schema, folder)[1]
 
 
-def read_patients(schema: Schema, path: Path) -> tuple[PatientDataset | None, CheckReport]:
+def read_patients(schema: Schema, path: Path, origin: Origin = "real") -> tuple[PatientDataset | None, CheckReport]:
     """Read and check in one pass.
 
     Returns:
@@ -56,7 +58,7 @@ def read_patients(schema: Schema, path: Path) -> tuple[PatientDataset | None, Ch
         rows |= placed.files
         return _encoded(schema, placed, faults)
 
-    return read_checked(schema, path, read)
+    return read_checked(schema, path, read, origin)
 
 
 class _Labelled(Protocol):
@@ -68,7 +70,10 @@ Dataset = TypeVar("Dataset", bound=_Labelled)
 
 
 def read_checked(
-    schema: PatientSchema, path: Path, read: Callable[[FaultLog, dict[str, int]], Dataset | None]
+    schema: PatientSchema,
+    path: Path,
+    read: Callable[[FaultLog, dict[str, int]], Dataset | None],
+    origin: Origin,
 ) -> tuple[Dataset | None, CheckReport]:
     """Read a data set of any modality and report what there was.
 
@@ -76,6 +81,7 @@ def read_checked(
         schema: the public schema.
         path: what is read.
         read: does it; takes the log of faults, and a dictionary for the rows of each file.
+        origin: what rows with a column ``_origin`` must be marked as.
 
     Returns:
         The data set, or None if there is any fault; and the report.
@@ -85,6 +91,7 @@ def read_checked(
     dataset: Dataset | None = None
     try:
         dataset = read(faults, rows)
+        check_origin(path, origin, faults)
     except PermissionError as error:
         faults.add(
             file=str(path),

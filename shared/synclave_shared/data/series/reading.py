@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from synclave_shared.data.faults import ChannelCount, CheckReport, FaultLog
+from synclave_shared.data.origin import Origin
 from synclave_shared.data.series.dataset import SeriesDataset
 from synclave_shared.data.series.encode import encode_series
 from synclave_shared.data.series.schema import SeriesSchema
@@ -17,24 +18,25 @@ from synclave_shared.data.tables import read_checked
 __all__ = ["load_series", "read_series"]
 
 
-def load_series(schema: SeriesSchema, path: Path) -> SeriesDataset:
+def load_series(schema: SeriesSchema, path: Path, origin: Origin = "real") -> SeriesDataset:
     """Read a site's patients, sorted by identifier.
 
     Args:
         schema: the public schema.
         path: a folder with the schema's tables, or with the two tables of a series cohort; or one file, if the schema
             has one table.
+        origin: what rows with a column ``_origin`` must be marked as.
 
     Raises:
         DataError: if anything does not fit the schema; it tells the first faults and the number of all.
     """
-    dataset, report = read_series(schema, path)
+    dataset, report = read_series(schema, path, origin)
     if dataset is None:
         raise report.error()
     return dataset
 
 
-def read_series(schema: SeriesSchema, path: Path) -> tuple[SeriesDataset | None, CheckReport]:
+def read_series(schema: SeriesSchema, path: Path, origin: Origin = "real") -> tuple[SeriesDataset | None, CheckReport]:
     """Read and check in one pass.
 
     Returns:
@@ -47,7 +49,7 @@ def read_series(schema: SeriesSchema, path: Path) -> tuple[SeriesDataset | None,
             return read_cohort(schema, path, faults, rows)
         return encode_series(schema, path, faults, rows, counts)
 
-    dataset, report = read_checked(schema, path, read)
+    dataset, report = read_checked(schema, path, read, origin)
     if dataset is None:
         return None, report
     observed = dataset.observed.sum(axis=(0, 1), dtype=np.int64).tolist()

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from synclave_shared.data.faults import FaultLog, shown
 from synclave_shared.data.new_folder import new_folder
-from synclave_shared.data.patient_table import ALPHA, ORIGIN, read_wide, to_table, wide_columns
+from synclave_shared.data.origin import ALPHA, ORIGIN
+from synclave_shared.data.patient_table import read_wide, to_table, wide_columns
 from synclave_shared.data.schema import PATIENT_ID, Label
 from synclave_shared.data.series.dataset import SeriesDataset
 from synclave_shared.data.series.encode import encode_series
@@ -100,13 +101,16 @@ def write_cohort(
 
 
 def is_series_cohort(schema: SeriesSchema, path: Path) -> bool:
-    """Whether a folder holds the two tables of a series cohort of the schema, judged by their column names alone."""
-    expected = {PATIENTS: set(wide_columns(schema)), SERIES: set(series_columns(schema))}
-    files = {name: _file(path, name) for name in expected}
-    return all(
-        file is not None and set(source_columns(file) or ()) - {ORIGIN, ALPHA} == expected[name]
-        for name, file in files.items()
-    )
+    """Whether a folder holds the two tables of a series cohort of the schema.
+
+    It does if their columns are a cohort's; and also, so that a damaged one is reported as such, if the schema's own
+    tables are not called like that.
+    """
+    files = {name: _file(path, name) for name in (PATIENTS, SERIES)}
+    if None in files.values():
+        return False
+    columns = {name: _columns(file) for name, file in files.items() if file is not None}
+    return columns == _cohort_columns(schema) or not columns.keys() <= {table.name for table in schema.tables}
 
 
 def read_cohort(schema: SeriesSchema, folder: Path, faults: FaultLog, files: dict[str, int]) -> SeriesDataset | None:
@@ -119,6 +123,8 @@ def read_cohort(schema: SeriesSchema, folder: Path, faults: FaultLog, files: dic
         files: takes the number of rows of each file.
     """
     patients, series = _file(folder, PATIENTS), _file(folder, SERIES)
+    for name, expected in _cohort_columns(schema).items():
+        _check_columns(_file(folder, name), expected, faults)
     people = read_wide(schema, patients, faults) if patients is not None else None
     if people is None or series is None:
         return None
@@ -136,6 +142,22 @@ def read_cohort(schema: SeriesSchema, folder: Path, faults: FaultLog, files: dic
         labels=people.labels,
         patient_ids=people.patient_ids,
     )
+
+
+def _cohort_columns(schema: SeriesSchema) -> dict[str, set[str]]:
+    return {PATIENTS: set(wide_columns(schema)), SERIES: set(series_columns(schema))}
+
+
+def _check_columns(file: Path | None, expected: set[str], faults: FaultLog) -> None:
+    """Record columns too many; those that are missing are recorded by who reads them."""
+    if file is None:
+        return
+    for name in sorted(_columns(file) - expected):
+        faults.add(file=file.name, column=name, code="unknown-column", expected="a series cohort", found="one more")
+
+
+def _columns(file: Path) -> set[str]:
+    return set(source_columns(file) or ()) - {ORIGIN, ALPHA}
 
 
 def _as_written(schema: SeriesSchema) -> SeriesSchema:
