@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import pytest
 import torch
 
 from bench.series import __main__ as bench
+from bench.series import arms, ddpm, fits, report
 from bench.series import data as tasks
-from bench.series import ddpm, fits, report
 from bench.series.folder import SeriesFolder, load_folder
 from bench.series.measures import MEASURES
 from bench.series.peers import PEERS
@@ -62,7 +63,7 @@ def forbidden(*_: object, **__: object) -> Any:
 
 
 def test_all_stand_in_one_table_and_nothing_is_fitted_twice(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fits, "DEEP_STEPS", 2)
+    monkeypatch.setattr(arms, "fit_generator", partial(fits.fit_generator, steps=2))
     monkeypatch.setattr(fits, "COMPLETIONS", 1)
     call(monkeypatch, "--arms", "timevae", "label")
     lines = (kept / "results" / "series.md").read_text(encoding="utf-8").splitlines()
