@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from synclave_server.evaluation.ranking import BOOTSTRAPS
+from synclave_server.evaluation.ranking import BOOTSTRAPS, areas_by_step
 
 __all__ = ["areas", "resamplings"]
 
@@ -45,9 +45,4 @@ def areas(
     hits, misses = (
         np.add.reduceat(times[:, order] * (positive[order] == kind), starts, axis=1) for kind in (True, False)
     )
-    hits_so_far, misses_so_far = np.cumsum(hits, axis=1), np.cumsum(misses, axis=1)
-    all_hits, all_misses = hits_so_far[:, -1], misses_so_far[:, -1]
-    # A miss beats every positive scored above it and half of those scored equal (Mann-Whitney).
-    auroc = (misses * (hits_so_far - hits / 2)).sum(axis=1) / (all_hits * all_misses)
-    precision = (hits * hits_so_far / np.maximum(hits_so_far + misses_so_far, 1)).sum(axis=1) / all_hits
-    return auroc, precision
+    return areas_by_step(hits, misses)

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BOOTSTRAPS", "ranking_quality"]
+__all__ = ["BOOTSTRAPS", "areas_by_step", "ranking_quality"]
 
 BOOTSTRAPS: Final = 200
 """Bootstrap replicates: enough for a 95 % percentile interval to two digits."""
@@ -41,18 +41,30 @@ def ranking_quality(
     step_of_score = np.cumsum(np.r_[True, with_hit[1:] | with_hit[:-1]]) - 1
     step = step_of_score[np.cumsum(distinct) - 1]
     hits, misses = (_counts(step[positive == kind], int(step[-1]) + 1, rng) for kind in (True, False))
-    hits_so_far, misses_so_far = np.cumsum(hits, axis=1), np.cumsum(misses, axis=1)
-    all_hits, all_misses = hits_so_far[:, -1], misses_so_far[:, -1]
-    # A miss beats every positive scored above it and half of those scored equal (Mann-Whitney).
-    auroc = (misses * (hits_so_far - hits / 2)).sum(axis=1) / (all_hits * all_misses)
-    named = np.maximum(hits_so_far + misses_so_far, 1)
-    precision = (hits * hits_so_far / named).sum(axis=1) / all_hits
+    auroc, precision = areas_by_step(hits, misses)
 
     def summary(values: NDArray[np.float64]) -> tuple[float, tuple[float, float]]:
         low, high = np.percentile(values[1:], (2.5, 97.5))
         return float(values[0]), (float(low), float(high))
 
     return summary(auroc), summary(precision)
+
+
+def areas_by_step(
+    hits: NDArray[np.float64], misses: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """AUROC and average precision, [R] and [R]; the patients of a step are one threshold.
+
+    Args:
+        hits: positive patients at each step, highest scores first, [R, S].
+        misses: negative ones, [R, S].
+    """
+    hits_so_far, misses_so_far = np.cumsum(hits, axis=1), np.cumsum(misses, axis=1)
+    all_hits, all_misses = hits_so_far[:, -1], misses_so_far[:, -1]
+    # A miss beats every positive scored above it and half of those scored equal (Mann-Whitney).
+    auroc = (misses * (hits_so_far - hits / 2)).sum(axis=1) / (all_hits * all_misses)
+    precision = (hits * hits_so_far / np.maximum(hits_so_far + misses_so_far, 1)).sum(axis=1) / all_hits
+    return auroc, precision
 
 
 def _counts(steps: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.float64]:
