@@ -11,16 +11,13 @@ from typing import Final
 
 import numpy as np
 
+from bench.series.drawing import Drawing, patients_of
 from bench.series.fits import Generator, SeriesTask, fit_generator, fit_target
 from bench.series.folder import SeriesFolder
 from bench.series.peers import PEERS, fit_peer
-from synclave_server.sampling.labels import LabelAssignment
-from synclave_server.sampling.request import SERIES_CORRUPTION, TargetBy, resolve_request
-from synclave_server.sampling.series import SeriesGenerator
-from synclave_server.sampling.series_rows import unpack_series
+from synclave_server.sampling.request import TargetBy
 from synclave_server.sampling.series_target import SeriesTarget
 from synclave_shared.data.series.dataset import SeriesDataset
-from synclave_shared.data.series.table import recorded
 
 __all__ = ["ARMS", "OURS", "Cohort", "our_cohorts", "peer_cohort"]
 
@@ -104,26 +101,5 @@ def drawn(
 ) -> SeriesDataset:
     """Patients of an arm, as ``synclave sample`` draws them."""
     _, by, strength = OURS[arm]
-    request = resolve_request(
-        patients=patients,
-        label_counts=None,
-        label_values=task.schema.label.values,
-        label_shares=generator.label_shares,
-        corruption=SERIES_CORRUPTION,
-        anchored=False,
-        sampler=None,
-        steps=None,
-        seed=task.seed,
-        guidance=Decimal(0),
-        target=None if target is None else "0" * 64,
-        target_by=by,
-        target_strength=strength,
-    )
-    model = SeriesGenerator(
-        generator.spec, task.layout, generator.parameters, generator.anchor, target=target, precision="bfloat16"
-    )
-    numbers = np.arange(patients)
-    labels = LabelAssignment(list(request.label_counts.values()), task.seed).of(numbers)
-    rows = model.features(request, numbers, labels)
-    names = [f"synthetic-{number}" for number in range(patients)]
-    return recorded(task.schema, unpack_series(rows, labels, names, task.layout))
+    drawing = Drawing.of(task, generator, patients, target=target, target_by=by, target_strength=strength)
+    return patients_of(task, drawing.rows(), drawing.labels)

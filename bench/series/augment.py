@@ -15,7 +15,6 @@ import math
 import os
 import platform
 import statistics
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,21 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.codes.environments import ENVIRONMENTS
+from bench.series.drawing import Drawing, patients_of
 from bench.series.fits import DEEP, Generator, SeriesTask, fit_generator
+from bench.series.folder import SeriesFolder, load_folder
+from bench.series.report import spread
 from synclave_server.augmentation.gains import Addition, gain_curves
 from synclave_server.augmentation.mixture import ALPHAS, added_counts, entering, rarest
-from synclave_server.evaluation.comparison import Table
 from synclave_server.evaluation.series.classifiers import QUICK_OF_SERIES, series_classifiers
 from synclave_server.evaluation.series.courses import courses
-from synclave_server.sampling.labels import LabelAssignment
-from synclave_server.sampling.request import SERIES_CORRUPTION, resolve_request
-from synclave_server.sampling.series import SeriesGenerator
-from synclave_server.sampling.series_rows import unpack_series
-from synclave_shared.data.modality import load_schema
-from synclave_shared.data.series.dataset import SeriesDataset, together
-from synclave_shared.data.series.reading import load_series
-from synclave_shared.data.series.schema import SeriesSchema
-from synclave_shared.data.series.table import recorded
+from synclave_shared.data.series.dataset import SeriesDataset
 from synclave_shared.models.series.anchor import SeriesAnchor
 from synclave_shared.plan import SeriesSpec
 
@@ -70,31 +63,6 @@ def generator_of(task: SeriesTask, path: Path) -> Generator:
         )
 
 
-def drawn(task: SeriesTask, generator: Generator, counts: NDArray[np.int64], seed: int) -> Table:
-    """Synthetic patients with exact label counts [L], in the order in which ``synclave sample`` draws them."""
-    values = task.schema.label.values
-    request = resolve_request(
-        patients=int(counts.sum()),
-        label_counts=dict(zip(values, counts.tolist(), strict=True)),
-        label_values=values,
-        label_shares=None,
-        corruption=SERIES_CORRUPTION,
-        anchored=False,
-        sampler=None,
-        steps=None,
-        seed=seed,
-        guidance=Decimal(0),
-    )
-    model = SeriesGenerator(
-        generator.spec, task.layout, generator.parameters, generator.anchor, target=None, precision="bfloat16"
-    )
-    numbers = np.arange(request.patients)
-    labels = LabelAssignment(list(request.label_counts.values()), seed).of(numbers)
-    rows = model.features(request, numbers, labels)
-    names = [f"synthetic-{number}" for number in numbers.tolist()]
-    return courses(recorded(task.schema, unpack_series(rows, labels, names, task.layout)))
-
-
 def mixes(labels: NDArray[np.int64], values: int) -> dict[str, NDArray[np.float64]]:
     """Shares of the added patients by label value [L], by name."""
     return {
@@ -110,7 +78,8 @@ def measured(task: SeriesTask, generator: Generator, real: SeriesDataset, held_o
     every = {name: added_counts(ALPHAS, len(real), shares) for name, shares in mixes(real.labels, len(values)).items()}
     # The most that any mix asks for is drawn once; each takes the first patients of every label.
     most = np.max([counts[-1] for counts in every.values()], axis=0)
-    pool = drawn(task, generator, most, task.seed)
+    drawing = Drawing.of(task, generator, int(most.sum()), counts=most.tolist())
+    pool = courses(patients_of(task, drawing.rows(), drawing.labels))
     found = {}
     for name, counts in every.items():
         rows = np.sort(np.concatenate([np.flatnonzero(pool.labels == v)[: counts[-1, v]] for v in range(len(values))]))
@@ -130,22 +99,14 @@ def measured(task: SeriesTask, generator: Generator, real: SeriesDataset, held_o
     return {"real": np.bincount(real.labels, minlength=len(values)).tolist(), "mixes": found}
 
 
-def settings(
-    sites: dict[str, SeriesDataset], held_out: dict[str, SeriesDataset], seed: int
-) -> dict[str, tuple[SeriesDataset, SeriesDataset]]:
+def settings(data: SeriesFolder, seed: int) -> dict[str, tuple[SeriesDataset, SeriesDataset]]:
     """Real training and held-out patients by name: of all hospitals, and a few of the first."""
-    first = sorted(sites)[0]
-    few = np.sort(np.random.default_rng([seed, 17]).permutation(len(sites[first]))[:FEW])
+    first = sorted(data.sites)[0]
+    few = np.sort(np.random.default_rng([seed, 17]).permutation(len(data.sites[first]))[:FEW])
     return {
-        "all hospitals": (together(list(sites.values())), together(list(held_out.values()))),
-        f"{FEW} of {first}": (sites[first].select(few), held_out[first]),
+        "all hospitals": (data.train, data.held_out),
+        f"{FEW} of {first}": (data.sites[first].select(few), data.held_out_sites[first]),
     }
-
-
-def spread(values: list[float], signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    text = f"{statistics.mean(values):{sign}.3f}"
-    return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.3f}"
 
 
 def readings(cells: list[dict[str, Any]], mix: str, model: int, kind: str, alpha: int, measure: str) -> list[float]:
@@ -210,30 +171,25 @@ def main() -> None:
     parser.add_argument("--epsilon", type=float, default=math.inf, help="of the generator; inf: no noise")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     arguments = parser.parse_args()
-    schema = load_schema(arguments.data / "schema.toml")
-    assert isinstance(schema, SeriesSchema)
-    sites, held_out = (
-        {folder.name: load_series(schema, folder) for folder in sorted((arguments.data / part).iterdir())}
-        for part in ("sites", "held-out")
-    )
+    data = load_folder(arguments.data)
     named = "infinity" if math.isinf(arguments.epsilon) else f"{arguments.epsilon:g}"
     cells: dict[str, list[dict[str, Any]]] = {}
     for seed in arguments.seeds:
         epsilon = None if math.isinf(arguments.epsilon) else arguments.epsilon
-        task = SeriesTask(sites=sites, schema=schema, epsilon=epsilon, seed=seed)
-        for name, (real, others) in settings(sites, held_out, seed).items():
-            path = KEPT / f"{arguments.data.name}-{named}-{seed}-{name.replace(' ', '-')}.json"
+        task = SeriesTask(sites=data.sites, schema=data.schema, epsilon=epsilon, seed=seed)
+        for name, (real, others) in settings(data, seed).items():
+            path = KEPT / f"{data.name}-{named}-{seed}-{name.replace(' ', '-')}.json"
             if not path.exists():
-                generator = generator_of(task, KEPT / f"{arguments.data.name}-{named}-{seed}.npz")
+                generator = generator_of(task, KEPT / f"{data.name}-{named}-{seed}.npz")
                 cell = measured(task, generator, real, others)
                 path.write_text(json.dumps(cell), encoding="utf-8")
                 print(path.name, flush=True)
             cells.setdefault(name, []).append(json.loads(path.read_text(encoding="utf-8")))
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    patients = ", ".join(f"{name} {len(data)}" for name, data in sites.items())
+    patients = ", ".join(f"{name} {len(dataset)}" for name, dataset in data.sites.items())
     text = [
-        f"Machine: {machine}; data {arguments.data.name}: {patients}; tested on"
-        f" {sum(map(len, held_out.values()))} held-out patients, or the {len(held_out[sorted(held_out)[0]])} of the one"
+        f"Machine: {machine}; data {data.name}: {patients}; tested on"
+        f" {len(data.held_out)} held-out patients, or the {len(data.held_out_sites[min(data.sites)])} of the one"
         f" hospital; generator at epsilon {named} (width {DEEP.width}); mean ± standard deviation over"
         f" seeds ({', '.join(map(str, arguments.seeds))}), each with a generator, a draw and classifiers of its own.",
         "",

@@ -24,18 +24,23 @@ class SeriesFolder:
         name: of the folder.
         schema: of all.
         sites: the training patients of each site.
-        held_out: of all sites.
+        held_out_sites: the patients of each site to judge by.
     """
 
     name: str
     schema: SeriesSchema
     sites: Mapping[str, SeriesDataset]
-    held_out: SeriesDataset
+    held_out_sites: Mapping[str, SeriesDataset]
 
     @property
     def train(self) -> SeriesDataset:
         """The training patients of all sites."""
         return together(list(self.sites.values()))
+
+    @property
+    def held_out(self) -> SeriesDataset:
+        """The held-out patients of all sites."""
+        return together(list(self.held_out_sites.values()))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -68,5 +73,6 @@ def load_folder(folder: Path) -> SeriesFolder:
         place: {path.name: load_series(schema, path) for path in sorted((folder / place).iterdir())}
         for place in ("sites", "held-out")
     }
-    held_out = together(list(places["held-out"].values()))
-    return SeriesFolder(name=folder.resolve().name, schema=schema, sites=places["sites"], held_out=held_out)
+    return SeriesFolder(
+        name=folder.resolve().name, schema=schema, sites=places["sites"], held_out_sites=places["held-out"]
+    )

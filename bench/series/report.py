@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from bench.series.arms import ARMS
 from bench.series.measures import MEASURES, MODELS
 
-__all__ = ["REAL", "Line", "cell_name", "draw_picture", "kept_cells", "markdown"]
+__all__ = ["REAL", "Line", "cell_name", "draw_picture", "kept_cells", "markdown", "spread"]
 
 REAL: Final = {"ceiling": "other real patients (ceiling)", "floor": "independent channels (floor)"}
 TITLES: Final = {**REAL, **ARMS}
@@ -45,11 +45,12 @@ def place(line: Line) -> tuple[bool, float, int]:
     return arm not in REAL, float(epsilon), list(TITLES).index(arm)
 
 
-def spread(values: Iterable[float | None], digits: int = 3) -> str:
+def spread(values: Iterable[float | None], digits: int = 3, *, signed: bool = False) -> str:
+    """Mean, and the standard deviation over seeds if there are several."""
     found = [value for value in values if value is not None]
     if not found:
         return "-"
-    text = f"{statistics.mean(found):.{digits}f}"
+    text = f"{statistics.mean(found):{'+' if signed else ''}.{digits}f}"
     return text if len(found) < 2 else f"{text} ± {statistics.stdev(found):.{digits}f}"
 
 

@@ -41,7 +41,9 @@ class Steps:
 def small_folder() -> SeriesFolder:
     everyone = series_dataset(420, 1)
     north, south, held_out = (everyone.select(rows) for rows in np.split(np.arange(420), [150, 300]))
-    return SeriesFolder(name="small", schema=series_schema(), sites={"north": north, "south": south}, held_out=held_out)
+    return SeriesFolder(
+        name="small", schema=series_schema(), sites={"north": north, "south": south}, held_out_sites={"all": held_out}
+    )
 
 
 @pytest.fixture
