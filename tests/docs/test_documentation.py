@@ -110,7 +110,16 @@ def test_figures_are_quoted_as_the_bench_printed_them() -> None:
     table = (ROOT / "bench" / "results" / "demo.md").read_text(encoding="utf-8")
     document = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert table in document
-    for name in ("private_step", "codes", "sampling", "series", "series-sepsis-all", "backbones", "series-guidance"):
+    for name in (
+        "private_step",
+        "codes",
+        "sampling",
+        "series",
+        "series-sepsis-all",
+        "backbones",
+        "series-guidance",
+        "series-augment",
+    ):
         figures = (ROOT / "bench" / "results" / f"{name}.md").read_text(encoding="utf-8").strip()
         assert figures in document, name
     readme = [
