@@ -37,10 +37,10 @@ from synclave_shared.protocol import (
     CloseRequest,
     Envelope,
     HelloRequest,
-    InclusionPresentation,
     ProposeRequest,
     Reply,
     RoundRequest,
+    WitnessRequest,
     parse_reply,
 )
 
@@ -146,13 +146,11 @@ class Coordinator:
         self.entries: list[bytes] = []
         self.tree = MerkleTree()
         self.seen_size = 0
-        self.unproved: list[int] = []
 
     def fork(self, vault: Vault) -> Coordinator:
         """A coordinator in the same state that goes its own way with ``vault``."""
         other = Coordinator(vault, self.plan, key=self.key)
         other.append(*self.entries)
-        other.unproved = list(self.unproved)
         other.seen_size = self.seen_size
         return other
 
@@ -165,33 +163,22 @@ class Coordinator:
         for content in contents:
             if content not in self.entries:
                 self.entries.append(content)
-                self.unproved.append(self.tree.append(leaf_hash(content)))
+                self.tree.append(leaf_hash(content))
 
     def note(self) -> str:
         checkpoint = Checkpoint(origin=self.origin, size=self.tree.size, root=self.tree.root())
         return Note(checkpoint=checkpoint, signatures=(sign_checkpoint(checkpoint, self.key),)).text
 
     def present(self) -> CheckpointPresentation:
+        new = self.entries[self.seen_size :]
         return CheckpointPresentation(
-            note=self.note(),
-            previous_size=self.seen_size,
-            consistency=tuple(node.hex() for node in self.tree.consistency_proof(self.seen_size)),
-            inclusions=tuple(
-                InclusionPresentation(
-                    index=index,
-                    leaf_hash=leaf_hash(self.entries[index]).hex(),
-                    proof=tuple(node.hex() for node in self.tree.inclusion_proof(index)),
-                )
-                for index in self.unproved
-            ),
+            note=self.note(), previous_size=self.seen_size, entries=tuple(content.decode() for content in new)
         )
 
     def take(self, envelope: Envelope) -> Reply:
         """What a coordinator does with every reply: check it and append its entries to the ledger."""
         reply = parse_reply(envelope)
         if reply.status != "failed":
-            if reply.status == "ok" and reply.seen_size:
-                self.unproved.clear()
             self.seen_size = max(self.seen_size, reply.seen_size)
             for text in reply.entries:
                 entry = parse_entry(text.encode())
@@ -221,10 +208,17 @@ class Coordinator:
     def round(self, number: int, model: bytes = MODEL) -> Reply:
         return self.take(self.vault.handle(self.round_request(number, model)))
 
+    def witness_request(self) -> Envelope:
+        return Envelope.of(WitnessRequest(plan_digest=self.plan.digest, checkpoint=self.present()))
+
+    def witness(self) -> Reply:
+        return self.take(self.vault.handle(self.witness_request()))
+
+    def close_request(self) -> Envelope:
+        return Envelope.of(CloseRequest(plan_digest=self.plan.digest, checkpoint=self.present()))
+
     def close(self) -> Reply:
-        return self.take(
-            self.vault.handle(Envelope.of(CloseRequest(plan_digest=self.plan.digest, checkpoint=self.present())))
-        )
+        return self.take(self.vault.handle(self.close_request()))
 
     def join(self) -> None:
         """Hello and an accepted plan."""

@@ -41,7 +41,6 @@ def test_the_auditor_accepts_a_vaults_entries_and_recomputes_its_epsilon(tmp_pat
         ),
     ]
     coordinator.append(*(entry.to_bytes() for entry in beginning))
-    coordinator.unproved.clear()
     coordinator.hello()
     if trouble:
         settings.pause_file.touch()
