@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from synclave_client.settings import SitePolicy, SiteSettings
 from synclave_client.vault.journal import Journal
 from synclave_client.vault.session import Vault, Workload
 from synclave_shared.ledger.checkpoint import Checkpoint, Note, sign_checkpoint
-from synclave_shared.ledger.entry import parse_entry
+from synclave_shared.ledger.entry import COORDINATOR, KeyRegistered, PlanProposed, parse_entry, sign_entry
 from synclave_shared.ledger.keys import SigningKey, encode_base64
 from synclave_shared.ledger.merkle import MerkleTree, leaf_hash
 from synclave_shared.plan import (
@@ -164,6 +165,19 @@ class Coordinator:
             if content not in self.entries:
                 self.entries.append(content)
                 self.tree.append(leaf_hash(content))
+
+    def begin(self) -> None:
+        """What a coordinator writes first: its key and the plan. Tests that do not verify the ledger leave it away."""
+        registration = KeyRegistered(name=COORDINATOR, role="coordinator", public_key=self.key.public_text)
+        proposal = PlanProposed(
+            plan=json.loads(self.plan.to_bytes()),
+            plan_digest=self.plan.digest,
+            signature=encode_base64(self.key.sign(signed_plan_bytes(self.plan.to_bytes()))),
+        )
+        self.append(
+            sign_entry("key-registered", COORDINATOR, "", registration, self.key).to_bytes(),
+            sign_entry("plan-proposed", COORDINATOR, self.plan.digest, proposal, self.key).to_bytes(),
+        )
 
     def note(self) -> str:
         checkpoint = Checkpoint(origin=self.origin, size=self.tree.size, root=self.tree.root())

@@ -264,9 +264,8 @@ def test_entries_stay_open_until_their_inclusion_is_proved_in_the_ledger_of_thei
 
 
 def grown(known: Frontier, *contents: bytes, note: str = "note") -> Growth:
-    return Growth(
-        frontier=known.extend(leaf_hash(content) for content in contents), note=note, entries=contents, keys={}
-    )
+    frontier = known.extend(leaf_hash(content) for content in contents)
+    return Growth(frontier=frontier, operator_key="key", note=note, entries=contents, keys={})
 
 
 def test_a_copy_of_a_ledger_only_grows(journal: Journal) -> None:

@@ -44,7 +44,7 @@ CREATE TABLE entries (
 ) STRICT;
 CREATE TABLE ledgers (
     number INTEGER PRIMARY KEY, plan TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, frontier BLOB NOT NULL,
-    note TEXT NOT NULL, cosignature TEXT NOT NULL, seen_at TEXT NOT NULL
+    coordinator_key TEXT NOT NULL, note TEXT NOT NULL, cosignature TEXT NOT NULL, seen_at TEXT NOT NULL
 ) STRICT;
 CREATE TABLE copies (
     ledger INTEGER NOT NULL REFERENCES ledgers(number), position INTEGER NOT NULL, content BLOB NOT NULL,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from synclave_client.vault.database import JournalDatabase
 from synclave_shared.ledger.checkpoint import Note, parse_line, parse_note
@@ -24,6 +25,7 @@ class SeenLedger:
     Attributes:
         plan: digest of the plan.
         frontier: size and right edge of the tree.
+        coordinator_key: public key that signed the checkpoint, base64.
         note: the checkpoint, with the coordinator's signature alone.
         cosignature: this site's witness line for it.
         seen_at: when, UTC, ISO 8601.
@@ -31,6 +33,7 @@ class SeenLedger:
 
     plan: str
     frontier: Frontier
+    coordinator_key: str
     note: str
     cosignature: str
     seen_at: str
@@ -74,14 +77,15 @@ class LedgerCopies:
     def seen(self, digest: str) -> SeenLedger | None:
         """The ledger of a plan as it was seen last, or None."""
         row = self._database.one(
-            "SELECT plan, size, frontier, note, cosignature, seen_at FROM ledgers WHERE plan = ?", digest
+            "SELECT plan, size, frontier, coordinator_key, note, cosignature, seen_at FROM ledgers WHERE plan = ?",
+            digest,
         )
         return None if row is None else _seen(row)
 
     def all(self) -> list[SeenLedger]:
         """Every ledger of which there is a copy, newest first."""
         rows = self._database.all(
-            "SELECT plan, size, frontier, note, cosignature, seen_at FROM ledgers ORDER BY number DESC"
+            "SELECT plan, size, frontier, coordinator_key, note, cosignature, seen_at FROM ledgers ORDER BY number DESC"
         )
         return [_seen(row) for row in rows]
 
@@ -107,6 +111,7 @@ class LedgerCopies:
         seen = SeenLedger(
             plan=digest,
             frontier=growth.frontier,
+            coordinator_key=growth.operator_key,
             note=growth.note,
             cosignature=cosignature,
             seen_at=datetime.now(UTC).replace(microsecond=0).isoformat(),
@@ -114,11 +119,20 @@ class LedgerCopies:
         first = seen.size - len(growth.entries)
         with self._database.write() as database:
             (number,) = database.execute(
-                "INSERT INTO ledgers (plan, size, frontier, note, cosignature, seen_at) VALUES (?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT (plan) DO UPDATE SET size = excluded.size, frontier = excluded.frontier,"
+                "INSERT INTO ledgers (plan, size, frontier, coordinator_key, note, cosignature, seen_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (plan) DO UPDATE SET"
+                " size = excluded.size, frontier = excluded.frontier, coordinator_key = excluded.coordinator_key,"
                 " note = excluded.note, cosignature = excluded.cosignature, seen_at = excluded.seen_at"
                 " RETURNING number",
-                (digest, seen.size, seen.frontier.to_bytes(), seen.note, cosignature, seen.seen_at),
+                (
+                    digest,
+                    seen.size,
+                    seen.frontier.to_bytes(),
+                    seen.coordinator_key,
+                    seen.note,
+                    seen.cosignature,
+                    seen.seen_at,
+                ),
             ).fetchone()
             # The primary key refuses a growth that starts from another copy.
             database.executemany(
@@ -154,11 +168,12 @@ class LedgerCopies:
         return [OwnEntry(content=row[0], index=row[1]) for row in rows]
 
 
-def _seen(row: tuple[str, int, bytes, str, str, str]) -> SeenLedger:
-    plan, size, peaks, note, cosignature, seen_at = row
+def _seen(row: tuple[Any, ...]) -> SeenLedger:
+    plan, size, peaks, coordinator_key, note, cosignature, seen_at = row
     return SeenLedger(
         plan=plan,
         frontier=Frontier.from_bytes(size, peaks),
+        coordinator_key=coordinator_key,
         note=note,
         cosignature=cosignature,
         seen_at=seen_at,

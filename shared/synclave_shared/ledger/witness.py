@@ -29,12 +29,14 @@ class Growth:
 
     Attributes:
         frontier: of the ledger as it was presented.
+        operator_key: public key that signed its checkpoint, base64.
         note: its checkpoint, with the coordinator's signature alone.
         entries: the bytes of the new entries; the first has the index ``frontier.size - len(entries)``.
         keys: name -> public key, of those who registered in them.
     """
 
     frontier: Frontier
+    operator_key: str
     note: str
     entries: tuple[bytes, ...]
     keys: Mapping[str, str]
@@ -137,6 +139,7 @@ def follow(
     operator = next(line for line in note.signatures if is_operator_signature(checkpoint, line, operator_key))
     return Growth(
         frontier=frontier,
+        operator_key=operator_key,
         note=Note(checkpoint=checkpoint, signatures=(operator,)).text,
         entries=contents,
         keys=registered,
