@@ -11,11 +11,11 @@ import pytest
 from synclave_shared.canonical import canonical_bytes
 from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.checkpoint import Checkpoint, Note, parse_note, sign_checkpoint
-from synclave_shared.ledger.entry import COORDINATOR, KeyRegistered, sign_entry
+from synclave_shared.ledger.entry import COORDINATOR, KeyRegistered, KeyRotated, parse_entry, sign_entry
 from synclave_shared.ledger.frontier import EMPTY, Frontier
 from synclave_shared.ledger.merkle import leaf_hash
 from synclave_shared.ledger.store import Ledger
-from synclave_shared.ledger.witness import Growth, cosign, follow, present
+from synclave_shared.ledger.witness import Growth, KnownActor, cosign, follow, present
 from synclave_shared.protocol import MAX_HEADER_BYTES, MAX_SHOWN_BYTES, MAX_SHOWN_ENTRIES, CheckpointPresentation
 from tests.ledger.story import START, Story, key_of
 
@@ -28,7 +28,7 @@ class Site:
     def __init__(self, story: Story) -> None:
         self.story = story
         self.known: Frontier = EMPTY
-        self.keys: dict[str, str] = {}
+        self.actors: dict[str, KnownActor] = {}
         self.entries: list[bytes] = []
         self.mine = {entry.to_bytes() for entry in story.entries if entry.actor == "berlin"}
 
@@ -38,7 +38,7 @@ class Site:
             origin=self.story.origin,
             operator_key=KEY.public_text,
             known=self.known,
-            keys={**self.keys, COORDINATOR: KEY.public_text},
+            actors=self.actors,
             site="berlin",
             wrote=self.mine.__contains__,
             sent=sent,
@@ -47,7 +47,7 @@ class Site:
     def follow(self, presentation: CheckpointPresentation, sent: Collection[bytes] = ()) -> Growth:
         growth = self.check(presentation, sent)
         self.known = growth.frontier
-        self.keys.update(growth.keys)
+        self.actors.update(growth.actors)
         self.entries += growth.entries
         return growth
 
@@ -92,7 +92,9 @@ def test_a_site_follows_a_growing_ledger_and_its_cosignatures_are_taken(
         assert growth.entries == tuple(new)
         ledger.add_cosignature(ledger.size, "berlin", cosign(growth.note, "berlin", key_of("berlin"), START))
     assert site.entries == [ledger.entry(index) for index in range(ledger.size)]
-    assert site.keys == {name: key_of(name).public_text for name in ("berlin", "oslo")}
+    assert {name: actor.public_key for name, actor in site.actors.items()} == {
+        name: key_of(name).public_text for name in ("berlin", "oslo", COORDINATOR)
+    }
 
 
 def test_only_the_coordinators_signature_on_a_checkpoint_is_kept(ledger: Ledger, site: Site) -> None:
@@ -138,26 +140,43 @@ def test_an_entry_in_the_sites_name_must_be_in_its_journal(ledger: Ledger, story
         site.check(present(ledger, 0))
 
 
-def test_another_sites_entry_must_be_signed_with_the_key_it_registered(story: Story, site: Site) -> None:
+def test_another_sites_entry_must_be_signed_with_its_key_and_next_in_its_chain(story: Story, site: Site) -> None:
     texts = [entry.to_bytes().decode() for entry in story.entries]
-    place = next(place for place, entry in enumerate(story.entries) if entry.actor == "oslo" and entry.run)
-    oslo = story.entries[place]
-    assert site.check(resigned(texts, story))
-    later = oslo.model_copy(update={"time": "2030-01-01T00:00:00Z"}).to_bytes()
-    by_another = sign_entry(oslo.kind, "oslo", oslo.run, oslo.body, key_of("stranger")).to_bytes()
+    place = next(place for place, entry in enumerate(story.entries) if entry.kind == "run-closed")
+    oslo = [entry for entry in story.entries[:place] if entry.actor == "oslo"]
+    newest, body = oslo[-1].leaf, oslo[-1].body
     new_key = key_of("stranger").public_text
-    registered_again = sign_entry(
-        "key-registered", "oslo", "", KeyRegistered(name="oslo", role="site", public_key=new_key), key_of("stranger")
-    ).to_bytes()
-    unknown = sign_entry(oslo.kind, "paris", oslo.run, oslo.body, key_of("paris")).to_bytes()
-    by_the_coordinator = sign_entry("key-registered", COORDINATOR, "", story.entries[0].body, key_of("berlin"))
-    for wrong in (later, by_another, registered_again, unknown, by_the_coordinator.to_bytes(), b"gibberish"):
-        shown = [*texts[:place], wrong.decode(), *texts[place:]]
+
+    def signed(kind: str, name: str, body: Any, key: str, previous: str) -> bytes:
+        run = "" if kind.startswith("key-") else story.plan.digest
+        return sign_entry(kind, name, run, body, key_of(key), previous=previous).to_bytes()
+
+    def shown(*contents: bytes) -> CheckpointPresentation:
+        return resigned([*texts[:place], *(content.decode() for content in contents)], story)
+
+    good = signed(oslo[-1].kind, "oslo", body, "oslo", newest)
+    rotation = signed("key-rotated", "oslo", KeyRotated(name="oslo", public_key=new_key), "oslo", newest)
+    after = leaf_hash(rotation).hex()
+    by_the_new_key = signed(oslo[-1].kind, "oslo", body, "stranger", after)
+    assert site.check(shown(good)).actors["oslo"] == KnownActor(key_of("oslo").public_text, leaf_hash(good).hex())
+    assert site.check(shown(rotation, by_the_new_key)).actors["oslo"].public_key == new_key
+    spoilt = parse_entry(good).model_copy(update={"time": "2030-01-01T00:00:00Z"}).to_bytes()
+    registered_again = KeyRegistered(name="oslo", role="site", public_key=new_key)
+    faults = {
+        "changed": (spoilt,),
+        "by-another": (signed(oslo[-1].kind, "oslo", body, "stranger", newest),),
+        "registered-again": (signed("key-registered", "oslo", registered_again, "stranger", newest),),
+        "unknown": (signed(oslo[-1].kind, "paris", body, "paris", ""),),
+        "not-the-coordinator": (signed("run-closed", COORDINATOR, story.entries[place].body, "berlin", newest),),
+        "one-left-out": (signed(oslo[-1].kind, "oslo", body, "oslo", oslo[-2].leaf),),
+        "chain-begun-anew": (signed(oslo[-1].kind, "oslo", body, "oslo", ""),),
+        "by-a-replaced-key": (rotation, signed(oslo[-1].kind, "oslo", body, "oslo", after)),
+        "other-form": (good.replace(b",", b", ", 1),),
+        "gibberish": (b"gibberish",),
+    }
+    for contents in faults.values():
         with pytest.raises(LedgerError):
-            site.check(resigned(shown, story))
-    spaced = canonical_bytes(story.entries[place].model_dump(mode="json")).replace(b",", b", ", 1).decode()
-    with pytest.raises(LedgerError, match="another form"):
-        site.check(resigned([*texts[:place], spaced], story))
+            site.check(shown(*contents))
 
 
 @pytest.mark.parametrize(

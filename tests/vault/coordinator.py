@@ -174,10 +174,9 @@ class Coordinator:
             plan_digest=self.plan.digest,
             signature=encode_base64(self.key.sign(signed_plan_bytes(self.plan.to_bytes()))),
         )
-        self.append(
-            sign_entry("key-registered", COORDINATOR, "", registration, self.key).to_bytes(),
-            sign_entry("plan-proposed", COORDINATOR, self.plan.digest, proposal, self.key).to_bytes(),
-        )
+        first = sign_entry("key-registered", COORDINATOR, "", registration, self.key, previous="")
+        second = sign_entry("plan-proposed", COORDINATOR, self.plan.digest, proposal, self.key, previous=first.leaf)
+        self.append(first.to_bytes(), second.to_bytes())
 
     def note(self) -> str:
         checkpoint = Checkpoint(origin=self.origin, size=self.tree.size, root=self.tree.root())

@@ -234,9 +234,8 @@ class Run:
 def another_sites_entry(number: int) -> bytes:
     name = f"south-{number}"
     key = SigningKey.from_seed(name.ljust(32).encode())
-    return sign_entry(
-        "key-registered", name, "", KeyRegistered(name=name, role="site", public_key=key.public_text), key
-    ).to_bytes()
+    body = KeyRegistered(name=name, role="site", public_key=key.public_text)
+    return sign_entry("key-registered", name, "", body, key, previous="").to_bytes()
 
 
 @pytest.fixture

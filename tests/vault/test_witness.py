@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +127,7 @@ def test_what_a_ledger_must_not_say_is_refused_and_changes_nothing(
     coordinator.append(registration("south"))
     assert coordinator.round(1).status == "ok"
     mine = parse_entry(coordinator.entries[-1])
-    forged = sign_entry(mine.kind, "north", mine.run, mine.body, SITE_KEY, datetime(2030, 1, 1, tzinfo=UTC)).to_bytes()
+    forged = sign_entry(mine.kind, "north", mine.run, mine.body, SITE_KEY, previous=mine.leaf).to_bytes()
     spoilt = bytearray(registration("east"))
     spoilt[-4] ^= 1
     honest = list(coordinator.entries)
@@ -169,7 +168,7 @@ def registration(name: str, seed: bytes = b"n") -> bytes:
     """Another site's entry."""
     key = SigningKey.from_seed(seed * 32)
     body = KeyRegistered(name=name, role="site", public_key=key.public_text)
-    return sign_entry("key-registered", name, "", body, key).to_bytes()
+    return sign_entry("key-registered", name, "", body, key, previous="").to_bytes()
 
 
 def dump(site: SiteSettings) -> dict[str, list[Any]]:

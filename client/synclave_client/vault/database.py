@@ -50,9 +50,9 @@ CREATE TABLE copies (
     ledger INTEGER NOT NULL REFERENCES ledgers(number), position INTEGER NOT NULL, content BLOB NOT NULL,
     PRIMARY KEY (ledger, position)
 ) STRICT;
-CREATE TABLE ledger_keys (
+CREATE TABLE ledger_actors (
     ledger INTEGER NOT NULL REFERENCES ledgers(number), name TEXT NOT NULL, public_key TEXT NOT NULL,
-    PRIMARY KEY (ledger, name)
+    newest TEXT NOT NULL, PRIMARY KEY (ledger, name)
 ) STRICT;
 CREATE TABLE inclusions (
     plan TEXT NOT NULL REFERENCES ledgers(plan), entry INTEGER NOT NULL REFERENCES entries(number),

@@ -13,7 +13,7 @@ from typing import Any
 from synclave_client.vault.database import JournalDatabase
 from synclave_shared.ledger.checkpoint import Note, parse_line, parse_note
 from synclave_shared.ledger.frontier import Frontier
-from synclave_shared.ledger.witness import Growth
+from synclave_shared.ledger.witness import Growth, KnownActor
 
 __all__ = ["LedgerCopies", "OwnEntry", "SeenLedger"]
 
@@ -89,13 +89,12 @@ class LedgerCopies:
         )
         return [_seen(row) for row in rows]
 
-    def keys(self, digest: str) -> dict[str, str]:
-        """Name -> public key of everyone who registered in a copy."""
-        return dict(
-            self._database.all(
-                "SELECT name, public_key FROM ledger_keys JOIN ledgers ON number = ledger WHERE plan = ?", digest
-            )
+    def actors(self, digest: str) -> dict[str, KnownActor]:
+        """By name, everyone who signed an entry of a copy."""
+        rows = self._database.all(
+            "SELECT name, public_key, newest FROM ledger_actors JOIN ledgers ON number = ledger WHERE plan = ?", digest
         )
+        return {name: KnownActor(public_key, newest) for name, public_key, newest in rows}
 
     def extend(self, digest: str, growth: Growth, cosignature: str) -> SeenLedger:
         """Add what was presented to the copy, durably; this site's entries among it are no longer open.
@@ -140,8 +139,8 @@ class LedgerCopies:
                 [(number, index, content) for index, content in enumerate(growth.entries, first)],
             )
             database.executemany(
-                "INSERT INTO ledger_keys VALUES (?, ?, ?)",
-                [(number, name, public_key) for name, public_key in growth.keys.items()],
+                "INSERT OR REPLACE INTO ledger_actors VALUES (?, ?, ?, ?)",
+                [(number, name, actor.public_key, actor.newest) for name, actor in growth.actors.items()],
             )
             # A ledger may hold an entry twice (verification says so); a receipt needs one place.
             database.executemany(

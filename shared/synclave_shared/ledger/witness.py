@@ -13,14 +13,27 @@ from functools import lru_cache
 
 from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.checkpoint import Note, cosignature_line, is_operator_signature, open_checkpoint, parse_note
-from synclave_shared.ledger.entry import KeyRegistered, SignedEntry, parse_entry
+from synclave_shared.ledger.entry import COORDINATOR, KeyRegistered, KeyRotated, SignedEntry, parse_entry
 from synclave_shared.ledger.frontier import Frontier
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.merkle import leaf_hash
 from synclave_shared.ledger.store import Ledger
 from synclave_shared.protocol import MAX_SHOWN_BYTES, MAX_SHOWN_ENTRIES, CheckpointPresentation
 
-__all__ = ["Growth", "cosign", "follow", "present"]
+__all__ = ["Growth", "KnownActor", "cosign", "follow", "present"]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownActor:
+    """Somebody who signs entries of a ledger.
+
+    Attributes:
+        public_key: the key that counts as its own now, base64.
+        newest: leaf hash, hex, of its newest entry.
+    """
+
+    public_key: str
+    newest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +45,14 @@ class Growth:
         operator_key: public key that signed its checkpoint, base64.
         note: its checkpoint, with the coordinator's signature alone.
         entries: the bytes of the new entries; the first has the index ``frontier.size - len(entries)``.
-        keys: name -> public key, of those who registered in them.
+        actors: by name, everyone who signed one of them.
     """
 
     frontier: Frontier
     operator_key: str
     note: str
     entries: tuple[bytes, ...]
-    keys: Mapping[str, str]
+    actors: Mapping[str, KnownActor]
 
 
 def _refused(expected: str, found: str) -> LedgerError:
@@ -76,7 +89,7 @@ def follow(
     origin: str,
     operator_key: str,
     known: Frontier,
-    keys: Mapping[str, str],
+    actors: Mapping[str, KnownActor],
     site: str,
     wrote: Callable[[bytes], bool],
     sent: Collection[bytes] = (),
@@ -88,7 +101,7 @@ def follow(
         origin: the ledger it must be.
         operator_key: the pinned coordinator's public key, base64.
         known: frontier of the copy.
-        keys: name -> public key, of those who registered in the copy or are pinned.
+        actors: by name, everyone who signed an entry of the copy.
         site: this site's name.
         wrote: whether this site signed an entry with these bytes.
         sent: entries of this site that are not in the copy and must be in the ledger by now.
@@ -98,8 +111,8 @@ def follow(
 
     Raises:
         LedgerError: if the coordinator did not sign it; if it is not the copy with entries behind it; if a new entry is
-            malformed or not signed with its actor's key; if one in this site's name is not of this site; or if one of
-            ``sent`` is missing.
+            malformed, not signed with its actor's key or not next in its actor's chain; if one in this site's name is
+            not of this site; or if one of ``sent`` is missing.
     """
     note = open_checkpoint(presentation.note, origin=origin, operator_key=operator_key)
     checkpoint = note.checkpoint
@@ -116,16 +129,11 @@ def follow(
     frontier = known.extend(map(leaf_hash, contents))
     if frontier.root() != checkpoint.root:
         raise _refused("entries that have the root of the checkpoint", "entries with another root")
-    registered: dict[str, str] = {}
+    changed: dict[str, KnownActor] = {}
     for index, content in enumerate(contents, known.size):
         entry = _verified(content)
-        key = keys.get(entry.actor) or registered.get(entry.actor)
-        if key is None and isinstance(entry.body, KeyRegistered) and entry.body.name == entry.actor:
-            key = registered[entry.actor] = entry.body.public_key
-        if key != entry.key:
-            raise _refused(
-                f"entries signed with the key that {entry.actor} registered", f"another key in entry {index}"
-            )
+        actor = changed.get(entry.actor) or actors.get(entry.actor)
+        changed[entry.actor] = _admitted(index, entry, content, actor, operator_key)
         if entry.actor == site and not wrote(content):
             raise LedgerError(
                 expected="in this site's name only what it signed, by its journal",
@@ -142,8 +150,30 @@ def follow(
         operator_key=operator_key,
         note=Note(checkpoint=checkpoint, signatures=(operator,)).text,
         entries=contents,
-        keys=registered,
+        actors=changed,
     )
+
+
+def _admitted(
+    index: int, entry: SignedEntry, content: bytes, actor: KnownActor | None, operator_key: str
+) -> KnownActor:
+    """The actor after this entry, which must be signed with its key and name its entry before.
+
+    Of the rules of a ledger, those that need nothing but the actor's last entry; verification checks the others.
+    """
+    key = None if actor is None else actor.public_key
+    if entry.actor == COORDINATOR:
+        key = operator_key
+    elif actor is None and isinstance(entry.body, KeyRegistered) and entry.body.name == entry.actor:
+        key = entry.body.public_key
+    if entry.key != key:
+        raise _refused(f"entries signed with the key that {entry.actor} registered", f"another key in entry {index}")
+    newest = "" if actor is None else actor.newest
+    if entry.previous != newest:
+        raise _refused(f"each entry of {entry.actor} after the one before it", f"another one named in entry {index}")
+    if isinstance(entry.body, KeyRotated) and entry.body.name == entry.actor:
+        key = entry.body.public_key
+    return KnownActor(key, leaf_hash(content).hex())
 
 
 @lru_cache(maxsize=1024)
@@ -153,7 +183,7 @@ def _verified(content: bytes) -> SignedEntry:
         entry = parse_entry(content)
     except LedgerError as error:
         raise _refused("well-formed entries", error.found) from None
-    if not entry.verify():
+    if not entry.is_signed(content):
         raise _refused("entries with valid signatures", f"one in the name of {entry.actor} without")
     return entry
 
