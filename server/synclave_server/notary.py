@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from synclave_shared.canonical import FrozenModel
@@ -131,13 +131,13 @@ class Notary:
         indices = self._of_site.get(site, [])
         return present(self._ledger, min(seen_size, self.size), indices[bisect.bisect_left(indices, seen_size) :])
 
-    def witness(self, site: str, size: int, cosignature: str) -> None:
-        """Keep a site's co-signature of the checkpoint with ``size`` entries.
+    def witness(self, cosignatures: Mapping[str, tuple[int, str]]) -> dict[str, LedgerError]:
+        """Keep sites' co-signatures: site -> (number of entries of the checkpoint, co-signature).
 
-        Raises:
-            LedgerError: if it is not a valid one of that site.
+        Returns:
+            For sites whose co-signature is not a valid one, why.
         """
-        self._ledger.add_cosignature(size, site, cosignature)
+        return self._ledger.add_cosignatures((size, site, line) for site, (size, line) in cosignatures.items())
 
     def _append(self, entries: Sequence[SignedEntry]) -> None:
         if not entries:
