@@ -13,6 +13,7 @@ from synclave_shared.ledger.entry import (
     KeyRegistered,
     PlanProposed,
     RunClosed,
+    SamplesReleased,
     SignedEntry,
     SnapshotWritten,
     SpendReserved,
@@ -61,7 +62,8 @@ class Notary:
         self._newest: dict[str, str] = {}
         self._of_site: dict[str, list[int]] = {}
         self._spends: dict[str, dict[int, PoissonGaussian | GaussianSum]] = {}
-        self._snapshots: set[int] = set()
+        self._snapshots: dict[int, str] = {}
+        self._samples: dict[SamplesReleased, int] = {}
         self._closed = False
         reader = EntryReader()
         for index, content in enumerate(self._ledger.entries()):
@@ -115,6 +117,29 @@ class Notary:
             entries.append(sign_entry(kind, COORDINATOR, run, body, self._key, previous=previous))
         self._append(entries)
 
+    def record_samples(self, *, snapshot_digest: str, request_digest: str, cohort_digest: str, patients: int) -> int:
+        """Append that synthetic patients were drawn, unless the very same ones are recorded; returns the entry's index.
+
+        Raises:
+            LedgerError: if the ledger does not hold that snapshot.
+        """
+        if snapshot_digest not in self._snapshots.values():
+            raise LedgerError(
+                expected="a snapshot that the run's ledger holds",
+                found=f"one with digest {snapshot_digest[:16]}",
+                remedy="Name the run that the snapshot is of.",
+            )
+        body = SamplesReleased(
+            plan_digest=self._plan.digest,
+            snapshot_digest=snapshot_digest,
+            request_digest=request_digest,
+            cohort_digest=cohort_digest,
+            patients=patients,
+        )
+        if body not in self._samples:
+            self.record(("samples-released", body))
+        return self._samples[body]
+
     def has_snapshot(self, round_number: int) -> bool:
         """Whether the snapshot of a round is recorded."""
         return round_number in self._snapshots
@@ -157,6 +182,8 @@ class Notary:
             case SpendReserved():
                 self._spends.setdefault(entry.actor, {})[entry.body.round] = entry.body.mechanism
             case SnapshotWritten():
-                self._snapshots.add(entry.body.round)
+                self._snapshots[entry.body.round] = entry.body.snapshot_digest
+            case SamplesReleased():
+                self._samples[entry.body] = index
             case RunClosed():
                 self._closed = True

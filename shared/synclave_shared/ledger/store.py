@@ -47,6 +47,9 @@ __all__ = ["Ledger"]
 
 TEMPORARY_SUFFIX: Final = ".new"
 
+MAX_WRITERS: Final = 16
+"""Threads that wait for the disk at the same time; more make nothing faster."""
+
 
 class Ledger:
     """A ledger folder. Make one with :meth:`create` or :meth:`open`."""
@@ -246,7 +249,7 @@ class Ledger:
         """Keep sites' witness lines for checkpoints: (size, name, line) each.
 
         A line goes to ``witness/<name>``, unless that holds one of a larger size already, and into the checkpoint
-        itself if that has this size. All lines of a round are written together, so that the disk is not waited for once per site.
+        itself if that has this size. All lines of a round are written together: the disk is not waited for per site.
 
         Returns:
             By name, why a line was not kept: no such size, a site that the ledger does not know, an invalid signature.
@@ -275,7 +278,7 @@ class Ledger:
             if files:
                 self._make_folder(self._folder / WITNESS_FOLDER)
                 # At the same time: the disk is then waited for about as long as for one file.
-                with ThreadPoolExecutor(len(files)) as pool:
+                with ThreadPoolExecutor(min(len(files), MAX_WRITERS)) as pool:
                     written = list(pool.map(_prepare, files, files.values()))
                 for path, temporary in zip(files, written, strict=True):
                     temporary.replace(path)
