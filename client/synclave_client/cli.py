@@ -60,6 +60,10 @@ def init(
     root_certificate: Annotated[
         Path | None, typer.Option(help="PEM file of the authority behind that address.")
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="Signing key made elsewhere: file:/PATH or env:NAME (default: a new file).", metavar="URI"),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Set up a site: settings, signing key, empty journal. Prints the public key that the coordinator needs."""
@@ -94,6 +98,7 @@ def init(
             "data_folder": data.resolve(),
             "schema_file": schema.resolve(),
             "state_folder": settings_file.parent / "state",
+            "key": key,
             "socket_path": socket.resolve() if socket else settings_file.parent / "run" / "vault.sock",
             "gateway_group": gateway_group,
             "device": device,

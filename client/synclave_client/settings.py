@@ -65,6 +65,7 @@ class SiteSettings(FrozenModel):
         data_folder: the patients' tables; read by the vault only.
         schema_file: the installed schema (TOML).
         state_folder: key and journal of the vault.
+        key: names the signing key if it is elsewhere: ``file:PATH`` (absolute) or ``env:NAME``.
         socket_path: the Unix socket at which the vault answers the gateway.
         gateway_group: group that may connect to the socket; None if gateway and vault run as the same user.
         device: torch device of the training.
@@ -80,6 +81,7 @@ class SiteSettings(FrozenModel):
     data_folder: Path
     schema_file: Path
     state_folder: Path
+    key: Annotated[str, Field(pattern=r"^(file:/.+|env:[A-Za-z_][A-Za-z0-9_]*|pkcs11:.+)$")] | None = None
     socket_path: Path
     gateway_group: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$|^[0-9]{1,10}$")] | None = None
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$")] = "cpu"
@@ -162,6 +164,7 @@ class SiteSettings(FrozenModel):
                 f"state_folder = {text(self.gateway.state_folder)}\n"
             )
         )
+        key = "" if self.key is None else f"key = {text(self.key)}\n"
         return (
             "# Settings of a Synclave site. No secret is in here; the key and the journal are in state_folder.\n"
             f"name = {text(self.name)}\n"
@@ -171,6 +174,7 @@ class SiteSettings(FrozenModel):
             f"data_folder = {text(self.data_folder)}\n"
             f"schema_file = {text(self.schema_file)}\n"
             f"state_folder = {text(self.state_folder)}\n"
+            f"{key}"
             f"socket_path = {text(self.socket_path)}\n"
             f"{group}"
             f"device = {text(self.device)}\n"
@@ -192,8 +196,13 @@ class SiteSettings(FrozenModel):
 
     @property
     def key_file(self) -> Path:
-        """The site's Ed25519 signing key, mode 0600."""
+        """Where the site's Ed25519 signing key is, mode 0600, unless :attr:`key` names another place."""
         return self.state_folder / "site.key"
+
+    @property
+    def key_name(self) -> str:
+        """Names the site's signing key."""
+        return self.key or f"file:{self.key_file}"
 
     @property
     def journal_file(self) -> Path:

@@ -71,10 +71,10 @@ def main(grid: Grid, _context: Context) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would write a line per look for replies
     run = RunFolder(Path(os.environ[RUN_VARIABLE]))
-    conduct(run, GridTransport(grid), Path(os.environ[COORDINATOR_KEY_VARIABLE]))
+    conduct(run, GridTransport(grid), os.environ[COORDINATOR_KEY_VARIABLE])
 
 
-def conduct(run: RunFolder, transport: Transport, coordinator_key: Path) -> None:
+def conduct(run: RunFolder, transport: Transport, coordinator_key: str) -> None:
     """Run a prepared plan; however it ends, the last event of its progress says so.
 
     An error that a person can act on becomes a ``failed`` event, which the launcher shows. Anything else does too, and
@@ -82,7 +82,7 @@ def conduct(run: RunFolder, transport: Transport, coordinator_key: Path) -> None
     """
     try:
         plan = run.plan()
-        key = SigningKey.load(coordinator_key)
+        key = SigningKey.named(coordinator_key)
         start = None if plan.warm_start is None else run.start()
         run_training(run, transport, key, procedure_of(plan, schema_from_json(run.schema()), start))
     except SynclaveError as error:

@@ -30,6 +30,10 @@ app = typer.Typer(
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 HomeOption = Annotated[Path, typer.Option("--home", help="The coordinator's folder, with its key.", metavar="DIR")]
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--key", help="The coordinator's key: file:PATH or env:NAME (default: in --home).", metavar="URI"),
+]
 SiteKeysOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -178,6 +182,7 @@ def simulate(
 @app.command()
 def init(
     home: HomeOption = _DEFAULT_HOME,
+    key: KeyOption = None,
     name: Annotated[
         str | None, typer.Option(help="Host name by which sites elsewhere reach this machine: makes its certificate.")
     ] = None,
@@ -188,8 +193,9 @@ def init(
     from synclave_server.preparation import coordinator_key
     from synclave_shared.ledger.keys import SigningKey
 
-    key = SigningKey.load(coordinator_key(home, create=True))
-    document = {"home": str(home.resolve()), "public_key": key.public_text}
+    key_name = coordinator_key(home, named=key, create=True)
+    public_key = SigningKey.named(key_name).public_text
+    document = {"home": str(home.resolve()), "public_key": public_key}
     if name is not None:
         document["root_certificate"] = str(authority_for(home, name))
 
@@ -198,7 +204,7 @@ def init(
             f"Coordinator's folder: {escape(document['home'])}. Keep its key: it signs plans and ledgers.",
             soft_wrap=True,
         )
-        console.print(f"Public key, for the sites: [bold]{key.public_text}[/bold]", soft_wrap=True)
+        console.print(f"Public key, for the sites: [bold]{public_key}[/bold]", soft_wrap=True)
         if "root_certificate" in document:
             console.print(f"Certificate, for the sites: {escape(document['root_certificate'])}", soft_wrap=True)
 
@@ -210,6 +216,7 @@ def plan(
     plan: Annotated[Path, typer.Argument(help="Plan file.", metavar="PLAN.toml")],
     site_key: SiteKeysOption = None,
     home: HomeOption = _DEFAULT_HOME,
+    key: KeyOption = None,
     out: Annotated[Path | None, typer.Option(help="Sign the plan and lay the run down here.", metavar="DIR")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -221,7 +228,7 @@ def plan(
     draft = read_draft(plan)
     keys = _pairs(site_key, "--site-key NAME=KEY")
     if out is not None:
-        signed, folder = prepare_run(draft, key_file=coordinator_key(home), site_keys=keys, out=out)
+        signed, folder = prepare_run(draft, key_name=coordinator_key(home, named=key), site_keys=keys, out=out)
         document = cost_document(signed.privacy, signed.federation)
         document |= {"plan_digest": signed.digest, "run": str(folder.path.resolve())}
     else:
@@ -237,6 +244,7 @@ def run(
         typer.Option(help="A site's public node key, or the file with it; repeat.", metavar="NAME=KEY"),
     ],
     home: HomeOption = _DEFAULT_HOME,
+    key: KeyOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - sites come from outside
     port: Annotated[int, typer.Option(min=1, max=65535, help="Public TLS port.")] = 8443,
     name: Annotated[str | None, typer.Option(help="Host name by which the sites reach this machine.")] = None,
@@ -249,7 +257,7 @@ def run(
     document = run_hosted(
         folder,
         home=home,
-        key_file=coordinator_key(home),
+        key_name=coordinator_key(home, named=key),
         node_keys=_pairs(node_key, "--node-key NAME=KEY"),
         host=host,
         port=port,
@@ -318,13 +326,20 @@ def sample(
         typer.Option(min=1, max=1024, help="Processes (default: one per GPU; on the CPU, by cores and patients)."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Patients per sign of progress.")] = 256,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Run of the snapshot: its ledger is told of the patients; needs the key.", metavar="RUN"),
+    ] = None,
+    home: HomeOption = _DEFAULT_HOME,
+    key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw synthetic patients from a snapshot: exact label counts, the same bytes for any workers and batch size.
 
     Stopped or killed, the same command goes on from the last finished 16,384 patients and ends with the same bytes.
     """
-    from synclave_server.sample_view import run_sample
+    from synclave_server.preparation import coordinator_key
+    from synclave_server.sample_view import notary_of, run_sample
 
     if target is None and (target_by is not None or guidance_strength is not None or target_curvature):
         raise ConfigurationError(
@@ -360,7 +375,10 @@ def sample(
         workers=workers,
         batch_size=batch_size,
         console=_output(as_json),
+        notary=None if run is None else notary_of(run, coordinator_key(home, named=key), snapshot),
     )
+    entry = document["ledger_entry"]
+    recorded = "They are in no ledger (--run)." if entry is None else f"Entry {entry} of the ledger tells of them."
     calls = document["network_calls"]
     effort = f", {calls} network calls each" if calls else ""
     _show(
@@ -368,7 +386,7 @@ def sample(
         as_json,
         lambda console: console.print(
             f"{patients} synthetic patients{effort},"
-            f" {document['patients_per_second']:,.0f} per second: {escape(document['out'])}",
+            f" {document['patients_per_second']:,.0f} per second: {escape(document['out'])}. {recorded}",
             soft_wrap=True,
         ),
     )

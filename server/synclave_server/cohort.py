@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from synclave_server.notary import Notary
 from synclave_server.replies import Finding, SiteReply, raise_unless_ok, read_reply
-from synclave_shared.errors import FederationError, LedgerError, PlanError, ProtocolError
+from synclave_shared.errors import FederationError, PlanError, ProtocolError
 from synclave_shared.plan import TrainPlan
 from synclave_shared.protocol import CheckpointPresentation, Envelope, HelloRequest, WitnessRequest, parse_reply
 
@@ -157,8 +157,7 @@ class Cohort:
             except Finding as finding:
                 findings[site] = finding
         # Only now, with every answer to the same checkpoint in hand, does the ledger grow.
-        for site, answer in answers.items():
-            self._witness(site, answer)
+        self._witness_all(answers)
         broken = self._notary.append(entry for site in sorted(answers) for entry in answers[site].entries)
         replies = {}
         for site, answer in answers.items():
@@ -194,20 +193,23 @@ class Cohort:
                 for peer in behind
             }
             before = dict(self._seen)
+            answers = {}
             for peer, envelope in self._transport.exchange(requests, left_s):
                 with contextlib.suppress(Finding):
-                    self._witness(behind[peer], read_reply(envelope, self._plan, behind[peer]))
+                    answers[behind[peer]] = read_reply(envelope, self._plan, behind[peer])
+            self._witness_all(answers)
             behind = {peer: site for peer, site in behind.items() if self._seen.get(site) != before.get(site)}
 
-    def _witness(self, site: str, answer: SiteReply) -> None:
-        """Keep what a site says it has seen, and its co-signature; a wrong one is dropped, for it proves nothing."""
-        size = answer.reply.seen_size
-        if size > self._notary.size:
-            return
-        # A release that is answered from the journal carries what the site had seen when it was first made.
-        self._seen[site] = max(size, self._seen.get(site, 0))
-        if answer.reply.cosignature:
-            try:
-                self._notary.witness(site, size, answer.reply.cosignature)
-            except LedgerError as error:
-                _log.warning("dropped a co-signature of %s: %s", site, error)
+    def _witness_all(self, answers: Mapping[str, SiteReply]) -> None:
+        """Keep what sites say they have seen, and their co-signatures; a wrong one proves nothing and is dropped."""
+        cosignatures = {}
+        for site, answer in answers.items():
+            size = answer.reply.seen_size
+            if size > self._notary.size:
+                continue
+            # A release that is answered from the journal carries what the site had seen when it was first made.
+            self._seen[site] = max(size, self._seen.get(site, 0))
+            if answer.reply.cosignature:
+                cosignatures[site] = size, answer.reply.cosignature
+        for site, error in self._notary.witness(cosignatures).items():
+            _log.warning("dropped a co-signature of %s: %s", site, error)

@@ -113,26 +113,26 @@ def run_demo(
             )
         with steps.step("The hospitals: settings, keys, policies and budgets"):
             home = folder / "coordinator"
-            key_file = coordinator_key(home, create=True)
+            key_name = coordinator_key(home, create=True)
             sites = set_up_sites(
                 folder / "sites",
                 example.sites,
                 schema_file=example.schema,
-                coordinator_key=SigningKey.load(key_file).public_text,
+                coordinator_key=SigningKey.named(key_name).public_text,
                 dataset=EXAMPLES[modality],
                 epsilon=budget,
                 delta=privacy.delta,
                 socket_folder=sockets,
             )
             plan, run = prepare_run(
-                draft, key_file=key_file, site_keys={site.name: site.public_key for site in sites}, out=folder / "run"
+                draft, key_name=key_name, site_keys={site.name: site.public_key for site in sites}, out=folder / "run"
             )
             steps.note(", ".join(site.name for site in sites))
         with (
             steps.step("The training: a SuperLink, and a vault and a gateway at each hospital"),
             training_view(console) as view,
         ):
-            run_deployed(run, key_file, [site.settings for site in sites], view)
+            run_deployed(run, key_name, [site.settings for site in sites], view)
         with steps.step("The synthetic patients"):
             cohort = folder / ("synthetic" if isinstance(draft.schema, SeriesSchema) else "synthetic.parquet")
             asked = min(_held_out_patients(draft.schema, example), LARGEST_COHORT)

@@ -47,7 +47,7 @@ def run_hosted(
     folder: Path,
     *,
     home: Path,
-    key_file: Path,
+    key_name: str,
     node_keys: Mapping[str, str],
     host: str,
     port: int,
@@ -59,7 +59,7 @@ def run_hosted(
     Args:
         folder: a run laid down by ``synclave plan --out``.
         home: the coordinator's folder; certificates are kept there over runs.
-        key_file: the coordinator's signing key.
+        key_name: names the coordinator's signing key.
         node_keys: public node key of each site, or the file with it.
         host: address to listen on.
         port: public TLS port.
@@ -93,7 +93,7 @@ def run_hosted(
         authority = coordinator.certificates.authority
         console.print(f"Serving at {coordinator.address}; the sites need {escape(str(authority))}", soft_wrap=True)
         with training_view(console) as view:
-            coordinator.run(run, key_file, view)
+            coordinator.run(run, key_name, view)
     return {
         "run": str(run.path.resolve()),
         "snapshot": str(run.snapshot.resolve()),

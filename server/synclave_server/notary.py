@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from synclave_shared.canonical import FrozenModel
@@ -12,6 +12,7 @@ from synclave_shared.ledger.entry import (
     KeyRegistered,
     PlanProposed,
     RunClosed,
+    SamplesReleased,
     SignedEntry,
     SnapshotWritten,
     SpendReserved,
@@ -59,11 +60,12 @@ class Notary:
         self._known: set[str] = set()
         self._newest: dict[str, str] = {}
         self._spends: dict[str, dict[int, PoissonGaussian | GaussianSum]] = {}
-        self._snapshots: set[int] = set()
+        self._snapshots: dict[int, str] = {}
+        self._samples: dict[SamplesReleased, int] = {}
         self._closed = False
         reader = EntryReader()
-        for content in self._ledger.entries():
-            self._note(content, reader.read(content))
+        for index, content in enumerate(self._ledger.entries()):
+            self._note(index, content, reader.read(content))
         if self.size == 0:
             registration = KeyRegistered(name=COORDINATOR, role="coordinator", public_key=key.public_text)
             proposal = PlanProposed(plan=plan.model_dump(mode="json"), plan_digest=plan.digest, signature=signature)
@@ -113,6 +115,29 @@ class Notary:
             entries.append(sign_entry(kind, COORDINATOR, run, body, self._key, previous=previous))
         self._append(entries)
 
+    def record_samples(self, *, snapshot_digest: str, request_digest: str, cohort_digest: str, patients: int) -> int:
+        """Append that synthetic patients were drawn, unless the very same ones are recorded; returns the entry's index.
+
+        Raises:
+            LedgerError: if the ledger does not hold that snapshot.
+        """
+        if snapshot_digest not in self._snapshots.values():
+            raise LedgerError(
+                expected="a snapshot that the run's ledger holds",
+                found=f"one with digest {snapshot_digest[:16]}",
+                remedy="Name the run that the snapshot is of.",
+            )
+        body = SamplesReleased(
+            plan_digest=self._plan.digest,
+            snapshot_digest=snapshot_digest,
+            request_digest=request_digest,
+            cohort_digest=cohort_digest,
+            patients=patients,
+        )
+        if body not in self._samples:
+            self.record(("samples-released", body))
+        return self._samples[body]
+
     def has_snapshot(self, round_number: int) -> bool:
         """Whether the snapshot of a round is recorded."""
         return round_number in self._snapshots
@@ -125,23 +150,23 @@ class Notary:
         """The ledger as it is shown to a site that last saw it with ``seen_size`` entries: all of it, if that fits."""
         return present(self._ledger, min(seen_size, self.size))
 
-    def witness(self, site: str, size: int, cosignature: str) -> None:
-        """Keep a site's co-signature of the checkpoint with ``size`` entries.
+    def witness(self, cosignatures: Mapping[str, tuple[int, str]]) -> dict[str, LedgerError]:
+        """Keep sites' co-signatures: site -> (number of entries of the checkpoint, co-signature).
 
-        Raises:
-            LedgerError: if it is not a valid one of that site.
+        Returns:
+            For sites whose co-signature is not a valid one, why.
         """
-        self._ledger.add_cosignature(size, site, cosignature)
+        return self._ledger.add_cosignatures((size, site, line) for site, (size, line) in cosignatures.items())
 
     def _append(self, entries: Sequence[SignedEntry]) -> None:
         if not entries:
             return
         contents = [entry.to_bytes() for entry in entries]
-        self._ledger.append(contents)
-        for content, entry in zip(contents, entries, strict=True):
-            self._note(content, entry)
+        indices = self._ledger.append(contents)
+        for index, content, entry in zip(indices, contents, entries, strict=True):
+            self._note(index, content, entry)
 
-    def _note(self, content: bytes, entry: SignedEntry) -> None:
+    def _note(self, index: int, content: bytes, entry: SignedEntry) -> None:
         """Remember what later questions are about."""
         leaf = leaf_hash(content).hex()
         self._known.add(leaf)
@@ -150,6 +175,8 @@ class Notary:
             case SpendReserved():
                 self._spends.setdefault(entry.actor, {})[entry.body.round] = entry.body.mechanism
             case SnapshotWritten():
-                self._snapshots.add(entry.body.round)
+                self._snapshots[entry.body.round] = entry.body.snapshot_digest
+            case SamplesReleased():
+                self._samples[entry.body] = index
             case RunClosed():
                 self._closed = True

@@ -82,19 +82,25 @@ def looked_up(model: AnyModel, schema: AnySchema) -> AnyModel:
     return look_up(SeriesLayout.of(schema), model)
 
 
-def coordinator_key(home: Path, *, create: bool = False) -> Path:
-    """The coordinator's key file in its home folder.
+def coordinator_key(home: Path, *, named: str | None = None, create: bool = False) -> str:
+    """The name of the coordinator's key (``SigningKey.named``): the one given, or of the file in its home folder.
 
     Args:
         home: the coordinator's folder.
-        create: make the key if there is none.
+        named: ``file:PATH``, a path alone, or ``env:NAME``; None for the key in the home folder.
+        create: make that one if there is none.
 
     Raises:
         ConfigurationError: if there is none and none shall be made.
     """
+    if named is not None:
+        SigningKey.named(named)
+        # Processes of the run have another working directory.
+        scheme, _, rest = named.partition(":")
+        return named if scheme == "env" else f"file:{Path(rest if scheme == 'file' else named).resolve()}"
     path = home / "coordinator.key"
     if path.exists():
-        return path
+        return f"file:{path.resolve()}"
     if not create:
         raise ConfigurationError(
             expected=f"the coordinator's key at {path}",
@@ -103,17 +109,15 @@ def coordinator_key(home: Path, *, create: bool = False) -> Path:
         )
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     SigningKey.generate(path)
-    return path
+    return f"file:{path.resolve()}"
 
 
-def prepare_run(
-    draft: Draft, *, key_file: Path, site_keys: Mapping[str, str], out: Path
-) -> tuple[TrainPlan, RunFolder]:
+def prepare_run(draft: Draft, *, key_name: str, site_keys: Mapping[str, str], out: Path) -> tuple[TrainPlan, RunFolder]:
     """Compile, sign and store the plan.
 
     Args:
         draft: plan file, schema and start.
-        key_file: the coordinator's key.
+        key_name: names the coordinator's key.
         site_keys: public key of every site by name.
         out: folder of the run; if it holds the very same plan, that run is resumed.
 
@@ -121,7 +125,7 @@ def prepare_run(
         PlanError: if the plan and the sites do not fit together.
         FederationError: if ``out`` holds the run of another plan.
     """
-    key = SigningKey.load(key_file)
+    key = SigningKey.named(key_name)
     plan = compile_plan(
         draft.plan_file,
         schema=draft.schema,

@@ -13,15 +13,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from synclave_server.notary import Notary
+from synclave_server.run_folder import RunFolder
 from synclave_server.snapshots import read_snapshot
 from synclave_shared.data.modality import schema_from_json
 from synclave_shared.errors import ConfigurationError
+from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.processes import stop_on_signals
 
 if TYPE_CHECKING:
     from synclave_server.sampling.request import Precision, TargetBy
 
-__all__ = ["label_counts", "run_sample"]
+__all__ = ["label_counts", "notary_of", "run_sample"]
 
 
 def label_counts(options: Sequence[str], label: str, values: Sequence[str], patients: int) -> dict[str, int] | None:
@@ -80,6 +83,26 @@ def label_counts(options: Sequence[str], label: str, values: Sequence[str], pati
     return counts
 
 
+def notary_of(run: Path, key_name: str, snapshot: Path) -> Notary:
+    """The ledger of the run that a snapshot is of, to be told of its synthetic patients.
+
+    Args:
+        run: the run's folder.
+        key_name: names the coordinator's key.
+        snapshot: folder of the snapshot.
+
+    Raises:
+        SynclaveError: if run, key and snapshot do not belong together, or one cannot be read.
+    """
+    folder = RunFolder(run)
+    plan, drawn_from = folder.plan(), read_snapshot(snapshot)
+    if drawn_from.plan != plan:
+        raise ConfigurationError(
+            expected=f"a snapshot of the run in {run}", found="one of another plan", remedy="Name its own run, or none."
+        )
+    return Notary(folder.ledger, plan, folder.signature(), SigningKey.named(key_name))
+
+
 def run_sample(
     snapshot: Path,
     patients: int,
@@ -103,8 +126,11 @@ def run_sample(
     workers: int | None,
     batch_size: int,
     console: Console,
+    notary: Notary | None = None,
 ) -> dict[str, Any]:
     """Draw patients with a progress bar; returns the provenance with the file's path and how fast it went.
+
+    With ``notary``, the ledger of the snapshot's run is told of them.
 
     Raises:
         ConfigurationError: if the request cannot be fulfilled.
@@ -150,8 +176,17 @@ def run_sample(
                     highlight=False,
                 )
             raise
+    entry = None
+    if notary is not None:
+        entry = notary.record_samples(
+            snapshot_digest=provenance.snapshot_digest,
+            request_digest=provenance.request_digest,
+            cohort_digest=provenance.file_digest,
+            patients=provenance.patients,
+        )
     return {
         "out": str(out.resolve()),
+        "ledger_entry": entry,
         "network_calls": provenance.request.network_calls,
         "resumed_patients": pace.resumed,
         "patients_per_second": round(pace.patients_per_second, 1),

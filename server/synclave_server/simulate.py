@@ -70,23 +70,23 @@ def run_simulation(
             _check_data(draft, folders)
             privacy = resolve_privacy(draft.plan_file)
             cost = cost_document(privacy, draft.plan_file.federation)
-            key_file = coordinator_key(out / "coordinator", create=True)
+            key_name = coordinator_key(out / "coordinator", create=True)
             sites = set_up_sites(
                 out / "sites",
                 folders,
                 schema_file=draft.schema_path,
-                coordinator_key=SigningKey.load(key_file).public_text,
+                coordinator_key=SigningKey.named(key_name).public_text,
                 dataset=draft.plan_file.name,
                 epsilon=budget or budget_of(draft.plan_file.privacy.epsilon, cost["epsilon"]),
                 delta=privacy.delta,
                 socket_folder=sockets,
             )
             plan, run = prepare_run(
-                draft, key_file=key_file, site_keys={site.name: site.public_key for site in sites}, out=out
+                draft, key_name=key_name, site_keys={site.name: site.public_key for site in sites}, out=out
             )
             steps.note(f"epsilon {cost['epsilon']:.4f} at delta {cost['delta']}, {len(sites)} sites")
         with steps.step("The training, in Flower's simulation engine"), training_view(console) as view:
-            run_simulated(run, key_file, [site.settings for site in sites], view, workers=workers)
+            run_simulated(run, key_name, [site.settings for site in sites], view, workers=workers)
         with steps.step("The audit"):
             audit = verify_ledger(run.ledger)
             require_valid(audit, run.ledger)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from synclave_server.notary import Notary
+from synclave_shared.canonical import sha256_hex
+from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.entry import COORDINATOR, SignedEntry
 from synclave_shared.ledger.verify import verify_ledger
 from synclave_shared.plan import signed_plan_bytes
@@ -65,6 +67,24 @@ def other_story(registration: SignedEntry) -> list[SignedEntry]:
     story.entries.pop()
     story.change_budget("berlin", "2")
     return [first, story.entries[-1]]
+
+
+def test_samples_are_recorded_once_and_of_a_known_model_only(tmp_path: Path) -> None:
+    notary = notary_in(tmp_path)
+    notary.append(OF_SITES)
+    for entry in STORY.entries:
+        if entry.actor == COORDINATOR and entry.kind in {"aggregate", "snapshot", "run-closed"}:
+            notary.record((entry.kind, entry.body))
+    drawn = {"request_digest": "1" * 64, "cohort_digest": "2" * 64, "patients": 500}
+    before = files_of(tmp_path)
+    with pytest.raises(LedgerError, match="snapshot"):
+        notary.record_samples(snapshot_digest="3" * 64, **drawn)
+    assert files_of(tmp_path) == before
+    place = notary.record_samples(snapshot_digest=sha256_hex(b"model"), **drawn)
+    assert place == notary.size - 1
+    assert notary_in(tmp_path).record_samples(snapshot_digest=sha256_hex(b"model"), **drawn) == place
+    assert notary_in(tmp_path).size == place + 1
+    assert not {finding.code for finding in verify_ledger(tmp_path).findings if finding.entry == place}
 
 
 def test_the_coordinators_own_entries_are_a_chain_too(tmp_path: Path) -> None:

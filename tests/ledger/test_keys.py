@@ -77,3 +77,27 @@ def test_every_value_has_one_base64_text(data: bytes, position: int, replacement
     if changed != text:
         with contextlib.suppress(ValueError):
             assert decode_base64(changed) != data
+
+
+def test_a_key_is_named_by_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = SigningKey.generate(tmp_path / "key")
+    monkeypatch.setenv("SITE_KEY", (tmp_path / "key").read_text())
+    for name in (f"file:{tmp_path}/key", f"{tmp_path}/key", "env:SITE_KEY"):
+        assert SigningKey.named(name).public_text == key.public_text
+
+
+@pytest.mark.parametrize("value", [None, "", "hunter2", "A" * 44])
+def test_a_variable_that_holds_no_key_is_refused_without_repeating_it(
+    monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    monkeypatch.delenv("SITE_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("SITE_KEY", value)
+    with pytest.raises(ConfigurationError, match="SITE_KEY") as refused:
+        SigningKey.named("env:SITE_KEY")
+    assert not value or value not in str(refused.value)
+
+
+def test_keys_on_tokens_are_not_built_yet() -> None:
+    with pytest.raises(ConfigurationError, match="not built yet"):
+        SigningKey.named("pkcs11:token=site")

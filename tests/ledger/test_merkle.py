@@ -165,3 +165,23 @@ def test_the_empty_tree_is_a_prefix_of_every_tree_and_proves_nothing_else() -> N
 def test_what_the_tree_does_not_have_is_an_index_error(call: object) -> None:
     with pytest.raises(IndexError):
         call(tree_of(leaves(3)))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 5, 8, 11, 13])
+def test_a_tree_that_forgets_its_last_leaves_is_the_tree_it_was(kept: int) -> None:
+    leaves = [leaf_hash(bytes([number])) for number in range(13)]
+    tree = MerkleTree(leaves)
+    tree.truncate(kept)
+    assert (tree.size, tree.root()) == (kept, MerkleTree(leaves[:kept]).root())
+    for leaf in leaves[kept:]:
+        tree.append(leaf)
+    assert tree.root() == MerkleTree(leaves).root()
+    with pytest.raises(IndexError):
+        tree.truncate(14)
+
+
+def test_a_leaf_is_a_hash() -> None:
+    tree = MerkleTree()
+    with pytest.raises(ValueError, match="5 bytes"):
+        tree.append(b"short")
+    assert tree.size == 0

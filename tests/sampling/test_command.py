@@ -5,16 +5,29 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from synclave_server.aggregate import ServerState
 from synclave_server.cli import app
+from synclave_server.notary import Notary
+from synclave_server.run_folder import RunFolder
 from synclave_server.sample_view import run_sample
 from synclave_server.sampling import engine
 from synclave_server.sampling.cohort_formats import FORMATS
 from synclave_server.sampling.cohort_writer import unfinished_folder
+from synclave_server.snapshots import write_snapshot
 from synclave_shared.audit.console import run
 from synclave_shared.diffusion.samplers import SAMPLERS
+from synclave_shared.ledger.entry import SamplesReleased, SnapshotWritten, parse_entry
+from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.ledger.store import Ledger
+from synclave_shared.models.codes import build_code_denoiser
+from synclave_shared.models.parameters import parameter_vector
+from synclave_shared.plan import ModelSpec, signed_plan_bytes
+from tests.models.small import LAYOUT, small_plan, small_schema
+from tests.sampling.stored import ANCHOR
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:
@@ -36,6 +49,50 @@ def test_the_document_has_the_provenance_and_the_pace(
     assert document["network_calls"] == 2
     assert document["patients_per_second"] > 0
     assert document["resumed_patients"] == 0
+
+
+def test_the_ledger_of_the_run_is_told_of_the_patients(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key = SigningKey.generate(tmp_path / "coordinator.key")
+    plan = small_plan().model_copy(update={"coordinator_key": key.public_text})
+    schema = small_schema().to_json_bytes()
+    signature = key.sign_text(signed_plan_bytes(plan.to_bytes()))
+    folder = RunFolder.prepare(tmp_path / "run", plan.to_bytes(), signature, schema)
+    record = write_snapshot(
+        folder.snapshot,
+        plan=plan,
+        schema=schema,
+        round_number=2,
+        model=parameter_vector(build_code_denoiser(LAYOUT, ModelSpec())),
+        anchor=ANCHOR,
+        label_shares=np.array([0.7, 0.3], np.float32),
+        server_state=ServerState(np.zeros(0), np.zeros(0)),
+        sites=("north",),
+        aggregate_digest="0" * 64,
+        ledger_index=2,
+    )
+    written = SnapshotWritten(plan_digest=plan.digest, round=2, snapshot_digest=record.tensors_digest)
+    Notary(folder.ledger, plan, signature, key).record(("snapshot", written))
+    options = ["--snapshot", folder.snapshot, "--patients", 20, "--steps", 2]
+    assert "in no ledger" in answer(capsys, *options, "--out", tmp_path / "untold.parquet")
+    told = ["--run", folder.path, "--key", f"file:{tmp_path / 'coordinator.key'}", "--json"]
+    document = json.loads(answer(capsys, *options, *told, "--out", tmp_path / "told.parquet"))
+    assert document["ledger_entry"] == 3
+    body = parse_entry(Ledger.open(folder.ledger).entry(3)).body
+    assert isinstance(body, SamplesReleased)
+    assert (body.cohort_digest, body.patients) == (document["file_digest"], 20)
+
+
+def test_samples_of_another_run_are_not_drawn_for_its_ledger(
+    snapshot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = SigningKey.generate(tmp_path / "coordinator.key")
+    plan = small_plan().model_copy(update={"coordinator_key": key.public_text})
+    signature = key.sign_text(signed_plan_bytes(plan.to_bytes()))
+    run_folder = RunFolder.prepare(tmp_path / "run", plan.to_bytes(), signature, small_schema().to_json_bytes()).path
+    options = ["--snapshot", snapshot, "--patients", 20, "--out", tmp_path / "x.parquet", "--home", tmp_path, "--json"]
+    refused = json.loads(answer(capsys, *options, "--run", run_folder, code=1))["error"]
+    assert "another plan" in refused["found"]
+    assert not (tmp_path / "x.parquet").exists()
 
 
 def test_help_and_refusal_list_samplers_and_formats(

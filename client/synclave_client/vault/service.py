@@ -47,7 +47,7 @@ def initialise(settings: SiteSettings) -> str:
     """
     settings.state_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings.state_folder.chmod(0o700)
-    key = SigningKey.generate(settings.key_file)
+    key = SigningKey.generate(settings.key_file) if settings.key is None else SigningKey.named(settings.key)
     Journal.create(settings.journal_file)
     return key.public_text
 
@@ -66,7 +66,7 @@ def serve_site(settings: SiteSettings, training_lock: threading.Lock, rehearsals
     journal = Journal.open(settings.journal_file)
     try:
         journal.check_dataset(settings.dataset, settings.data_folder)
-        key = SigningKey.load(settings.key_file)
+        key = SigningKey.named(settings.key_name)
         _open_socket_folder(settings)
         vault = Vault(settings, journal, key, _load(settings, rehearsals), training_lock=training_lock)
         server = serve(vault.handle, settings.socket_path, for_group=settings.gateway_group is not None)

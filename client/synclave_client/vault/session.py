@@ -160,7 +160,7 @@ class Vault:
         if parse_entry(content).key != self._key.public_text:
             raise JournalError(
                 expected="the key with which this journal was begun",
-                found=f"another one in {self._settings.key_file}",
+                found=f"another one: {self._settings.key_name}",
                 remedy="Key and journal belong together; put the right key back. An older copy of the journal"
                 " forgets spends: see Back up in deploy/README.md before restoring it.",
             )

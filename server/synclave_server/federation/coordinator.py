@@ -106,7 +106,7 @@ class Coordinator:
     def run(
         self,
         folder: RunFolder,
-        coordinator_key: Path,
+        coordinator_key: str,
         progress: Callable[[RoundProgress], None],
         *,
         check: Callable[[], None] = lambda: None,
@@ -115,7 +115,7 @@ class Coordinator:
 
         Args:
             folder: the prepared run.
-            coordinator_key: file of the coordinator's Ed25519 key.
+            coordinator_key: names the coordinator's Ed25519 key.
             progress: called with every event.
             check: called while waiting; raises if something else that the run needs has ended.
 
@@ -126,7 +126,7 @@ class Coordinator:
         environment = {
             **flower_environment(self._state / "flower"),
             RUN_VARIABLE: str(folder.path.resolve()),
-            COORDINATOR_KEY_VARIABLE: str(coordinator_key.resolve()),
+            COORDINATOR_KEY_VARIABLE: coordinator_key,
         }
         token_file = self._state / "task.token"
         token_file.touch(mode=0o600)

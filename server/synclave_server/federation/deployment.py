@@ -72,7 +72,7 @@ def single_threaded(environment: dict[str, str]) -> dict[str, str]:
 
 
 def run_deployed(
-    run: RunFolder, coordinator_key: Path, site_settings: Sequence[Path], progress: Callable[[RoundProgress], None]
+    run: RunFolder, coordinator_key: str, site_settings: Sequence[Path], progress: Callable[[RoundProgress], None]
 ) -> None:
     """Run a prepared plan with a real SuperLink and, per site, a real gateway and vault; resume it if it was begun.
 
@@ -80,7 +80,7 @@ def run_deployed(
 
     Args:
         run: the prepared folder.
-        coordinator_key: file of the coordinator's Ed25519 key.
+        coordinator_key: names the coordinator's Ed25519 key.
         site_settings: ``site.toml`` of each site.
         progress: called with every event.
 

@@ -33,7 +33,7 @@ SOCKETS_VARIABLE: Final = "SYNCLAVE_VAULT_SOCKETS"
 
 def run_simulated(
     run: RunFolder,
-    coordinator_key: Path,
+    coordinator_key: str,
     site_settings: Sequence[Path],
     progress: Callable[[RoundProgress], None],
     *,
@@ -43,7 +43,7 @@ def run_simulated(
 
     Args:
         run: the prepared folder.
-        coordinator_key: file of the coordinator's Ed25519 key.
+        coordinator_key: names the coordinator's Ed25519 key.
         site_settings: ``site.toml`` of each site.
         progress: called with every event.
         workers: gateways that work at a time; vaults train one after the other in any case.
@@ -61,7 +61,7 @@ def run_simulated(
     environment = single_threaded(flower_environment(run.path / STATE_FOLDER / "flower"))
     environment |= {
         RUN_VARIABLE: str(run.path.resolve()),
-        COORDINATOR_KEY_VARIABLE: str(coordinator_key.resolve()),
+        COORDINATOR_KEY_VARIABLE: coordinator_key,
         SOCKETS_VARIABLE: str(sockets.resolve()),
     }
     command = [sys.executable, "-m", "synclave_server.federation.simulation"]

@@ -39,9 +39,9 @@ class Actors:
 
     def __init__(self) -> None:
         self.by_name: dict[str, Actor] = {}
-        self._leaves: set[str] = set()
+        self._leaves: set[bytes] = set()
 
-    def is_repeated(self, leaf: str) -> bool:
+    def is_repeated(self, leaf: bytes) -> bool:
         """Take note of an entry by its leaf hash; whether it stood in the ledger before."""
         if leaf in self._leaves:
             return True
@@ -99,7 +99,7 @@ class Actors:
     def _follow(self, actor: Actor, entry: SignedEntry, leaf: str) -> list[Fault]:
         faults = []
         if entry.previous != actor.newest:
-            known = not entry.previous or entry.previous in self._leaves
+            known = not entry.previous or bytes.fromhex(entry.previous) in self._leaves
             if known:
                 explanation = f"follows an earlier entry of {entry.actor} than its newest: moved, or another story"
                 faults.append(("previous-superseded", explanation))

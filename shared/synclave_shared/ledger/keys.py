@@ -1,7 +1,8 @@
 """Ed25519 keys: how a site or a coordinator signs what it does (RFC 8032).
 
 A public key travels as 44 characters of base64, a signature as 88. A secret key is a file of one line, the base64 of
-its 32-byte seed, readable by its owner alone.
+its 32-byte seed, readable by its owner alone. Settings and commands name a secret key by where it is: ``file:PATH`` (or
+the path alone), or ``env:NAME`` for an environment variable with the same base64. Tokens (``pkcs11:``) are not built.
 """
 
 from __future__ import annotations
@@ -122,6 +123,36 @@ class SigningKey:
                 expected="the base64 of a 32-byte seed on one line",
                 found=f"{path}: {error}",
                 remedy="Restore the key from your backup.",
+            ) from None
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """Get a key by its name: ``file:PATH``, a path alone, or ``env:NAME``.
+
+        Raises:
+            ConfigurationError: if it is missing, not a key, readable by others, or named in a way that is not built.
+        """
+        scheme, _, rest = name.partition(":")
+        if scheme == "env":
+            return cls._from_environment(rest)
+        if scheme == "pkcs11":
+            raise ConfigurationError(
+                expected="a key named by file:PATH or env:NAME",
+                found="pkcs11:, which is not built yet",
+                remedy="Keep the key in a file that only its owner can read, or give it in an environment variable.",
+            )
+        return cls.load(Path(rest if scheme == "file" else name))
+
+    @classmethod
+    def _from_environment(cls, variable: str) -> Self:
+        try:
+            return cls.from_seed(decode_base64(os.environ[variable].rstrip("\n"), SEED_BYTES))
+        except (KeyError, ValueError) as error:
+            # Never the value: it may be another secret.
+            raise ConfigurationError(
+                expected=f"the base64 of a 32-byte seed in the environment variable {variable}",
+                found="no such variable" if isinstance(error, KeyError) else str(error),
+                remedy="Set it from your secret store, or name a key file.",
             ) from None
 
     def sign(self, data: bytes) -> bytes:

@@ -140,11 +140,10 @@ class Replay:
     def apply(self, index: int, entry: SignedEntry, leaf: bytes) -> None:
         """Take one well-formed entry with a valid signature into account; ``leaf`` is its leaf hash."""
         self._index = index
-        place = leaf.hex()
-        if self.actors.is_repeated(place):
+        if self.actors.is_repeated(leaf):
             self._find("entry-repeated", "the same entry stands in the ledger before; it counts once")
             return
-        body = entry.body
+        body, place = entry.body, leaf.hex()
         if isinstance(body, KeyRegistered):
             self._find_all(self.actors.register(entry, body, place))
             return

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Self
 
@@ -45,6 +46,9 @@ from synclave_shared.ledger.tiles import (
 __all__ = ["Ledger"]
 
 TEMPORARY_SUFFIX: Final = ".new"
+
+MAX_WRITERS: Final = 16
+"""Threads that wait for the disk at the same time; more make nothing faster."""
 
 
 class Ledger:
@@ -240,15 +244,59 @@ class Ledger:
         self._note = note
 
     def add_cosignature(self, size: int, name: str, line: str) -> None:
-        """Keep a site's witness line for the checkpoint of ``size`` entries.
-
-        It goes to ``witness/<name>``, unless that holds one of a larger size already, and into the checkpoint itself if
-        that has this size.
+        """Keep one site's witness line: see :meth:`add_cosignatures`.
 
         Raises:
             LedgerError: if the ledger has no such size, does not know the site, or the co-signature is not valid.
         """
+        for error in self.add_cosignatures([(size, name, line)]).values():
+            raise error
+
+    def add_cosignatures(self, lines: Iterable[tuple[int, str, str]]) -> dict[str, LedgerError]:
+        """Keep sites' witness lines for checkpoints: (size, name, line) each.
+
+        A line goes to ``witness/<name>``, unless that holds one of a larger size already, and into the checkpoint
+        itself if that has this size. All lines of a round are written together: the disk is not waited for per site.
+
+        Returns:
+            By name, why a line was not kept: no such size, a site that the ledger does not know, an invalid signature.
+
+        Raises:
+            LedgerError: if the ledger is read only, was changed by another process, or cannot be written.
+        """
         key = self._writing_key()
+        refused: dict[str, LedgerError] = {}
+        valid: list[tuple[Checkpoint, NoteSignature]] = []
+        for size, name, line in lines:
+            try:
+                valid.append(self._cosigned(size, name, line))
+            except LedgerError as error:
+                refused[name] = error
+        if not valid:
+            return refused
+        with _explained(self._folder), self._exclusive():
+            note, files = self._note, dict[Path, bytes]()
+            for checkpoint, signature in valid:
+                path = self._folder / witness_path(signature.name)
+                if not path.exists() or parse_note(_read_text(path)).checkpoint.size <= checkpoint.size:
+                    files[path] = _with_line(_signed(checkpoint, key), signature).text.encode()
+                if checkpoint.size == self.size:
+                    note = _with_line(note, signature)
+            if files:
+                self._make_folder(self._folder / WITNESS_FOLDER)
+                # At the same time: the disk is then waited for about as long as for one file.
+                with ThreadPoolExecutor(min(len(files), MAX_WRITERS)) as pool:
+                    written = list(pool.map(_prepare, files, files.values()))
+                for path, temporary in zip(files, written, strict=True):
+                    temporary.replace(path)
+                _flush_folder(self._folder / WITNESS_FOLDER)
+            if note != self._note:
+                _replace(self._folder / CHECKPOINT_PATH, note.text.encode())
+                self._note = note
+        return refused
+
+    def _cosigned(self, size: int, name: str, line: str) -> tuple[Checkpoint, NoteSignature]:
+        """The checkpoint of ``size`` entries and the witness line on it, which is valid and of that site."""
         self._require(0 <= size <= self.size, f"a size from 0 to {self.size}", str(size))
         checkpoint = Checkpoint(origin=self.origin, size=size, root=self._tree.root(size))
         signature = parse_line(line.removesuffix("\n"))
@@ -256,14 +304,7 @@ class Ledger:
             cosignature_time(checkpoint, signature, public_text) is not None for public_text in self._keys.get(name, ())
         )
         self._require(valid, f"a co-signature by {name} on the checkpoint of size {size}", "one that does not verify")
-        with _explained(self._folder), self._exclusive():
-            path = self._folder / witness_path(name)
-            if not path.exists() or parse_note(_read_text(path)).checkpoint.size <= size:
-                self._write(witness_path(name), _with_line(_signed(checkpoint, key), signature).text.encode())
-            if size == self.size:
-                note = _with_line(self._note, signature)
-                _replace(self._folder / CHECKPOINT_PATH, note.text.encode())
-                self._note = note
+        return checkpoint, signature
 
     def _note_keys(self, data: bytes) -> None:
         """Remember a public key that an entry registers, or puts in the place of another."""
@@ -305,11 +346,15 @@ class Ledger:
 
     def _write(self, path: str, data: bytes) -> None:
         target = self._folder / path
-        missing = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
-        target.parent.mkdir(parents=True, exist_ok=True)
+        self._make_folder(target.parent)
+        _replace(target, data)
+
+    @staticmethod
+    def _make_folder(path: Path) -> None:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
         for folder in missing:
             _flush_folder(folder.parent)
-        _replace(target, data)
 
     def _remove_partials(self, size: int) -> None:
         """Remove the partial tiles that only a checkpoint of ``size`` needed: its successor's tiles contain them."""
@@ -369,13 +414,18 @@ def _flush_folder(folder: Path) -> None:
 
 def _replace(path: Path, data: bytes) -> None:
     """Put ``data`` at ``path`` so that after a crash there is either the old content or the new, never a part."""
+    _prepare(path, data).replace(path)
+    _flush_folder(path.parent)
+
+
+def _prepare(path: Path, data: bytes) -> Path:
+    """Write ``data`` beside ``path``, durably; returns where."""
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     with temporary.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
-    _flush_folder(path.parent)
+    return temporary
 
 
 @contextlib.contextmanager
