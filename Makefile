@@ -43,9 +43,10 @@ types: $(VENV)/.dev  ## mypy --strict
 
 check: lint types test  ## everything above
 
-bench: $(VENV)/.dev  ## the figures of docs/benchmarks.md, measured anew (about 20 minutes on 2 cores)
+bench: $(VENV)/.dev  ## the figures of docs/benchmarks.md, measured anew (about 30 minutes on 2 cores)
 	@$(BIN)/python bench/demo.py
 	@$(BIN)/python -m bench.private_step
+	@$(BIN)/python -m bench.ledger
 
 constraints: $(VENV)/.dev  ## write constraints.txt anew from the installed versions
 	@$(BIN)/python deploy/write_constraints.py $(VENV)

@@ -49,7 +49,7 @@ def measure_verification(folder: Path) -> dict[str, Any]:
         "entries": report.size,
         "cpu_s": cpu,
         "wall_s": wall,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
         "epsilon": next(iter(report.sites.values())).epsilon,
     }
 
@@ -152,6 +152,7 @@ def main() -> None:
     if arguments.verify:
         print(json.dumps(measure_verification(arguments.verify)))
         return
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         rounds = {}
         for size in (arguments.entries // 100, arguments.entries // 8, arguments.entries):
@@ -163,7 +164,8 @@ def main() -> None:
             rounds[str(made)] = measure_rounds(folder, run)
     cpu = next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), "")
     results = {
-        "machine": f"{os.cpu_count()} cores ({cpu}), {platform.machine()}, Python {platform.python_version()}",
+        "machine": f"{os.cpu_count()} cores ({cpu}), {platform.machine()}, Python {platform.python_version()},"
+        f" load average {load:.0f} at the start",
         "verify": checked,
         "rounds": rounds,
     }

@@ -115,6 +115,19 @@ def test_the_pages_example_has_the_lines_of_a_real_checkpoint(folder: Path) -> N
             assert re.fullmatch(form, line)
 
 
+def test_the_pages_first_entry_is_that_of_the_vectors() -> None:
+    bundle = (Path(__file__).parent / "vectors/valid/ledger/tile/entries/000.p/12").read_bytes()
+    entry = read_bundle(bundle)[0]
+    lines, leaf = re.findall(r"```\n(\{.*?|[0-9a-f]{64})\n```", PAGE.partition("## Test vectors")[2], re.DOTALL)
+    assert lines.replace("\n", "").encode() == entry
+    assert leaf == hashlib.sha256(b"\x00" + entry).hexdigest()
+    assert f"{len(entry)} bytes" in PAGE
+    assert f"`{bundle[:2].hex(' ')}`" in PAGE
+    message = re.sub(r"\n,\"signature\":[^\n]*", "", lines).replace("\n", "").encode()
+    fields = json.loads(entry)
+    check(fields["key"], b"synclave-entry/v1\n" + message, base64.b64decode(fields["signature"]))
+
+
 def test_every_kind_and_every_field_is_on_the_page() -> None:
     for kind, body in BODIES.items():
         row = next(line for line in PAGE.splitlines() if line.startswith(f"| `{kind}` |"))

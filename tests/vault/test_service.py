@@ -27,6 +27,7 @@ from synclave_client.vault.service import initialise, serve_site
 from synclave_client.vault_channel import VaultClient
 from synclave_shared.data.schema import Schema
 from synclave_shared.errors import ConfigurationError, JournalError
+from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.models.codes import anchor_size, model_payload_size, parameter_count
 from synclave_shared.plan import ModelSpec, SiteEntry, TrainPlan
 from synclave_shared.protocol import Envelope, HelloRequest, encode_model, parse_reply
@@ -65,6 +66,17 @@ def make_site(folder: Path, name: str = "north", **changes: object) -> tuple[Sit
     key = initialise(settings)
     (folder / "site.toml").write_text(settings.to_toml())
     return settings, schema, SiteEntry(name=name, public_key=key, nominal_patients=60)
+
+
+def test_a_sites_key_may_come_from_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = SigningKey.generate(tmp_path / "elsewhere.key")
+    monkeypatch.setenv("SITE_KEY", (tmp_path / "elsewhere.key").read_text())
+    settings, _, entry = make_site(tmp_path / "north", key="env:SITE_KEY")
+    assert entry.public_key == made.public_text
+    assert not settings.key_file.exists()
+    again = SiteSettings.load(tmp_path / "north" / "site.toml")
+    assert again == settings
+    assert SigningKey.named(again.key_name).public_text == made.public_text
 
 
 def plan_for(schema: Schema, *sites: SiteEntry) -> TrainPlan:
