@@ -1,0 +1,166 @@
+"""What was spent, by site and data set, with the plot; and every mechanism in words."""
+
+from __future__ import annotations
+
+from synclave_shared.audit.report.chart import spend_chart
+from synclave_shared.audit.report.facts import Facts
+from synclave_shared.audit.report.markup import Child, Markup, element, joined
+from synclave_shared.audit.report.parts import (
+    badge,
+    code,
+    figure,
+    figures,
+    formula,
+    paragraph,
+    section,
+    source,
+    table,
+    under,
+)
+from synclave_shared.audit.spends import MAX_POINTS, Account
+from synclave_shared.audit.words import MODELS, in_words, number, ranges
+from synclave_shared.privacy.mechanism import GaussianSum
+
+__all__ = ["mechanisms", "spends"]
+
+NEAR = 0.9
+"""Share of the budget from which on a site is told that little is left."""
+
+
+def spends(facts: Facts) -> Markup:
+    """A card for each data set of each site."""
+    cards = [
+        _card(account, replaced, place)
+        for place, (account, replaced) in enumerate(zip(facts.accounts, facts.replaced, strict=True))
+    ]
+    return section(
+        "spends",
+        "What was spent, and what is left",
+        paragraph(
+            "Epsilon bounds how much more likely any outcome can become because one patient is in the data set: by a factor"
+            " of exp(epsilon) at most, except with probability delta. A site charges a spend before it computes anything,"
+            " and a charge is never taken back."
+        ),
+        element("div", cards, class_="cards") if cards else paragraph("No site stated a budget or spent anything."),
+    )
+
+
+def _card(account: Account, replaced: float, place: int) -> Markup:
+    return element(
+        "article",
+        element("div", element("h3", f"{account.site}, data set {account.dataset}"), _state(account), class_="head"),
+        figures(_figures(account, replaced)),
+        spend_chart(account, f"spend-{place}"),
+        _plans(account),
+        _course(account),
+        class_="card",
+    )
+
+
+def _state(account: Account) -> Markup:
+    if account.budget is None:
+        return badge("no budget stated", "warn")
+    if account.exceeded:
+        return badge("above its budget", "bad")
+    if account.epsilon >= NEAR * account.budget:
+        return badge("within its budget, little is left", "warn")
+    return badge("within its budget", "good")
+
+
+def _figures(account: Account, replaced: float) -> list[tuple[str, Markup]]:
+    stated = [budget.entry for budget in account.budgets]
+    prv = account.epsilon_prv
+    shown = [
+        figure("spent (epsilon)", number(account.epsilon), source("F1", account.entries)),
+        figure(
+            "budget (epsilon)",
+            "none" if account.budget is None else f"{account.budget:g}",
+            element("span", f"stated in entry {ranges(stated)}" if stated else "no entry states one", class_="from"),
+        ),
+        figure("left", number(account.left), element("span", formula("F4"), ": budget minus spent", class_="from")),
+        figure("delta", f"{account.delta:g}", element("span", "of the budget", class_="from")),
+        figure("check by Rényi", number(account.epsilon_rdp), source("F2", account.entries)),
+    ]
+    if prv is not None:
+        shown.append(figure("check by PRV", number(prv), source("F3", account.entries)))
+    return [*shown, figure("if one patient is replaced", number(replaced), source("F5", account.entries))]
+
+
+def _plans(account: Account) -> Markup | None:
+    if not account.plans:
+        return None
+    rows = [
+        (
+            plan.name or "(not proposed)",
+            MODELS.get(plan.model or "", plan.model or "-"),
+            ranges(plan.entries),
+            number(plan.epsilon_alone),
+            number(plan.epsilon_after),
+        )
+        for plan in account.plans
+    ]
+    heads = ("plan", "makes", "reservations (entries)", "this plan alone (F1)", "all up to here (F1)")
+    return table(heads, rows, numeric=(3, 4))
+
+
+def _course(account: Account) -> Markup | None:
+    if not account.course:
+        return None
+    rows = [
+        (str(point.entry), point.plan_digest[:16], str(point.round), number(point.epsilon), number(point.epsilon_rdp))
+        for point in account.course
+    ]
+    thinned = (
+        f"; of {len(account.entries)} reservations {MAX_POINTS} are shown" if len(account.entries) > MAX_POINTS else ""
+    )
+    return element(
+        "details",
+        element("summary", f"Epsilon after each reservation, as a table{thinned}"),
+        table(("entry", "plan", "round", "epsilon (F1)", "by Rényi (F2)"), rows, numeric=(0, 2, 3, 4)),
+    )
+
+
+def mechanisms(facts: Facts) -> Markup:
+    """What each plan did to the data, once per plan however many sites carried it out."""
+    reading = facts.reading
+    parts: list[Child] = []
+    for digest, state in reading.replay.plans.items():
+        done: dict[str, dict[object, list[int]]] = {}
+        for account in facts.accounts:
+            for plan in account.plans:
+                if plan.digest == digest:
+                    for mechanism in plan.mechanisms:
+                        done.setdefault(in_words(mechanism), {}).setdefault(account.site, []).extend(plan.entries)
+        accepted = [site for (each, site) in reading.accepted if each == digest]
+        rounds = next(plan.rounds_combined for plan in reading.report.plans if plan.digest == digest)
+        model = MODELS.get(state.plan.model.kind, state.plan.model.kind)
+        parts.append(
+            element(
+                "article",
+                element("h3", f"Plan {state.plan.name}: {model}"),
+                under(
+                    f"Proposed in entry {reading.proposed[digest]}, accepted by {len(accepted)} of {len(state.plan.sites)}"
+                    f" sites, {rounds} rounds combined. Digest ",
+                    code(digest),
+                ),
+                element(
+                    "ul", [element("li", words, " ", _sites(sites)) for words, sites in done.items()], class_="plain"
+                )
+                if done
+                else paragraph("Nothing was done under it."),
+                class_="card",
+            )
+        )
+    return section(
+        "mechanisms",
+        "What was done to the data",
+        paragraph(
+            "These are all the operations on patients' data that the ledger knows. Models and synthetic patients are made of"
+            " their noised results alone, and cost nothing more."
+        ),
+        parts or paragraph("No valid plan stands in this ledger."),
+    )
+
+
+def _sites(sites: dict[object, list[int]]) -> Markup:
+    return element("span", f"Done by {len(sites)} {'site' if len(sites) == 1 else 'sites'}.", class_="soft")

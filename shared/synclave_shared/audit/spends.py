@@ -1,0 +1,192 @@
+"""What each site spent on each data set: which entries, under which plan, and epsilon after each of them.
+
+Epsilons never add up. Every number here is the epsilon of one *composition*: of all reservations up to a point, of one
+plan alone, or of everything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from synclave_shared.audit.reading import BudgetStated, Reading
+from synclave_shared.ledger.entry import SpendReserved
+from synclave_shared.privacy.accountant import epsilon, epsilon_over_time, epsilon_prv, epsilon_rdp, merge_equal
+from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
+
+__all__ = ["MAX_POINTS", "Account", "PlanSpend", "Point", "accounts", "course"]
+
+MAX_POINTS = 240
+"""A longer history is given at this many evenly spaced reservations, the last among them: each costs a composition."""
+
+_Mechanism = PoissonGaussian | GaussianSum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """Cumulative spend after one reservation.
+
+    Attributes:
+        entry: the reservation's index in the ledger.
+        plan_digest, round: what it was for.
+        reservations: how many there are up to here, this one included.
+        epsilon: of all of them composed, by privacy loss distributions.
+        epsilon_rdp: the same by Rényi divergences.
+    """
+
+    entry: int
+    plan_digest: str
+    round: int
+    reservations: int
+    epsilon: float
+    epsilon_rdp: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSpend:
+    """What one plan did to a data set.
+
+    Attributes:
+        digest, name: of the plan; no name if the ledger proposes none with this digest.
+        model: kind of the model that it trains, as the plan says.
+        entries: indices of its reservations.
+        mechanisms: what was done, neighbours that differ in steps alone written as one.
+        epsilon_alone: of this plan's reservations and nothing else. These do not add up over plans.
+        epsilon_after: of everything on this data set up to this plan's last reservation.
+    """
+
+    digest: str
+    name: str | None
+    model: str | None
+    entries: tuple[int, ...]
+    mechanisms: tuple[_Mechanism, ...]
+    epsilon_alone: float
+    epsilon_after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """One site's one data set.
+
+    Attributes:
+        site, dataset: whose, and the site's name for it.
+        delta: of the budget, or of the first reservation if there is no budget.
+        budgets: as the site stated them, in order; the last one holds.
+        entries: indices of all reservations.
+        mechanisms: what each of them reserved.
+        epsilon, epsilon_rdp, epsilon_prv: of all of them composed, by three accountants; no PRV value without Opacus.
+        plans: the same by plan.
+        course: the same over time.
+    """
+
+    site: str
+    dataset: str
+    delta: float
+    budgets: tuple[BudgetStated, ...]
+    entries: tuple[int, ...]
+    mechanisms: tuple[_Mechanism, ...]
+    epsilon: float
+    epsilon_rdp: float
+    epsilon_prv: float | None
+    plans: tuple[PlanSpend, ...]
+    course: tuple[Point, ...]
+
+    @property
+    def budget(self) -> float | None:
+        """Epsilon of the budget that was stated last."""
+        return float(self.budgets[-1].budget.epsilon) if self.budgets else None
+
+    @property
+    def left(self) -> float | None:
+        """Distance from the cumulative epsilon to the budget, 0 beyond it. Not an epsilon that one could still spend:
+        what still fits is a matter of composition."""
+        return None if self.budget is None else max(0.0, self.budget - self.epsilon)
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether the budget stated last is exceeded."""
+        return bool(self.budgets) and not self.epsilon <= self.budgets[-1].budget.epsilon
+
+
+def accounts(reading: Reading) -> list[Account]:
+    """Every site's every data set, in the order of the sites in the ledger."""
+    return [_account(reading, site, name) for site in reading.sites() for name in reading.replay.datasets(site)]
+
+
+def course(mechanisms: Sequence[_Mechanism], delta: float) -> list[tuple[int, float, float]]:
+    """Cumulative epsilon along a history, at :data:`MAX_POINTS` places at most.
+
+    Returns:
+        (number of mechanisms up to here, epsilon, epsilon by Rényi divergences), the whole history last.
+    """
+    total = len(mechanisms)
+    count = min(total, MAX_POINTS)
+    stops = [math.ceil((place + 1) * total / count) for place in range(count)]
+    # Between two places, equal neighbours are one mechanism: a long history takes as long as a short one.
+    groups = [merge_equal(mechanisms[first:last]) for first, last in zip([0, *stops[:-1]], stops, strict=True)]
+    flat = [mechanism for group in groups for mechanism in group]
+    values = epsilon_over_time(flat, delta)
+    points, done = [], 0
+    for stop, group in zip(stops, groups, strict=True):
+        done += len(group)
+        points.append((stop, values[done - 1], epsilon_rdp(flat[:done], delta)))
+    return points
+
+
+def _account(reading: Reading, site: str, dataset: str) -> Account:
+    spends = reading.replay.spends.get((site, dataset), [])
+    budgets = tuple(reading.budgets.get((site, dataset), ()))
+    mechanisms = tuple(spend.mechanism for spend in spends)
+    delta = float(budgets[-1].budget.delta) if budgets else spends[0].delta
+    bodies = [_reservation(reading, spend.entry) for spend in spends]
+    return Account(
+        site=site,
+        dataset=dataset,
+        delta=delta,
+        budgets=budgets,
+        entries=tuple(spend.entry for spend in spends),
+        mechanisms=mechanisms,
+        epsilon=epsilon(mechanisms, delta),
+        epsilon_rdp=epsilon_rdp(mechanisms, delta),
+        epsilon_prv=epsilon_prv(mechanisms, delta),
+        plans=tuple(
+            _plan_spend(reading, digest, bodies, [spend.entry for spend in spends], delta)
+            for digest in dict.fromkeys(body.plan_digest for body in bodies)
+        ),
+        course=tuple(
+            Point(
+                entry=spends[count - 1].entry,
+                plan_digest=bodies[count - 1].plan_digest,
+                round=bodies[count - 1].round,
+                reservations=count,
+                epsilon=value,
+                epsilon_rdp=bound,
+            )
+            for count, value, bound in course(mechanisms, delta)
+        ),
+    )
+
+
+def _reservation(reading: Reading, index: int) -> SpendReserved:
+    body = reading.entry(index).body
+    if not isinstance(body, SpendReserved):
+        raise TypeError(f"entry {index} is a {type(body).__name__}, counted as a reservation")
+    return body
+
+
+def _plan_spend(
+    reading: Reading, digest: str, bodies: Sequence[SpendReserved], entries: Sequence[int], delta: float
+) -> PlanSpend:
+    places = [place for place, body in enumerate(bodies) if body.plan_digest == digest]
+    own = [bodies[place].mechanism for place in places]
+    state = reading.replay.plans.get(digest)
+    return PlanSpend(
+        digest=digest,
+        name=state.plan.name if state else None,
+        model=state.plan.model.kind if state else None,
+        entries=tuple(entries[place] for place in places),
+        mechanisms=tuple(merge_equal(own)),
+        epsilon_alone=epsilon(own, delta),
+        epsilon_after=epsilon([body.mechanism for body in bodies[: places[-1] + 1]], delta),
+    )
