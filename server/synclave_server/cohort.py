@@ -98,8 +98,11 @@ class Cohort:
         except Finding as finding:
             findings[name] = finding
         else:
-            if name not in self._peer_of:
-                self._notary.append(answer.entries)
+            if name in self._peer_of:
+                return
+            if self._notary.append(answer.entries):
+                findings[name] = Finding("entry-invalid", "chain")
+            else:
                 self._peer_of[name] = peer
 
     def ask(
@@ -156,10 +159,12 @@ class Cohort:
         # Only now, with every answer to the same checkpoint in hand, does the ledger grow.
         for site, answer in answers.items():
             self._witness(site, answer)
-        self._notary.append(entry for site in sorted(answers) for entry in answers[site].entries)
+        broken = self._notary.append(entry for site in sorted(answers) for entry in answers[site].entries)
         replies = {}
         for site, answer in answers.items():
             try:
+                if site in broken:
+                    raise Finding("entry-invalid", "chain")
                 judge(answer)
             except Finding as finding:
                 findings[site] = finding

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from synclave_shared.canonical import FrozenModel, sha256_hex
+from synclave_shared.canonical import FrozenModel
 from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.entry import (
     COORDINATOR,
@@ -19,6 +19,7 @@ from synclave_shared.ledger.entry import (
     sign_entry,
 )
 from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.ledger.merkle import leaf_hash
 from synclave_shared.ledger.store import Ledger
 from synclave_shared.ledger.tiles import CHECKPOINT_PATH
 from synclave_shared.ledger.witness import present
@@ -56,6 +57,7 @@ class Notary:
         else:
             self._ledger = Ledger.create(folder, f"synclave/{plan.digest[:16]}", key)
         self._known: set[str] = set()
+        self._newest: dict[str, str] = {}
         self._of_site: dict[str, list[int]] = {}
         self._spends: dict[str, dict[int, PoissonGaussian | GaussianSum]] = {}
         self._snapshots: set[int] = set()
@@ -66,7 +68,7 @@ class Notary:
         if self.size == 0:
             registration = KeyRegistered(name=COORDINATOR, role="coordinator", public_key=key.public_text)
             proposal = PlanProposed(plan=plan.model_dump(mode="json"), plan_digest=plan.digest, signature=signature)
-            self._append([self._sign("key-registered", registration, run=""), self._sign("plan-proposed", proposal)])
+            self.record(("key-registered", registration), ("plan-proposed", proposal))
 
     @property
     def size(self) -> int:
@@ -78,14 +80,39 @@ class Notary:
         """Whether the run was closed in an earlier start."""
         return self._closed
 
-    def append(self, entries: Iterable[SignedEntry]) -> None:
-        """Append sites' entries that were verified before; those that are there already are left out."""
-        new = {sha256_hex(entry.to_bytes()): entry for entry in entries}
-        self._append([entry for digest, entry in new.items() if digest not in self._known])
+    def append(self, entries: Iterable[SignedEntry]) -> frozenset[str]:
+        """Append sites' entries that were verified before, each after the one of its site that it follows.
+
+        Those that are there already are left out, and those that do not follow the newest of their site.
+
+        Returns:
+            The sites of which an entry does not follow.
+        """
+        new = {entry.leaf: entry for entry in entries}
+        following: dict[tuple[str, str], list[SignedEntry]] = {}
+        for leaf, entry in new.items():
+            if leaf not in self._known:
+                following.setdefault((entry.actor, entry.previous), []).append(entry)
+        chained: list[SignedEntry] = []
+        for site in dict.fromkeys(site for site, _ in following):
+            newest = self._newest.get(site, "")
+            while (site, newest) in following:
+                waiting = following[site, newest]
+                chained.append(waiting.pop(0))
+                if not waiting:
+                    del following[site, newest]
+                newest = chained[-1].leaf
+        self._append(chained)
+        return frozenset(site for site, _ in following)
 
     def record(self, *bodies: tuple[str, FrozenModel]) -> None:
         """Append the coordinator's own entries, in one step: (kind, body) each."""
-        self._append([self._sign(kind, body) for kind, body in bodies])
+        entries: list[SignedEntry] = []
+        for kind, body in bodies:
+            previous = entries[-1].leaf if entries else self._newest.get(COORDINATOR, "")
+            run = "" if isinstance(body, KeyRegistered) else self._plan.digest
+            entries.append(sign_entry(kind, COORDINATOR, run, body, self._key, previous=previous))
+        self._append(entries)
 
     def has_snapshot(self, round_number: int) -> bool:
         """Whether the snapshot of a round is recorded."""
@@ -111,9 +138,6 @@ class Notary:
         """
         self._ledger.add_cosignature(size, site, cosignature)
 
-    def _sign(self, kind: str, body: FrozenModel, *, run: str | None = None) -> SignedEntry:
-        return sign_entry(kind, COORDINATOR, self._plan.digest if run is None else run, body, self._key)
-
     def _append(self, entries: Sequence[SignedEntry]) -> None:
         if not entries:
             return
@@ -124,7 +148,9 @@ class Notary:
 
     def _note(self, index: int, content: bytes, entry: SignedEntry) -> None:
         """Remember what later questions are about."""
-        self._known.add(sha256_hex(content))
+        leaf = leaf_hash(content).hex()
+        self._known.add(leaf)
+        self._newest[entry.actor] = leaf
         self._of_site.setdefault(entry.actor, []).append(index)
         match entry.body:
             case SpendReserved():

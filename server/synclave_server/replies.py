@@ -17,6 +17,7 @@ from synclave_shared.canonical import sha256_hex
 from synclave_shared.errors import LedgerError, ProtocolError
 from synclave_shared.fixed_point import MAX_MAGNITUDE, SCALE_BITS, from_fixed
 from synclave_shared.ledger.entry import (
+    BudgetChanged,
     PlanAccepted,
     PlanRefused,
     SignedEntry,
@@ -46,7 +47,7 @@ FINDINGS: Final = {
     "refused": "the site's policy refused",
     "wrong-site": "the reply speaks for another site",
     "wrong-key": "the reply states another key than the plan does",
-    "entry-invalid": "a ledger entry in the reply is malformed, wrongly signed or of another plan",
+    "entry-invalid": "a ledger entry in the reply is malformed, wrongly signed, of another plan, or out of its order",
     "release-missing": "no signed release of these bytes for this round: forged, altered, or replayed from another one",
     "wrong-size": "the update has another number of coordinates than the model",
     "norm-exceeded": "the release is longer than the plan's public numbers allow",
@@ -63,7 +64,7 @@ NOMINAL_EXCESS: Final = 1.5
 NOISE_TAIL_STD: Final = 6.0
 """The norm of n Gaussian noises exceeds std * (sqrt(n) + t) with probability below exp(-t^2 / 2): here, 2e-8."""
 
-_SITE_KINDS: Final = (PlanAccepted, PlanRefused, SpendReserved, UpdateReleased)
+_SITE_KINDS: Final = (PlanAccepted, PlanRefused, BudgetChanged, SpendReserved, UpdateReleased)
 
 
 class Finding(Exception):  # noqa: N818 - not an error of the program but of a reply, with a closed name

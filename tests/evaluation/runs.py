@@ -13,6 +13,7 @@ from synclave_shared.ledger.entry import (
     KeyRegistered,
     PlanAccepted,
     PlanProposed,
+    SignedEntry,
     SpendReserved,
     UpdateReleased,
     sign_entry,
@@ -52,11 +53,12 @@ def make_plan(name: str, sites: tuple[str, ...], rounds: int) -> TrainPlan:
 def write_run(folder: Path, plans: list[TrainPlan], rounds_of: Mapping[str, int], budget: str = "3") -> Path:
     """Every site takes part in ``rounds_of[site]`` rounds of each plan; the folder is that of the last plan."""
     plan = plans[-1]
-    entries = []
+    entries: list[SignedEntry] = []
 
     def add(kind: str, actor: str, run: str, body: FrozenModel) -> None:
         key = COORDINATOR if actor == "coordinator" else site_key(actor)
-        entries.append(sign_entry(kind, actor, run, body, key, datetime(2026, 1, 1, tzinfo=UTC)).to_bytes())
+        previous = next((entry.leaf for entry in reversed(entries) if entry.actor == actor), "")
+        entries.append(sign_entry(kind, actor, run, body, key, datetime(2026, 1, 1, tzinfo=UTC), previous=previous))
 
     add("key-registered", "coordinator", "", KeyRegistered(
         name="coordinator", role="coordinator", public_key=COORDINATOR.public_text
@@ -84,7 +86,7 @@ def write_run(folder: Path, plans: list[TrainPlan], rounds_of: Mapping[str, int]
                     plan_digest=digest, round=number, update_digest="1" * 64
                 ))  # fmt: skip
     ledger = Ledger.create(folder / "ledger", f"synclave/{plan.digest[:16]}", COORDINATOR)
-    ledger.append(entries)
+    ledger.append([entry.to_bytes() for entry in entries])
     (folder / "plan.json").write_bytes(plan.to_bytes())
     return folder
 

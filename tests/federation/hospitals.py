@@ -165,7 +165,9 @@ def releasing(change: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> Fault
             entry = parse_entry(text.encode())
             if isinstance(entry.body, UpdateReleased):
                 body = entry.body.model_copy(update={"update_digest": sha256_hex(payload)})
-                entry = sign_entry(entry.kind, site.name, entry.run, body, SITE_KEYS[site.name])
+                entry = sign_entry(
+                    entry.kind, site.name, entry.run, body, SITE_KEYS[site.name], previous=entry.previous
+                )
             entries.append(entry.to_bytes().decode())
         return with_header(Envelope(answer.header, payload), entries=tuple(entries), payload_digest=sha256_hex(payload))
 

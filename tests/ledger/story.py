@@ -12,10 +12,13 @@ from synclave_shared.canonical import FrozenModel, sha256_hex
 from synclave_shared.ledger.entry import (
     COORDINATOR,
     Aggregate,
+    BudgetChanged,
     KeyRegistered,
+    KeyRotated,
     PlanAccepted,
     PlanProposed,
     RunClosed,
+    SamplesReleased,
     SignedEntry,
     SnapshotWritten,
     SpendReserved,
@@ -60,18 +63,30 @@ class Story:
         self.plan = plan or make_plan()
         self.budget = Budget(epsilon=Decimal(epsilon), delta=Decimal("0.00001"))
         self.entries: list[SignedEntry] = []
+        self.keys: dict[str, SigningKey] = {}
 
     def tell(
-        self, kind: str, actor: str, body: FrozenModel, *, run: str | None = None, key: SigningKey | None = None
+        self,
+        kind: str,
+        actor: str,
+        body: FrozenModel,
+        *,
+        run: str | None = None,
+        key: SigningKey | None = None,
+        previous: str | None = None,
     ) -> SignedEntry:
         time = START + timedelta(hours=len(self.entries))
         run = self.plan.digest if run is None else run
-        entry = sign_entry(kind, actor, run, body, key or key_of(actor), time)
+        if previous is None:
+            previous = next((entry.leaf for entry in reversed(self.entries) if entry.actor == actor), "")
+        entry = sign_entry(
+            kind, actor, run, body, key or self.keys.get(actor) or key_of(actor), time, previous=previous
+        )
         self.entries.append(entry)
         return entry
 
-    def register(self, name: str, role: str) -> SignedEntry:
-        body = KeyRegistered(name=name, role=role, public_key=key_of(name).public_text)
+    def register(self, name: str, role: str, not_after: str = "") -> SignedEntry:
+        body = KeyRegistered(name=name, role=role, public_key=key_of(name).public_text, not_after=not_after)
         return self.tell("key-registered", name, body, run="")
 
     def propose(self) -> SignedEntry:
@@ -112,6 +127,34 @@ class Story:
     def snapshot(self, number: int) -> SignedEntry:
         body = SnapshotWritten(plan_digest=self.plan.digest, round=number, snapshot_digest=sha256_hex(b"model"))
         return self.tell("snapshot", COORDINATOR, body)
+
+    def introduce(self, count: int) -> Story:
+        """The coordinator says its key again, ``count`` times: entries that change nothing."""
+        for _ in range(count):
+            self.register(COORDINATOR, "coordinator")
+        return self
+
+    def change_budget(self, site: str, epsilon: str, delta: str = "0.00001", dataset: str = DATASET) -> SignedEntry:
+        self.budget = Budget(epsilon=Decimal(epsilon), delta=Decimal(delta))
+        body = BudgetChanged(plan_digest=self.plan.digest, dataset=dataset, budget=self.budget)
+        return self.tell("budget-changed", site, body)
+
+    def sample(self, model: bytes = b"model") -> SignedEntry:
+        body = SamplesReleased(
+            plan_digest=self.plan.digest,
+            snapshot_digest=sha256_hex(model),
+            request_digest=sha256_hex(b"request"),
+            cohort_digest=sha256_hex(b"cohort"),
+            patients=1000,
+        )
+        return self.tell("samples-released", COORDINATOR, body)
+
+    def rotate(self, name: str, new: SigningKey, not_after: str = "") -> SignedEntry:
+        """The name signs with ``new`` from here on."""
+        body = KeyRotated(name=name, public_key=new.public_text, not_after=not_after)
+        entry = self.tell("key-rotated", name, body, run="")
+        self.keys[name] = new
+        return entry
 
     def close(self, rounds: int) -> SignedEntry:
         return self.tell("run-closed", COORDINATOR, RunClosed(plan_digest=self.plan.digest, rounds=rounds))

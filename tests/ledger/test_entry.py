@@ -20,6 +20,7 @@ from synclave_shared.ledger.entry import (
     PlanProposed,
     PlanRefused,
     RunClosed,
+    SignedEntry,
     SpendReserved,
     parse_entry,
     sign_entry,
@@ -37,11 +38,21 @@ REFUSED = sign_entry(
     PlanRefused(plan_digest=STORY.plan.digest, refusal="paused"),
     key_of("berlin"),
     START,
+    previous="",
 )
 
 
+def begun_otherwise() -> list[SignedEntry]:
+    story = Story()
+    story.rotate("berlin", key_of("berlin again"), "2027-11-21T08:00:00Z")
+    story.change_budget("berlin", "2")
+    story.sample()
+    return story.entries
+
+
 def test_every_kind_is_written_and_read_back_byte_for_byte() -> None:
-    entries = [*STORY.entries, REFUSED]
+    more = begun_otherwise()
+    entries = [*STORY.entries, *more, REFUSED]
     assert {entry.kind for entry in entries} == set(BODIES)
     for entry in entries:
         again = parse_entry(entry.to_bytes())
@@ -235,6 +246,6 @@ def test_a_plan_of_500_sites_fits_and_a_longer_one_is_refused_when_it_is_made_or
 def test_a_body_of_another_kind_cannot_be_signed() -> None:
     body = RunClosed(plan_digest=STORY.plan.digest, rounds=1)
     with pytest.raises(LedgerError):
-        sign_entry("snapshot", COORDINATOR, STORY.plan.digest, body, key_of(COORDINATOR))
+        sign_entry("snapshot", COORDINATOR, STORY.plan.digest, body, key_of(COORDINATOR), previous="")
     with pytest.raises(LedgerError):
-        sign_entry("nothing", COORDINATOR, STORY.plan.digest, body, key_of(COORDINATOR))
+        sign_entry("nothing", COORDINATOR, STORY.plan.digest, body, key_of(COORDINATOR), previous="")

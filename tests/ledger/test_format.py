@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from synclave_shared.ledger import files, replay, verify
+from synclave_shared.ledger import actors, files, replay, verify
 from synclave_shared.ledger.entry import BODIES
 from tests.ledger.story import SITES, Story
 
@@ -66,10 +66,12 @@ def test_the_page_is_enough_to_verify_a_ledger(folder: Path) -> None:
     assert (folder / f"tile/0/000.p/{size}").read_bytes() == b"".join(hashes)
     assert root_of(hashes) == base64.b64decode(root)
 
-    keys = {}
+    keys, newest = {}, {}
     for data in entries:
         entry = json.loads(data)
         assert canonical(entry) == data
+        assert entry["previous"] == newest.get(entry["actor"], "")
+        newest[entry["actor"]] = hashlib.sha256(b"\x00" + data).hexdigest()
         signature = base64.b64decode(entry.pop("signature"))
         check(entry["key"], b"synclave-entry/v1\n" + canonical(entry), signature)
         if entry["kind"] == "key-registered":
@@ -120,10 +122,13 @@ def test_every_kind_and_every_field_is_on_the_page() -> None:
 
 
 def test_every_finding_is_on_the_page_and_no_other() -> None:
-    source = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (files, replay, verify))
+    source = "".join(
+        Path(str(module.__file__)).read_text(encoding="utf-8") for module in (actors, files, replay, verify)
+    )
     raised = set(re.findall(r"find\(\s*\"([a-z-]+)\"", source))
     raised |= set(re.findall(r"code = \"([a-z-]+)\" if .* else \"(?:[a-z-]+)\"", source))
     raised |= set(re.findall(r"code = \"(?:[a-z-]+)\" if .* else \"([a-z-]+)\"", source))
+    raised |= set(re.findall(r"\(\"([a-z]+-[a-z-]+)\", (?:f\"|\"|explanation)", source))
     table = PAGE.partition("| code | meaning |")[2].partition("\n\n")[0]
     listed = {code for line in table.splitlines()[2:] for code in re.findall(r"`([a-z-]+)`", line.split("|")[1])}
     assert raised == listed

@@ -179,7 +179,8 @@ def test_a_crash_at_any_write_leaves_the_old_ledger_or_the_new_one(
 ) -> None:
     original = tmp_path / "original"
     ledger = Ledger.create(original, STORY.origin, KEY)
-    ledger.append([ENTRY] * size)
+    introduced = Story().introduce(size)
+    ledger.append([entry.to_bytes() for entry in introduced.entries])
     old_root = ledger.root
     crashes = 0
     while True:
@@ -283,4 +284,4 @@ def test_cosignatures_that_do_not_verify_are_refused_and_leave_no_trace(tmp_path
 def test_a_site_that_registered_nothing_cannot_write_outside_the_folder(tmp_path: Path) -> None:
     body = KeyRegistered(name="berlin", role="site", public_key=key_of("berlin").public_text)
     with pytest.raises(LedgerError):
-        sign_entry("key-registered", "../up", "", body, key_of("berlin"))
+        sign_entry("key-registered", "../up", "", body, key_of("berlin"), previous="")

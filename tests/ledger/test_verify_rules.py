@@ -13,6 +13,7 @@ from synclave_shared.ledger import store
 from synclave_shared.ledger.entry import (
     COORDINATOR,
     KeyRegistered,
+    KeyRotated,
     PlanAccepted,
     PlanProposed,
     PlanRefused,
@@ -82,6 +83,15 @@ def release(story: Story, site: str, number: int, **how: object) -> None:
     story.tell("update-released", site, body, **how)  # type: ignore[arg-type]
 
 
+def release_after(story: Story, previous: str) -> None:
+    story.reserve("berlin", 2)
+    release(story, "berlin", 2, previous=previous)
+
+
+def rotated(name: str, key: SigningKey = OTHER_KEY) -> KeyRotated:
+    return KeyRotated(name=name, public_key=key.public_text)
+
+
 def register(story: Story, name: str, role: str, key: SigningKey, actor: str | None = None) -> None:
     body = KeyRegistered(name=name, role=role, public_key=key.public_text)
     story.tell("key-registered", actor or name, body, run="", key=key)
@@ -123,6 +133,22 @@ BREACHES: dict[str, Callable[[Story], object]] = {
     "aggregate-sites-wrong": lambda s: s.aggregate(1, ("berlin", "oslo", "oslo")),
     "cohort-too-small": lambda s: s.aggregate(1, ("berlin",)),
     "aggregate-repeated": lambda s: s.aggregate(1),
+    "rotation-wrong": lambda s: s.tell("key-rotated", "berlin", rotated("oslo"), run=""),
+    "rotation-wrong ": lambda s: s.tell("key-rotated", "berlin", rotated("berlin", key_of("berlin")), run=""),
+    "role-wrong  ": lambda s: s.tell("key-rotated", COORDINATOR, rotated(COORDINATOR), run=""),
+    "key-retired": lambda s: (s.rotate("berlin", OTHER_KEY), release(s, "berlin", 2, key=key_of("berlin"))),
+    "key-expired": lambda s: (s.rotate("berlin", OTHER_KEY, "2026-11-21T09:00:00Z"), s.reserve("berlin", 2)),
+    "previous-missing": lambda s: release_after(s, "1" * 64),
+    "previous-superseded": lambda s: release_after(s, s.entries[3].leaf),
+    "previous-superseded ": lambda s: release_after(s, ""),
+    "entry-repeated": lambda s: s.entries.append(s.entries[-1]),
+    "snapshot-unknown": lambda s: s.sample(b"another model"),
+    "delta-above-plan  ": lambda s: s.change_budget("berlin", "3", delta="0.00002"),
+    "dataset-wrong ": lambda s: s.change_budget("berlin", "3", dataset="another"),
+    "delta-wrong ": lambda s: (
+        s.change_budget("berlin", "2", "0.000001"),
+        s.reserve("berlin", 2, delta=Decimal("0.00001")),
+    ),
     "snapshot-early": lambda s: s.snapshot(2),
     "close-wrong": lambda s: s.close(2),
     "close-wrong ": lambda s: s.close(77),
@@ -178,7 +204,7 @@ def test_a_delta_that_promises_nothing_is_a_malformed_entry(
 def sign_as(actor: str, kind: str, run: str, body: dict[str, object]) -> dict[str, object]:
     """An entry that our own types would not let anybody make."""
     key = key_of(actor)
-    fields = {"version": 1, "kind": kind, "actor": actor, "run": run, "time": "2026-11-21T08:00:00Z"}
+    fields = {"version": 1, "kind": kind, "actor": actor, "run": run, "previous": "", "time": "2026-11-21T08:00:00Z"}
     entry: dict[str, object] = {**fields, "body": body, "key": key.public_text}
     return {**entry, "signature": key.sign_text(b"synclave-entry/v1\n" + canonical_bytes(entry))}
 
@@ -194,13 +220,13 @@ def test_a_spend_after_the_end_counts_and_is_shown(tmp_path: Path) -> None:
     assert report.sites["berlin"].epsilon > before
 
 
-def test_the_same_entry_twice_counts_once(tmp_path: Path) -> None:
+def test_the_same_entry_twice_counts_once_and_is_no_valid_ledger(tmp_path: Path) -> None:
     story = begun()
     whole = report_of(story, tmp_path / "once")
     story.entries += [entry for entry in story.entries if entry.kind in {"spend-reserved", "key-registered"}]
     again = report_of(story, tmp_path / "twice")
-    assert again.valid
-    assert {code for code, _ in codes(again, "warning")} == {"entry-repeated", "unwitnessed"}
+    assert not again.valid
+    assert {code for code, _ in codes(again)} == {"entry-repeated"}
     assert again.sites == whole.sites
 
 
@@ -256,6 +282,64 @@ def test_an_exceeded_budget_names_the_reservation_that_exceeded_it(tmp_path: Pat
     }
     assert codes(report) == expected
     assert len(expected) == 2
+
+
+def test_each_reservation_is_held_against_the_budget_of_its_time(tmp_path: Path) -> None:
+    allowed = epsilon(make_plan().mechanisms()[:2], 1e-5)
+    lowered = begun()
+    lowered.change_budget("berlin", f"{allowed / 2:.3f}")
+    report = report_of(lowered, tmp_path / "lowered")
+    assert report.valid
+    assert report.sites["berlin"].budget_epsilon == pytest.approx(allowed / 2, abs=0.001)
+    lowered.reserve("berlin", 2)
+    assert codes(report_of(lowered, tmp_path / "spent")) == {("budget-exceeded", len(lowered.entries) - 1)}
+    raised = Story(epsilon=f"{allowed - 0.01:.3f}").opening()
+    raised.round(0)
+    beyond = raised.reserve("berlin", 1)
+    raised.change_budget("berlin", "3")
+    raised.reserve("berlin", 2)
+    found = codes(report_of(raised, tmp_path / "raised"))
+    assert found == {("budget-exceeded", raised.entries.index(beyond))}
+
+
+def test_a_site_goes_on_under_the_key_that_replaced_its_first(tmp_path: Path) -> None:
+    story = begun()
+    story.rotate("berlin", OTHER_KEY, "2027-11-21T08:00:00Z")
+    story.round(2)
+    story.close(2)
+    report = report_of(story, tmp_path)
+    assert report.valid
+    assert report.sites["berlin"].public_key == OTHER_KEY.public_text
+    assert report.sites["berlin"].spends == 3
+
+
+def test_a_key_signs_until_its_last_moment(tmp_path: Path) -> None:
+    story = Story()
+    story.register(COORDINATOR, "coordinator")
+    story.register("berlin", "site", not_after="2026-11-21T11:00:00Z")
+    story.propose()
+    story.accept("berlin")
+    assert report_of(story, tmp_path / "in-time").valid
+    story.reserve("berlin", 0)
+    assert codes(report_of(story, tmp_path / "late")) == {("key-expired", 4)}
+
+
+@pytest.mark.parametrize("kind", ["plan-accepted", "spend-reserved", "update-released"])
+def test_an_entry_that_a_site_signed_cannot_be_left_out(tmp_path: Path, kind: str) -> None:
+    story = begun()
+    place = next(i for i, entry in enumerate(story.entries) if entry.kind == kind and entry.actor == "berlin")
+    del story.entries[place]
+    following = next(i for i, entry in enumerate(story.entries) if i >= place and entry.actor == "berlin")
+    assert ("previous-missing", following) in codes(report_of(story, tmp_path))
+
+
+def test_entries_of_a_site_cannot_change_places(tmp_path: Path) -> None:
+    story = begun()
+    places = [i for i, entry in enumerate(story.entries) if entry.actor == "berlin" and i > 8]
+    first, second = places[:2]
+    story.entries[first], story.entries[second] = story.entries[second], story.entries[first]
+    found = codes(report_of(story, tmp_path))
+    assert {("previous-missing", first), ("previous-superseded", second)} <= found
 
 
 def test_a_site_that_only_refused_has_spent_nothing(tmp_path: Path) -> None:

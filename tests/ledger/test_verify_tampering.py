@@ -124,8 +124,8 @@ def test_every_byte_of_a_small_entry_names_that_entry(ledger: Path) -> None:
 
 
 def test_higher_tiles_are_checked_too(tmp_path: Path) -> None:
-    ledger = STORY.write(tmp_path)
-    ledger.append([STORY.entries[0].to_bytes()] * 300)
+    story = Story().whole().introduce(300)
+    story.write(tmp_path)
     report = verify_ledger(tmp_path)
     assert report.valid
     for path in files_of(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from synclave_client.vault.journal import KEPT_PAYLOADS, MAX_ATTEMPTS, Journal, SeenNote
 from synclave_shared.errors import JournalError, PolicyRefusal
+from synclave_shared.ledger.merkle import leaf_hash
 from synclave_shared.plan import TrainPlan
 from synclave_shared.privacy.budget import Budget
 from tests.vault.coordinator import make_plan
@@ -44,7 +45,7 @@ def accept(journal: Journal, plan: TrainPlan, dataset: str = "patients") -> None
         dataset=dataset,
         folder=Path("/data", dataset),
         budget=BUDGET,
-        entry=f"accepted {plan.name}".encode(),
+        entry=lambda previous: f"accepted {plan.name}".encode(),
     )
 
 
@@ -54,7 +55,7 @@ def reserve(journal: Journal, plan: TrainPlan, number: int, request: str = REQUE
         number,
         plan.mechanism(number),
         request_digest=request,
-        entry=lambda: f"reserved {plan.name} {number}".encode(),
+        entry=lambda previous: f"reserved {plan.name} {number}".encode(),
     )
 
 
@@ -62,9 +63,9 @@ def release(journal: Journal, plan: TrainPlan, number: int, payload: bytes = b"n
     journal.release(
         plan.digest,
         number,
-        header=f"reply {number}".encode(),
+        header=lambda entry: f"reply {number}".encode(),
         payload=payload,
-        entry=f"released {plan.name} {number}".encode(),
+        entry=lambda previous: f"released {plan.name} {number}".encode(),
         sent=[],
     )
 
@@ -241,8 +242,8 @@ def test_open_plans_are_committed_to_their_end_and_closed_ones_are_not(journal: 
 
 def test_entries_stay_open_until_their_inclusion_is_proved_in_the_ledger_of_their_plan(journal: Journal) -> None:
     first, second = make_plan("first"), make_plan("second")
-    registration = journal.registration(lambda: b"registration")
-    assert journal.registration(lambda: b"another") == registration
+    registration = journal.registration(lambda previous: b"registration")
+    assert journal.registration(lambda previous: b"another") == registration
     accept(journal, first)
     accept(journal, second)
     opened = journal.open_entries(first.digest)
@@ -255,6 +256,25 @@ def test_entries_stay_open_until_their_inclusion_is_proved_in_the_ledger_of_thei
     assert [entry.content for entry in journal.open_entries(second.digest)] == [b"registration", b"accepted second"]
 
 
+def test_each_entry_is_signed_after_the_newest_one_of_its_own_ledger(journal: Journal) -> None:
+    signed: dict[str, str] = {}
+
+    def entry(name: str) -> Callable[[str], bytes]:
+        return lambda previous: signed.update({name: previous}) or name.encode()
+
+    journal.registration(entry("registration"))
+    journal.refuse("first", "paused", entry=entry("first 1"))
+    journal.refuse("second", "paused", entry=entry("second 1"))
+    journal.refuse("first", "budget-exceeded", entry=entry("first 2"))
+    leaves = {name: leaf_hash(name.encode()).hex() for name in signed}
+    assert signed == {
+        "registration": "",
+        "first 1": leaves["registration"],
+        "second 1": leaves["registration"],
+        "first 2": leaves["first 1"],
+    }
+
+
 def test_the_seen_checkpoint_never_shrinks(journal: Journal) -> None:
     journal.record_seen("d", SeenNote(size=5, root="05", note="five"), [])
     journal.record_seen("d", SeenNote(size=4, root="04", note="four"), [])
@@ -263,8 +283,8 @@ def test_the_seen_checkpoint_never_shrinks(journal: Journal) -> None:
 
 def test_a_refusal_makes_one_entry_per_plan_and_reason(journal: Journal) -> None:
     for _ in range(3):
-        journal.refuse("d", "paused", entry=lambda: b"refused for now")
-    journal.refuse("d", "budget-exceeded", entry=lambda: b"too dear")
+        journal.refuse("d", "paused", entry=lambda previous: b"refused for now")
+    journal.refuse("d", "budget-exceeded", entry=lambda previous: b"too dear")
     journal.refuse("d", "paused", round_number=4)
     assert [entry.content for entry in journal.open_entries("d")] == [b"refused for now", b"too dear"]
     assert journal.refusals() == [("d", None, "paused"), ("d", None, "budget-exceeded"), ("d", 4, "paused")]
@@ -274,7 +294,7 @@ def test_an_error_inside_a_transaction_leaves_nothing_behind(journal: Journal) -
     plan = make_plan()
     accept(journal, plan)
 
-    def broken() -> bytes:
+    def broken(previous: str) -> bytes:
         raise RuntimeError("the key is gone")
 
     with pytest.raises(RuntimeError):

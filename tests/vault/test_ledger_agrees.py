@@ -31,15 +31,19 @@ def test_the_auditor_accepts_a_vaults_entries_and_recomputes_its_epsilon(tmp_pat
             "",
             KeyRegistered(name=COORDINATOR, role="coordinator", public_key=COORDINATOR_KEY.public_text),
             COORDINATOR_KEY,
+            previous="",
         ),
+    ]
+    beginning.append(
         sign_entry(
             "plan-proposed",
             COORDINATOR,
             plan.digest,
             PlanProposed(plan=json.loads(plan.to_bytes()), plan_digest=plan.digest, signature=signature),
             COORDINATOR_KEY,
-        ),
-    ]
+            previous=beginning[0].leaf,
+        )
+    )
     coordinator.append(*(entry.to_bytes() for entry in beginning))
     coordinator.unproved.clear()
     coordinator.hello()

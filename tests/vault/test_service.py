@@ -288,7 +288,7 @@ def accept(journal: Journal, plan: TrainPlan, settings: SiteSettings) -> None:
         dataset=settings.dataset,
         folder=settings.data_folder,
         budget=settings.budget,
-        entry=b"accepted",
+        entry=lambda previous: b"accepted",
     )
 
 

@@ -21,7 +21,7 @@ from synclave_client.vault.session import Vault
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.errors import DataError, ProtocolError
 from synclave_shared.ledger.checkpoint import cosignature_time, parse_line, parse_note
-from synclave_shared.ledger.entry import PlanAccepted, SpendReserved, UpdateReleased, parse_entry
+from synclave_shared.ledger.entry import BudgetChanged, PlanAccepted, SpendReserved, UpdateReleased, parse_entry
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.plan import Federation, Privacy, TrainPlan
 from synclave_shared.privacy.accountant import epsilon
@@ -268,6 +268,41 @@ def test_a_lowered_budget_stops_an_accepted_plan(tmp_path: Path) -> None:
     coordinator.vault = vault
     assert coordinator.round(1).code == "budget-exceeded"
     assert len(spent(journal)) == 1
+    assert coordinator.round(1).code == "budget-exceeded"
+    # The ledger is told why, once.
+    assert coordinator.kinds[-1] == "budget-changed"
+    assert coordinator.kinds.count("budget-changed") == 1
+    journal.close()
+
+
+def test_a_plan_is_told_a_new_budget_before_it_is_spent_against(tmp_path: Path) -> None:
+    vault, journal = open_vault(make_settings(tmp_path), FakeWorkload())
+    coordinator = Coordinator(vault, make_plan())
+    coordinator.join()
+    journal.close()
+    for number, (epsilon_text, delta) in enumerate([("4", "0.000001"), ("3", "0.00001")]):
+        budget = Budget(epsilon=Decimal(epsilon_text), delta=Decimal(delta))
+        coordinator.vault, journal = open_vault(make_settings(tmp_path, budget=budget), FakeWorkload())
+        assert coordinator.round(number).status == "ok"
+        assert coordinator.kinds[-3:] == ["budget-changed", "spend-reserved", "update-released"]
+        changed, reserved = (parse_entry(content).body for content in coordinator.entries[-3:-1])
+        assert isinstance(changed, BudgetChanged)
+        assert isinstance(reserved, SpendReserved)
+        assert (changed.budget, reserved.delta) == (budget, budget.delta)
+        journal.close()
+
+
+def test_a_budget_at_a_larger_delta_than_the_plans_is_not_told_to_it(tmp_path: Path) -> None:
+    vault, journal = open_vault(make_settings(tmp_path), FakeWorkload())
+    coordinator = Coordinator(vault, make_plan())
+    coordinator.join()
+    journal.close()
+    budget = Budget(epsilon=Decimal(3), delta=Decimal("0.0001"))
+    coordinator.vault, journal = open_vault(make_settings(tmp_path, budget=budget), FakeWorkload())
+    before = coordinator.kinds
+    assert coordinator.round(0).code == "delta-above-plan"
+    assert coordinator.kinds == before
+    assert spent(journal) == []
     journal.close()
 
 

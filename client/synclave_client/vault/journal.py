@@ -21,6 +21,7 @@ from typing import Final, Self
 from synclave_client.vault.database import JournalDatabase, sync, unusable
 from synclave_shared.canonical import canonical_bytes, decimal_text, sha256_hex
 from synclave_shared.errors import ConfigurationError, JournalError, PolicyRefusal
+from synclave_shared.ledger.merkle import leaf_hash
 from synclave_shared.plan import TrainPlan
 from synclave_shared.privacy.budget import Budget
 from synclave_shared.privacy.mechanism import MECHANISM, GaussianSum, PoissonGaussian
@@ -29,6 +30,7 @@ __all__ = [
     "KEPT_PAYLOADS",
     "MAX_ATTEMPTS",
     "AcceptedPlan",
+    "EntrySigner",
     "Journal",
     "JournalEntry",
     "PlanSpend",
@@ -43,9 +45,13 @@ KEPT_PAYLOADS: Final = 2
 """Payloads kept for replay per plan: a coordinator that was killed asks again for its last round or the one before."""
 
 
+EntrySigner = Callable[[str], bytes]
+"""Makes a signed entry, given the leaf hash of this site's entry before it in the same ledger (empty: the first)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedPlan:
-    """A plan this site agreed to, with the data set and budget of that moment."""
+    """A plan this site agreed to, with the data set of that moment and the budget stated last in the plan's ledger."""
 
     plan: TrainPlan
     dataset: str
@@ -184,9 +190,9 @@ class Journal:
                 )
 
     def accept(
-        self, plan: TrainPlan, *, signature: str, dataset: str, folder: Path, budget: Budget, entry: bytes
+        self, plan: TrainPlan, *, signature: str, dataset: str, folder: Path, budget: Budget, entry: EntrySigner
     ) -> None:
-        """Store an accepted plan and its signed ``plan-accepted`` entry, durably, and bind the data set to its folder.
+        """Store an accepted plan and its ``plan-accepted`` entry, durably, and bind the data set to its folder.
 
         Raises:
             ConfigurationError: see :meth:`check_dataset`.
@@ -208,6 +214,15 @@ class Journal:
             )
             _insert_entry(database, plan.digest, entry)
 
+    def state_budget(self, digest: str, budget: Budget, entry: EntrySigner) -> None:
+        """Record that the plan's ledger is told another budget, by the entry that ``entry`` signs."""
+        with self._database.write() as database:
+            database.execute(
+                "UPDATE plans SET epsilon = ?, delta = ? WHERE digest = ?",
+                (decimal_text(budget.epsilon), decimal_text(budget.delta), digest),
+            )
+            _insert_entry(database, digest, entry)
+
     def plan(self, digest: str) -> AcceptedPlan | None:
         """The accepted plan of that digest, or None."""
         row = self._database.one("SELECT plan, dataset, epsilon, delta, closed_at FROM plans WHERE digest = ?", digest)
@@ -228,7 +243,7 @@ class Journal:
             file.unlink(missing_ok=True)
 
     def refuse(
-        self, digest: str, refusal: str, *, round_number: int | None = None, entry: Callable[[], bytes] | None = None
+        self, digest: str, refusal: str, *, round_number: int | None = None, entry: EntrySigner | None = None
     ) -> None:
         """Record a refusal. A refused plan gets one ledger entry per reason, however often it is proposed.
 
@@ -236,7 +251,7 @@ class Journal:
             digest: digest of the plan.
             refusal: code of the refusal.
             round_number: the round that was refused; None if the plan itself was.
-            entry: makes the signed ``plan-refused`` entry; None for refused rounds, which have no entry.
+            entry: signs the ``plan-refused`` entry; None for refused rounds, which have no entry.
         """
         with self._database.write() as database:
             known = database.execute(
@@ -245,7 +260,7 @@ class Journal:
             ).fetchone()
             if known is not None:
                 return
-            number = None if entry is None else _insert_entry(database, digest, entry())
+            number = None if entry is None else _insert_entry(database, digest, entry)[0]
             database.execute(
                 "INSERT INTO refusals (plan, round, refusal, entry, refused_at) VALUES (?, ?, ?, ?, ?)",
                 (digest, round_number, refusal, number, _now()),
@@ -265,7 +280,7 @@ class Journal:
         mechanism: PoissonGaussian | GaussianSum,
         *,
         request_digest: str,
-        entry: Callable[[], bytes],
+        entry: EntrySigner,
     ) -> None:
         """Spend ``mechanism`` for a round, durably, before anything of it is computed.
 
@@ -276,7 +291,7 @@ class Journal:
             round_number: must be greater than every round of this plan reserved before, unless it is a retry.
             mechanism: what will be done to the data.
             request_digest: digest of the request's payload (the model); a retry must bring the same.
-            entry: makes the signed ``spend-reserved`` entry; called for the first reservation only.
+            entry: signs the ``spend-reserved`` entry; called for the first reservation only.
 
         Raises:
             PolicyRefusal: ``plan-not-accepted``; ``round-out-of-order`` for a released, skipped or altered round, or
@@ -309,20 +324,30 @@ class Journal:
                 " VALUES (?, ?, ?, ?, ?, ?)",
                 (digest, round_number, owner[0], canonical_bytes(mechanism).decode(), request_digest, _now()),
             )
-            _insert_entry(database, digest, entry())
+            _insert_entry(database, digest, entry)
 
     def release(
-        self, digest: str, round_number: int, *, header: bytes, payload: bytes, entry: bytes, sent: Sequence[int]
-    ) -> None:
+        self,
+        digest: str,
+        round_number: int,
+        *,
+        payload: bytes,
+        entry: EntrySigner,
+        header: Callable[[bytes], bytes],
+        sent: Sequence[int],
+    ) -> bytes:
         """Store a round's reply, durably, before it leaves.
 
         Args:
             digest: the plan.
             round_number: a reserved round without a release.
-            header: the reply's header, byte for byte.
             payload: the reply's payload.
-            entry: the signed ``update-released`` entry that the header contains.
-            sent: numbers of the older entries that it contains.
+            entry: signs the ``update-released`` entry.
+            header: makes the reply's header, which contains that entry.
+            sent: numbers of the older entries that the header contains.
+
+        Returns:
+            The header as it was stored.
 
         Raises:
             JournalError: if the round was not reserved or is released already.
@@ -338,11 +363,13 @@ class Journal:
         except OSError as error:
             raise unusable(self._database.path, error) from None
         with self._database.write() as database:
+            number, content = _insert_entry(database, digest, entry)
+            stored = header(content)
             database.execute(
                 "INSERT INTO releases VALUES (?, ?, ?, ?, ?)",
-                (digest, round_number, header, sha256_hex(payload), _now()),
+                (digest, round_number, stored, sha256_hex(payload), _now()),
             )
-            _mark_sent(database, [_insert_entry(database, digest, entry), *sent])
+            _mark_sent(database, [number, *sent])
             # Inside the transaction: the row becomes visible only after the file is in its place.
             part.replace(file)
             sync(file.parent)
@@ -350,6 +377,7 @@ class Journal:
             "SELECT round FROM releases WHERE plan = ? ORDER BY round DESC LIMIT -1 OFFSET ?", digest, KEPT_PAYLOADS
         ):
             self._payload_file(digest, row[0]).unlink(missing_ok=True)
+        return stored
 
     def stored_release(self, digest: str, round_number: int) -> StoredRelease | None:
         """The reply that was stored for a round, or None.
@@ -436,13 +464,14 @@ class Journal:
                 )
         return spends
 
-    def registration(self, entry: Callable[[], bytes]) -> bytes:
+    def registration(self, entry: EntrySigner) -> bytes:
         """The site's one ``key-registered`` entry; made at the first call. It belongs to the ledger of every plan."""
         with self._database.write() as database:
             row = database.execute("SELECT content FROM entries WHERE plan = ''").fetchone()
-            content: bytes = entry() if row is None else row[0]
-            if row is None:
-                _mark_sent(database, [_insert_entry(database, "", content)])
+            if row is not None:
+                return bytes(row[0])
+            number, content = _insert_entry(database, "", entry)
+            _mark_sent(database, [number])
             return content
 
     def open_entries(self, digest: str) -> list[JournalEntry]:
@@ -485,11 +514,17 @@ class Journal:
         return self._releases / f"{digest}-{round_number}.bin"
 
 
-def _insert_entry(database: sqlite3.Connection, digest: str, content: bytes) -> int:
+def _insert_entry(database: sqlite3.Connection, digest: str, entry: EntrySigner) -> tuple[int, bytes]:
+    """Sign an entry that follows this site's newest in the plan's ledger, and insert it: its number and its bytes."""
+    # The registration, under no plan's digest, comes first in the ledger of every plan.
+    newest = database.execute(
+        "SELECT content FROM entries WHERE plan IN (?, '') ORDER BY plan DESC, number DESC LIMIT 1", (digest,)
+    ).fetchone()
+    content = entry("" if newest is None else leaf_hash(newest[0]).hex())
     row = database.execute(
         "INSERT INTO entries (plan, content) VALUES (?, ?) RETURNING number", (digest, content)
     ).fetchone()
-    return int(row[0])
+    return int(row[0]), content
 
 
 def _mark_sent(database: sqlite3.Connection, numbers: Sequence[int]) -> None:

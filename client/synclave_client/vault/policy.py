@@ -11,7 +11,7 @@ from synclave_shared.plan import ScoresSpec, TrainPlan
 from synclave_shared.privacy.budget import Verdict, check_budget
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 
-__all__ = ["check_held_out", "check_round_budget", "check_signer", "decide"]
+__all__ = ["check_delta", "check_held_out", "check_round_budget", "check_signer", "decide"]
 
 
 def check_signer(plan: TrainPlan, settings: SiteSettings, *, signature_valid: bool) -> None:
@@ -90,13 +90,7 @@ def decide(
             found=f"a noise multiplier of {lowest}",
             remedy=f"This site's floor is {policy.minimum_noise_multiplier}; plan more noise or ask the steward.",
         )
-    if settings.budget.delta > plan.privacy.delta:
-        # At a larger delta every epsilon looks smaller: the ledger would show less than the plan promises.
-        raise PolicyRefusal(
-            "delta-above-plan",
-            found=f"a budget at delta {settings.budget.delta}, the plan is at {plan.privacy.delta}",
-            remedy="Lower the budget's delta in site.toml to the plan's, or ask for a plan with a larger one.",
-        )
+    check_delta(plan, settings)
     return _check_budget(settings, committed, planned)
 
 
@@ -118,6 +112,21 @@ def check_held_out(plan: TrainPlan, settings: SiteSettings, *, uses: AbstractSet
             "not-held-out",
             found=f"plans of kind {', '.join(sorted(learnt))} on {settings.dataset}",
             remedy="Give held-out patients a folder, a data set and a vault of their own: see deploy/README.md.",
+        )
+
+
+def check_delta(plan: TrainPlan, settings: SiteSettings) -> None:
+    """Refuse to state a budget at a larger delta than the plan's.
+
+    Raises:
+        PolicyRefusal: ``delta-above-plan``.
+    """
+    if settings.budget.delta > plan.privacy.delta:
+        # At a larger delta every epsilon looks smaller: the ledger would show less than the plan promises.
+        raise PolicyRefusal(
+            "delta-above-plan",
+            found=f"a budget at delta {settings.budget.delta}, the plan is at {plan.privacy.delta}",
+            remedy="Lower the budget's delta in site.toml to the plan's, or ask for a plan with a larger one.",
         )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Final, Protocol
@@ -18,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synclave_client.settings import SiteSettings
-from synclave_client.vault.journal import Journal, SeenNote
-from synclave_client.vault.policy import check_held_out, check_round_budget, check_signer, decide
+from synclave_client.vault.journal import AcceptedPlan, EntrySigner, Journal, SeenNote
+from synclave_client.vault.policy import check_delta, check_held_out, check_round_budget, check_signer, decide
 from synclave_shared.canonical import FrozenModel, sha256_hex
 from synclave_shared.errors import ClippingError, JournalError, LedgerError, PlanError, PolicyRefusal, SynclaveError
 from synclave_shared.ledger.entry import (
+    BudgetChanged,
     KeyRegistered,
     PlanAccepted,
     PlanRefused,
@@ -142,8 +144,12 @@ class Vault:
         if self._workload is None:
             # With the site's name: the coordinator may say who cannot take part, though not why.
             return Envelope.of(self._reply(status="failed", code=NOT_READY, entries=()))
+        return Envelope.of(self._reply(entries=(self._registration().decode(),)))
+
+    def _registration(self) -> bytes:
+        """This site's registration, the first of its entries in every ledger; made when it is first asked for."""
         registration = KeyRegistered(name=self._settings.name, role="site", public_key=self._key.public_text)
-        content = self._journal.registration(lambda: self._sign("key-registered", "", registration))
+        content = self._journal.registration(self._sign("key-registered", "", registration))
         if parse_entry(content).key != self._key.public_text:
             raise JournalError(
                 expected="the key with which this journal was begun",
@@ -151,7 +157,7 @@ class Vault:
                 remedy="Key and journal belong together; put the right key back. An older copy of the journal"
                 " forgets spends: see Back up in deploy/README.md before restoring it.",
             )
-        return Envelope.of(self._reply(entries=(content.decode(),)))
+        return content
 
     def _propose(self, request: ProposeRequest) -> Envelope:
         if self._workload is None:
@@ -159,6 +165,7 @@ class Vault:
         content = request.plan.encode()
         plan = TrainPlan.from_bytes(content)
         digest = plan.digest
+        self._registration()
         self._journal.check_dataset(self._settings.dataset, self._settings.data_folder)
         try:
             check_signer(plan, self._settings, signature_valid=self._is_signed(content, request.signature))
@@ -224,6 +231,7 @@ class Vault:
             seen, cosignature = self._witness(digest, request.checkpoint)
             mechanism = _mechanism(accepted.plan, number)
             self._workload.check_payload(accepted.plan, number, payload)
+            accepted = self._state_budget(accepted)
             # Always: since the plan was accepted, the budget may have been lowered or spent under other plans.
             if not self._journal.is_reserved(digest, number):
                 # Nor need the patients still be held out.
@@ -241,7 +249,7 @@ class Vault:
                 number,
                 mechanism,
                 request_digest=request.payload_digest,
-                entry=lambda: self._sign("spend-reserved", digest, spend),
+                entry=self._sign("spend-reserved", digest, spend),
             )
         except PolicyRefusal as refusal:
             return self._refuse(digest, refusal, round_number=number)
@@ -252,24 +260,40 @@ class Vault:
             _log.exception("%s: round %d of plan %s was not released", self._settings.name, number, digest[:16])
             return failed("internal")
         update_digest = sha256_hex(released)
-        entry = self._sign(
-            "update-released", digest, UpdateReleased(plan_digest=digest, round=number, update_digest=update_digest)
-        )
+        body = UpdateReleased(plan_digest=digest, round=number, update_digest=update_digest)
         open_entries = self._journal.open_entries(digest)[: MAX_REPLY_ENTRIES - 1]
-        texts = (*(earlier.content.decode() for earlier in open_entries), entry.decode())
-        reply = Envelope.of(
-            self._reply(seen=seen, cosignature=cosignature, entries=texts, payload_digest=update_digest), released
-        )
-        self._journal.release(
+        earlier = tuple(entry.content.decode() for entry in open_entries)
+
+        def header(entry: bytes) -> bytes:
+            texts = (*earlier, entry.decode())
+            reply = self._reply(seen=seen, cosignature=cosignature, entries=texts, payload_digest=update_digest)
+            return Envelope.of(reply, released).header
+
+        stored = self._journal.release(
             digest,
             number,
-            header=reply.header,
-            payload=reply.payload,
-            entry=entry,
-            sent=[earlier.number for earlier in open_entries],
+            payload=released,
+            entry=self._sign("update-released", digest, body),
+            header=header,
+            sent=[entry.number for entry in open_entries],
         )
         _log.info("%s: round %d of plan %s released", self._settings.name, number, digest[:16])
-        return reply
+        return Envelope(header=stored, payload=released)
+
+    def _state_budget(self, accepted: AcceptedPlan) -> AcceptedPlan:
+        """Tell the plan's ledger the budget of today, if the steward changed it since: each spend stands under its own.
+
+        Raises:
+            PolicyRefusal: ``delta-above-plan``.
+        """
+        plan, budget = accepted.plan, self._settings.budget
+        if budget == accepted.budget:
+            return accepted
+        check_delta(plan, self._settings)
+        change = BudgetChanged(plan_digest=plan.digest, dataset=accepted.dataset, budget=budget)
+        self._journal.state_budget(plan.digest, budget, self._sign("budget-changed", plan.digest, change))
+        _log.info("%s: plan %s is told the budget %s", self._settings.name, plan.digest[:16], budget.epsilon)
+        return replace(accepted, budget=budget)
 
     def _replay(self, request: RoundRequest) -> Envelope | None:
         stored = self._journal.stored_release(request.plan_digest, request.round)
@@ -342,7 +366,7 @@ class Vault:
             digest,
             refusal.refusal,
             round_number=round_number,
-            entry=(lambda: self._sign("plan-refused", digest, body)) if as_entry else None,
+            entry=self._sign("plan-refused", digest, body) if as_entry else None,
         )
         return Envelope.of(
             self._reply(
@@ -397,8 +421,14 @@ class Vault:
         except ValueError:
             return False
 
-    def _sign(self, kind: str, digest: str, body: FrozenModel) -> bytes:
-        return sign_entry(kind, self._settings.name, digest, body, self._key, self._now()).to_bytes()
+    def _sign(self, kind: str, digest: str, body: FrozenModel) -> EntrySigner:
+        """Signs an entry once the journal says which one it follows."""
+
+        def sign(previous: str) -> bytes:
+            entry = sign_entry(kind, self._settings.name, digest, body, self._key, self._now(), previous=previous)
+            return entry.to_bytes()
+
+        return sign
 
     def _now(self) -> datetime:
         return self._clock().replace(microsecond=0)

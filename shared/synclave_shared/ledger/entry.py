@@ -4,6 +4,9 @@ An entry is one canonical JSON object (RFC 8785, no floats). Its signature is Ed
 ``synclave-entry/v1`` followed by the same object without its ``signature`` field; the prefix keeps a signature on an
 entry from being one on a checkpoint or a plan. The ledger is public: nothing in an entry is computed from patients,
 except digests of values that were noised before they were hashed.
+
+Each entry names the one before it of the same actor (``previous``), so what an actor did is a chain of hashes: its
+newest signature vouches for everything before, and an entry that was left out, moved or told twice breaks the chain.
 """
 
 from __future__ import annotations
@@ -28,11 +31,14 @@ __all__ = [
     "COORDINATOR",
     "MAX_ENTRY_BYTES",
     "Aggregate",
+    "BudgetChanged",
     "KeyRegistered",
+    "KeyRotated",
     "PlanAccepted",
     "PlanProposed",
     "PlanRefused",
     "RunClosed",
+    "SamplesReleased",
     "SignedEntry",
     "SnapshotWritten",
     "SpendReserved",
@@ -51,16 +57,55 @@ _DOMAIN: Final = b"synclave-entry/v1\n"
 _TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 SignatureText = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{86}==$")]
+LeafText = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+TimeText = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
 DatasetName = Annotated[str, Field(min_length=1, max_length=200)]
 RoundNumber = Annotated[int, Field(ge=0, le=10_000)]
 
 
+def _existing_time(value: str) -> str:
+    datetime.strptime(value, _TIME_FORMAT)
+    return value
+
+
 class KeyRegistered(FrozenModel):
-    """A key introduces itself; it signs its own registration. What it is trusted for, the signed plan says."""
+    """A key introduces itself; it signs its own registration. What it is trusted for, the signed plan says.
+
+    Attributes:
+        name: whose key it is.
+        role: what it signs for.
+        public_key: the key.
+        not_after: the last moment at which it may sign, in the form of an entry's time; empty if it has no end.
+    """
 
     name: Name
     role: Literal["coordinator", "site"]
     public_key: PublicKeyText
+    not_after: TimeText | Literal[""] = ""
+
+    @field_validator("not_after")
+    @classmethod
+    def _moment(cls, value: str) -> str:
+        return _existing_time(value) if value else value
+
+
+class KeyRotated(FrozenModel):
+    """A site's key hands over to a new one, which counts from then on. Signed by the old key.
+
+    Attributes:
+        name: whose key it is.
+        public_key: the new key.
+        not_after: the last moment at which the new key may sign; empty if it has no end.
+    """
+
+    name: Name
+    public_key: PublicKeyText
+    not_after: TimeText | Literal[""] = ""
+
+    @field_validator("not_after")
+    @classmethod
+    def _moment(cls, value: str) -> str:
+        return _existing_time(value) if value else value
 
 
 class PlanProposed(FrozenModel):
@@ -115,6 +160,14 @@ class PlanRefused(FrozenModel):
         return value
 
 
+class BudgetChanged(FrozenModel):
+    """A site's steward changed the budget of the data set; it holds for everything the site spends from here on."""
+
+    plan_digest: Digest
+    dataset: DatasetName
+    budget: Budget
+
+
 class SpendReserved(FrozenModel):
     """A site charges its budget, before any gradient exists. Counts as spent whatever happens afterwards.
 
@@ -158,6 +211,24 @@ class SnapshotWritten(FrozenModel):
     snapshot_digest: Digest
 
 
+class SamplesReleased(FrozenModel):
+    """The coordinator drew synthetic patients from a model of this ledger.
+
+    Attributes:
+        plan_digest: of the model's plan.
+        snapshot_digest: which model, as its ``snapshot`` entry states it.
+        request_digest: SHA-256 of the canonical JSON of what was asked for.
+        cohort_digest: SHA-256 of the canonical JSON of the tables that came out, file by file.
+        patients: how many synthetic patients.
+    """
+
+    plan_digest: Digest
+    snapshot_digest: Digest
+    request_digest: Digest
+    cohort_digest: Digest
+    patients: Annotated[int, Field(ge=0, le=1_000_000_000)]
+
+
 class RunClosed(FrozenModel):
     """The training is over after ``rounds`` training rounds."""
 
@@ -167,14 +238,17 @@ class RunClosed(FrozenModel):
 
 BODIES: Final[Mapping[str, type[FrozenModel]]] = {
     "key-registered": KeyRegistered,
+    "key-rotated": KeyRotated,
     "plan-proposed": PlanProposed,
     "plan-accepted": PlanAccepted,
     "plan-refused": PlanRefused,
+    "budget-changed": BudgetChanged,
     "spend-reserved": SpendReserved,
     "update-released": UpdateReleased,
     "aggregate": Aggregate,
     "snapshot": SnapshotWritten,
     "run-closed": RunClosed,
+    "samples-released": SamplesReleased,
 }
 """The closed list of kinds and the type of each kind's body."""
 
@@ -186,7 +260,8 @@ class SignedEntry(FrozenModel):
         version: of the format.
         kind: one of :data:`BODIES`.
         actor: name of the site, or the coordinator's.
-        run: digest of the plan it belongs to; empty for registrations, which belong to none.
+        run: digest of the plan it belongs to; empty for registrations and rotations of keys, which belong to none.
+        previous: leaf hash, hex, of the same actor's entry before it in this ledger; empty for the actor's first.
         time: UTC in whole seconds, as the actor's clock showed it; evidence of order is the index, not this.
         body: what happened; its type follows from ``kind``.
         key: the actor's public key.
@@ -197,7 +272,8 @@ class SignedEntry(FrozenModel):
     kind: str
     actor: Name
     run: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
-    time: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
+    previous: LeafText
+    time: TimeText
     body: SerializeAsAny[FrozenModel]
     key: PublicKeyText
     signature: SignatureText
@@ -212,8 +288,7 @@ class SignedEntry(FrozenModel):
     @field_validator("time")
     @classmethod
     def _moment(cls, value: str) -> str:
-        datetime.strptime(value, _TIME_FORMAT)
-        return value
+        return _existing_time(value)
 
     @field_validator("body", mode="before")
     @classmethod
@@ -269,17 +344,25 @@ def _signed_bytes(fields: dict[str, Any]) -> bytes:
 
 
 def sign_entry(
-    kind: str, actor: str, run: str, body: FrozenModel, key: SigningKey, time: datetime | None = None
+    kind: str,
+    actor: str,
+    run: str,
+    body: FrozenModel,
+    key: SigningKey,
+    time: datetime | None = None,
+    *,
+    previous: str,
 ) -> SignedEntry:
     """Make a signed entry.
 
     Args:
         kind: one of :data:`BODIES`.
         actor: who signs; a site's name or :data:`COORDINATOR`.
-        run: the plan's digest, or empty for a registration.
+        run: the plan's digest, or empty for a registration or rotation.
         body: of the type that belongs to the kind.
         key: the actor's key.
         time: timezone-aware, kept to whole seconds; now by default.
+        previous: leaf hash (hex) of the actor's entry before this one in the same ledger, empty if there is none.
 
     Raises:
         LedgerError: if a field does not fit, or the entry is larger than :data:`MAX_ENTRY_BYTES`.
@@ -290,6 +373,7 @@ def sign_entry(
         "kind": kind,
         "actor": actor,
         "run": run,
+        "previous": previous,
         "time": moment.strftime(_TIME_FORMAT),
         "body": body.model_dump(mode="json"),
         "key": key.public_text,

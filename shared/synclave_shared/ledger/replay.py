@@ -7,20 +7,24 @@ spend counts even if something else about it is wrong: the epsilon of a bad ledg
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
 from synclave_shared.canonical import canonical_bytes
 from synclave_shared.errors import PlanError
+from synclave_shared.ledger.actors import Actor, Actors
 from synclave_shared.ledger.entry import (
     Aggregate,
+    BudgetChanged,
     KeyRegistered,
+    KeyRotated,
     PlanAccepted,
     PlanProposed,
     PlanRefused,
     RunClosed,
+    SamplesReleased,
     SignedEntry,
     SnapshotWritten,
     SpendReserved,
@@ -34,7 +38,7 @@ from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 
 __all__ = ["Finding", "PlanState", "Replay", "Spend"]
 
-COORDINATOR_KINDS = (PlanProposed, Aggregate, SnapshotWritten, RunClosed)
+COORDINATOR_KINDS = (PlanProposed, Aggregate, SnapshotWritten, RunClosed, SamplesReleased)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +71,31 @@ class Spend:
 
 @dataclass(slots=True)
 class PlanState:
-    """What the ledger says about one plan so far."""
+    """What the ledger says about one plan so far.
+
+    Attributes:
+        plan: the plan.
+        accepted: site -> its acceptance.
+        budgets: site -> the budget it stated last for this plan.
+        reserved, released: site -> rounds.
+        aggregated: rounds whose updates were combined.
+        snapshots: digests of the models written.
+        closed: whether the training was said to be over.
+        roster: site -> the key that the plan names.
+    """
 
     plan: TrainPlan
     accepted: dict[str, PlanAccepted] = field(default_factory=dict)
-    reserved: dict[tuple[str, int], bytes] = field(default_factory=dict)
-    released: dict[tuple[str, int], bytes] = field(default_factory=dict)
-    aggregated: dict[int, bytes] = field(default_factory=dict)
+    budgets: dict[str, Budget] = field(default_factory=dict)
+    reserved: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    released: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    aggregated: set[int] = field(default_factory=set)
+    snapshots: set[str] = field(default_factory=set)
     closed: bool = False
+    roster: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.roster = {site.name: site.public_key for site in self.plan.sites}
 
 
 class Replay:
@@ -82,43 +103,43 @@ class Replay:
 
     Attributes:
         findings: in the order of entries.
-        keys: name -> public key of everyone who registered.
-        roles: name -> role it registered with.
+        actors: everyone who registered, with role and keys.
         plans: digest -> state, in the order of proposal.
         spends: (site, data set) -> reservations in order, over all plans.
-        budgets: (site, data set) -> the budget stated last.
+        budgets: (site, data set) -> the budgets stated, oldest first, each with the index of its entry.
     """
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
-        self.keys: dict[str, str] = {}
-        self.roles: dict[str, str] = {}
+        self.actors = Actors()
         self.plans: dict[str, PlanState] = {}
         self.spends: dict[tuple[str, str], list[Spend]] = defaultdict(list)
-        self.budgets: dict[tuple[str, str], Budget] = {}
-        self._seen: set[bytes] = set()
+        self.budgets: dict[tuple[str, str], list[tuple[int, Budget]]] = defaultdict(list)
         self._index = 0
 
-    def apply(self, index: int, entry: SignedEntry) -> None:
-        """Take one well-formed entry with a valid signature into account."""
+    def apply(self, index: int, entry: SignedEntry, leaf: bytes) -> None:
+        """Take one well-formed entry with a valid signature into account; ``leaf`` is its leaf hash."""
         self._index = index
-        content = entry.to_bytes()
-        if content in self._seen:
-            self._find("entry-repeated", "the same entry stands in the ledger before; it counts once", "warning")
+        place = leaf.hex()
+        if self.actors.is_repeated(place):
+            self._find("entry-repeated", "the same entry stands in the ledger before; it counts once")
             return
-        self._seen.add(content)
         body = entry.body
         if isinstance(body, KeyRegistered):
-            self._register(entry, body)
+            self._find_all(self.actors.register(entry, body, place))
             return
         if isinstance(body, SpendReserved):
             spend = Spend(mechanism=body.mechanism, delta=float(body.delta), entry=index)
             self.spends[entry.actor, body.dataset].append(spend)
-        if self.keys.get(entry.actor) != entry.key:
-            self._find("key-unknown", f"signed with a key that {entry.actor} did not register before")
+        actor, faults = self.actors.admit(entry, place)
+        self._find_all(faults)
+        if actor is None:
+            return
+        if isinstance(body, KeyRotated):
+            self._find_all(self.actors.rotate(actor, entry, body))
             return
         expected = "coordinator" if isinstance(body, COORDINATOR_KINDS) else "site"
-        if self.roles[entry.actor] != expected:
+        if actor.role != expected:
             self._find("role-wrong", f"{entry.kind} is for a {expected} to sign, not for {entry.actor}")
             return
         if entry.run != getattr(body, "plan_digest", ""):
@@ -130,41 +151,34 @@ class Replay:
         if state is None:
             self._find("plan-unknown", f"about plan {entry.run[:16] or '(none)'}, which was not proposed before")
             return
-        self._check_signer(entry, state)
+        self._check_signer(entry, actor, state)
         match body:
             case PlanAccepted():
                 self._accept(entry.actor, body, state)
+            case BudgetChanged():
+                self._change_budget(entry.actor, body, state)
             case SpendReserved():
-                self._reserve(entry.actor, body, state, content)
+                self._reserve(entry.actor, body, state)
             case UpdateReleased():
-                self._release(entry.actor, body, state, content)
+                self._release(entry.actor, body, state)
             case Aggregate():
-                self._aggregate(body, state, content)
+                self._aggregate(body, state)
             case SnapshotWritten():
-                if body.round not in state.aggregated:
-                    self._find(
-                        "snapshot-early", f"a model of round {body.round}, whose updates were not combined before"
-                    )
+                self._snapshot(body, state)
             case RunClosed():
                 self._close(body, state)
+            case SamplesReleased():
+                if body.snapshot_digest not in state.snapshots:
+                    self._find("snapshot-unknown", "samples of a model that the ledger does not hold before")
             case PlanRefused():
                 pass
 
     def _find(self, code: str, explanation: str, severity: Literal["error", "warning"] = "error") -> None:
         self.findings.append(Finding(code=code, severity=severity, entry=self._index, explanation=explanation))
 
-    def _register(self, entry: SignedEntry, body: KeyRegistered) -> None:
-        if (entry.actor, entry.key, entry.run) != (body.name, body.public_key, ""):
-            self._find("registration-wrong", f"{entry.actor} registers a key or a name that is not its own")
-        elif self.keys.get(body.name, body.public_key) != body.public_key:
-            self._find("key-conflict", f"{body.name} registered another key before; that one stays")
-        elif body.role == "coordinator" and "coordinator" in self.roles.values() and body.name not in self.keys:
-            self._find("key-conflict", "a second coordinator; a ledger has one")
-        elif self.roles.get(body.name, body.role) != body.role:
-            self._find("key-conflict", f"{body.name} registered in another role before")
-        else:
-            self.keys[body.name] = body.public_key
-            self.roles[body.name] = body.role
+    def _find_all(self, faults: Iterable[tuple[str, str]]) -> None:
+        for code, explanation in faults:
+            self._find(code, explanation)
 
     def _propose(self, entry: SignedEntry, body: PlanProposed) -> None:
         try:
@@ -185,13 +199,11 @@ class Replay:
             return
         self.plans[plan.digest] = PlanState(plan)
 
-    def _check_signer(self, entry: SignedEntry, state: PlanState) -> None:
+    def _check_signer(self, entry: SignedEntry, actor: Actor, state: PlanState) -> None:
         """Whether the plan gives this actor a part under this key."""
-        if self.roles[entry.actor] == "coordinator":
-            expected = state.plan.coordinator_key
-        else:
-            expected = next((site.public_key for site in state.plan.sites if site.name == entry.actor), "")
-        if expected != entry.key:
+        expected = state.plan.coordinator_key if actor.role == "coordinator" else state.roster.get(entry.actor)
+        # The plan may name a key that the site has replaced since.
+        if expected not in actor.keys:
             self._find("not-in-roster", f"the plan does not name {entry.actor} with this key")
 
     def _accept(self, site: str, body: PlanAccepted, state: PlanState) -> None:
@@ -202,14 +214,29 @@ class Replay:
             self._find("acceptance-repeated", f"{site} accepted this plan before, in other words")
             return
         state.accepted[site] = body
-        self.budgets[site, body.dataset] = body.budget
+        self._state_budget(site, body.dataset, body.budget, state)
+
+    def _state_budget(self, site: str, dataset: str, budget: Budget, state: PlanState) -> None:
+        state.budgets[site] = budget
+        stated = self.budgets[site, dataset]
+        if not stated or stated[-1][1] != budget:
+            stated.append((self._index, budget))
+
+    def _change_budget(self, site: str, body: BudgetChanged, state: PlanState) -> None:
+        accepted = state.accepted.get(site)
+        if accepted is None:
+            self._find("not-accepted", f"{site} changes a budget for a plan that it did not accept before")
+        elif body.dataset != accepted.dataset:
+            self._find("dataset-wrong", f"{site} accepted the plan for {accepted.dataset}, and changes another budget")
+        self._check_delta(site, body.budget.delta, state)
+        self._state_budget(site, body.dataset, body.budget, state)
 
     def _check_delta(self, site: str, delta: Decimal, state: PlanState) -> None:
         if delta > state.plan.privacy.delta:
             explanation = f"{site} states epsilon at delta {delta}, above the plan's {state.plan.privacy.delta}"
             self._find("delta-above-plan", explanation)
 
-    def _reserve(self, site: str, body: SpendReserved, state: PlanState, content: bytes) -> None:
+    def _reserve(self, site: str, body: SpendReserved, state: PlanState) -> None:
         self._check_delta(site, body.delta, state)
         accepted = state.accepted.get(site)
         if accepted is None:
@@ -217,7 +244,7 @@ class Replay:
         else:
             if body.dataset != accepted.dataset:
                 self._find("dataset-wrong", f"{site} accepted the plan for {accepted.dataset}, and charges another")
-            if body.delta != accepted.budget.delta:
+            if body.delta != state.budgets[site].delta:
                 self._find("delta-wrong", f"{site} states a delta that is not that of its budget")
         try:
             if body.mechanism != state.plan.mechanism(body.round):
@@ -227,19 +254,19 @@ class Replay:
         if state.closed:
             # A warning: an honest site may report the spend of a failed round when it is shown the closed ledger.
             self._find("spend-after-close", f"{site} spends for a run that was closed before", "warning")
-        if (site, body.round) in state.reserved:
+        if body.round in state.reserved[site]:
             self._find("reservation-repeated", f"{site} reserves round {body.round} a second time; both count as spent")
-        state.reserved[site, body.round] = content
+        state.reserved[site].add(body.round)
 
-    def _release(self, site: str, body: UpdateReleased, state: PlanState, content: bytes) -> None:
-        if (site, body.round) not in state.reserved:
+    def _release(self, site: str, body: UpdateReleased, state: PlanState) -> None:
+        if body.round not in state.reserved[site]:
             self._find("release-unreserved", f"{site} released round {body.round} without having charged its budget")
-        if (site, body.round) in state.released:
+        if body.round in state.released[site]:
             self._find("release-repeated", f"{site} released round {body.round} a second time, another update")
-        state.released[site, body.round] = content
+        state.released[site].add(body.round)
 
-    def _aggregate(self, body: Aggregate, state: PlanState, content: bytes) -> None:
-        absent = [site for site in body.sites if (site, body.round) not in state.released]
+    def _aggregate(self, body: Aggregate, state: PlanState) -> None:
+        absent = [site for site in body.sites if body.round not in state.released[site]]
         if absent:
             self._find("aggregate-unreleased", f"round {body.round} counts {', '.join(absent)}, which released nothing")
         if len(set(body.sites)) != len(body.sites):
@@ -248,7 +275,12 @@ class Replay:
             self._find("cohort-too-small", f"round {body.round} has fewer sites than the plan's minimum")
         if body.round in state.aggregated:
             self._find("aggregate-repeated", f"round {body.round} was combined before, with another result")
-        state.aggregated[body.round] = content
+        state.aggregated.add(body.round)
+
+    def _snapshot(self, body: SnapshotWritten, state: PlanState) -> None:
+        if body.round not in state.aggregated:
+            self._find("snapshot-early", f"a model of round {body.round}, whose updates were not combined before")
+        state.snapshots.add(body.snapshot_digest)
 
     def _close(self, body: RunClosed, state: PlanState) -> None:
         if state.closed:

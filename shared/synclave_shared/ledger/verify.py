@@ -6,6 +6,7 @@ or the file; nothing here raises because of what a file contains.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,11 +17,11 @@ from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.checkpoint import Checkpoint, Note, cosignature_time, is_operator_signature
 from synclave_shared.ledger.entry import parse_entry
 from synclave_shared.ledger.files import LedgerFiles
-from synclave_shared.ledger.merkle import MerkleTree
-from synclave_shared.ledger.replay import Finding, Replay
+from synclave_shared.ledger.merkle import MerkleTree, leaf_hash
+from synclave_shared.ledger.replay import Finding, Replay, Spend
 from synclave_shared.ledger.tiles import CHECKPOINT_PATH, witness_path
 from synclave_shared.privacy.accountant import epsilon, epsilon_over_time, epsilon_rdp
-from synclave_shared.privacy.budget import within
+from synclave_shared.privacy.budget import Budget, within
 
 __all__ = ["DatasetReport", "Finding", "PlanReport", "SiteReport", "VerifyReport", "verify_ledger"]
 
@@ -201,14 +202,14 @@ class _Verification:
                 self._files.find("entry-malformed", error.found, entry=index)
                 continue
             if entry.verify():
-                self._replay.apply(index, entry)
+                self._replay.apply(index, entry, leaf_hash(data))
             else:
                 self._files.find("signature-invalid", "not signed by the key it names", entry=index)
 
     def _operator(self, checkpoint: Checkpoint, expected: str | None) -> str | None:
         """The coordinator's key; and whether this is the ledger of its first plan."""
         replay, find = self._replay, self._files.find
-        named = next((replay.keys[name] for name, role in replay.roles.items() if role == "coordinator"), None)
+        named = replay.actors.coordinator_key()
         if named is None:
             named = next((state.plan.coordinator_key for state in replay.plans.values()), None)
         if expected is not None and named is not None and named != expected:
@@ -233,8 +234,10 @@ class _Verification:
                 if operator is None or not is_operator_signature(note.checkpoint, signature, operator):
                     find("checkpoint-signature-invalid", "the coordinator's signature does not verify", file=path)
                 continue
-            key = self._replay.keys.get(signature.name)
-            if key is None or cosignature_time(note.checkpoint, signature, key) is None:
+            actor = self._replay.actors.by_name.get(signature.name)
+            # Any key it ever had: a co-signature may be older than the key that counts now.
+            keys = actor.keys if actor else ()
+            if all(cosignature_time(note.checkpoint, signature, key) is None for key in keys):
                 find("cosignature-invalid", f"the co-signature of {signature.name} does not verify", file=path)
                 continue
             self._witnessed[signature.name] = max(self._witnessed.get(signature.name, 0), note.checkpoint.size)
@@ -258,7 +261,8 @@ class _Verification:
 
     def _check_site_keys(self, expected: Mapping[str, str]) -> None:
         for site, key in expected.items():
-            named = self._replay.keys.get(site) if self._replay.roles.get(site) == "site" else None
+            actor = self._replay.actors.by_name.get(site)
+            named = actor.keys[-1] if actor and actor.role == "site" else None
             if named != key:
                 found = f"registered with key {named}" if named else "not registered"
                 self._files.find("site-key-unexpected", f"{site} is {found}; you named {key}")
@@ -278,7 +282,7 @@ class _Verification:
                 find("history-rewritten", f"a site saw {shown.size} entries that this ledger does not begin with")
 
     def _sites(self) -> dict[str, SiteReport]:
-        names = [name for name, role in self._replay.roles.items() if role == "site"]
+        names = [name for name, actor in self._replay.actors.by_name.items() if actor.role == "site"]
         names += [site for site, _ in self._replay.spends]
         return {name: self._site(name) for name in dict.fromkeys(names)}
 
@@ -294,7 +298,7 @@ class _Verification:
             spends=worst.spends if worst else 0,
             epsilon_all_datasets=self._all_datasets(site, datasets),
             witnessed_size=self._witnessed.get(site),
-            public_key=self._replay.keys.get(site),
+            public_key=self._replay.actors.key(site),
             datasets=tuple(datasets),
         )
 
@@ -308,14 +312,11 @@ class _Verification:
     def _dataset(self, site: str, dataset: str) -> DatasetReport:
         spends = self._replay.spends.get((site, dataset), [])
         mechanisms = [spend.mechanism for spend in spends]
-        budget = self._replay.budgets.get((site, dataset))
+        budgets = self._replay.budgets.get((site, dataset), [])
+        budget = budgets[-1][1] if budgets else None
         delta = float(budget.delta) if budget else spends[0].delta
         total = epsilon(mechanisms, delta)
-        if budget and not within(total, budget):
-            over_time = epsilon_over_time(mechanisms, delta)
-            first = next((place for place, value in enumerate(over_time) if not within(value, budget)), -1)
-            explanation = f"{site} spent epsilon {total:.4g} in all on {dataset}; its budget is {budget.epsilon}"
-            self._files.find("budget-exceeded", explanation, entry=spends[first].entry)
+        self._check_budgets(site, dataset, budgets, spends)
         return DatasetReport(
             dataset=dataset,
             epsilon=total,
@@ -324,3 +325,22 @@ class _Verification:
             budget_epsilon=float(budget.epsilon) if budget else None,
             spends=len(spends),
         )
+
+    def _check_budgets(
+        self, site: str, dataset: str, budgets: Sequence[tuple[int, Budget]], spends: Sequence[Spend]
+    ) -> None:
+        """Whether each reservation kept to the budget that held when it was made; names the first that did not."""
+        places = [spend.entry for spend in spends]
+        mechanisms = [spend.mechanism for spend in spends]
+        ends = [*(start for start, _ in budgets[1:]), math.inf]
+        start = 0
+        for (_, budget), end in zip(budgets, ends, strict=True) if budgets else ():
+            stop = bisect.bisect_left(places, end)
+            delta = float(budget.delta)
+            if stop > start and not within(epsilon(mechanisms[:stop], delta), budget):
+                course = epsilon_over_time(mechanisms[:stop], delta)
+                first = next((place for place in range(start, stop) if not within(course[place], budget)), stop - 1)
+                found = f"{site} had spent epsilon {course[first]:.4g} on {dataset}; its budget was {budget.epsilon}"
+                self._files.find("budget-exceeded", found, entry=places[first])
+                return
+            start = stop
