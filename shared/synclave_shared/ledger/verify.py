@@ -21,6 +21,7 @@ from synclave_shared.ledger.replay import Finding, Replay
 from synclave_shared.ledger.tiles import CHECKPOINT_PATH, witness_path
 from synclave_shared.privacy.accountant import epsilon, epsilon_over_time, epsilon_rdp
 from synclave_shared.privacy.budget import within
+from synclave_shared.privacy.cross_check import cross_check
 
 __all__ = ["DatasetReport", "Finding", "PlanReport", "SiteReport", "VerifyReport", "verify_ledger"]
 
@@ -311,6 +312,8 @@ class _Verification:
         budget = self._replay.budgets.get((site, dataset))
         delta = float(budget.delta) if budget else spends[0].delta
         total = epsilon(mechanisms, delta)
+        for disagreement in cross_check(mechanisms, delta).disagreements:
+            self._files.find("accountants-disagree", f"{site}, {dataset}, at delta {delta:g}: {disagreement}")
         if budget and not within(total, budget):
             over_time = epsilon_over_time(mechanisms, delta)
             first = next((place for place, value in enumerate(over_time) if not within(value, budget)), -1)
