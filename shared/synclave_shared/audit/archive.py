@@ -51,7 +51,7 @@ def write_archive(folder: Path, target: Path) -> str:
         if path.is_file() and not path.is_symlink() and _is_member(path.relative_to(folder).as_posix())
     )
     try:
-        with target.open("xb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        with target.open("xb") as new, tarfile.open(fileobj=new, mode="w", format=tarfile.USTAR_FORMAT) as archive:
             for name in names:
                 content = (folder / name).read_bytes()
                 # Name and size only: mode, owner and time stay at the constants of the class.

@@ -25,7 +25,7 @@ WORDS: Final[dict[Relation, str]] = {
     "fork": "Two histories: they begin alike and then differ. Neither continues the other.",
     "truncated": "The copy lacks entries which the checkpoint covers: it is older, or was cut short.",
     "foreign": "These are not one ledger: they state different origins.",
-    "damaged": "At least one does not hold the entries that its own checkpoint covers; run `synclave-audit verify` on it.",
+    "damaged": "At least one does not hold the entries that its own checkpoint covers: run `synclave-audit verify`.",
 }
 
 

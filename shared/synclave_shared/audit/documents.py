@@ -22,12 +22,19 @@ def account_document(account: Account) -> dict[str, Any]:
         "dataset": account.dataset,
         "delta": account.delta,
         "epsilon": finite(account.epsilon),
-        "epsilon_rdp": finite(account.epsilon_rdp),
-        "epsilon_prv": finite(account.epsilon_prv),
+        "epsilon_replace_one": finite(account.epsilon_replaced),
+        "accountants": {
+            "pld": finite(account.check.pld),
+            "rdp": finite(account.check.rdp),
+            "prv": finite(account.check.prv),
+            "tolerance": account.check.tolerance,
+            "disagreements": list(account.check.disagreements),
+            "not_checked": list(account.check.not_checked),
+        },
         "budget_epsilon": account.budget,
         "left": finite(account.left),
         "entries": list(account.entries),
-        "budgets": [{"entry": stated.entry, **stated.budget.model_dump(mode="json")} for stated in account.budgets],
+        "budgets": [{"entry": entry, **budget.model_dump(mode="json")} for entry, budget in account.budgets],
         "plans": [
             {
                 "plan_digest": plan.digest,

@@ -1,4 +1,4 @@
-"""One entry in plain words: who did what, under which plan, what it means for patients, and what it was checked against."""
+"""One entry in plain words: who did what, under which plan, what it means for patients, which rules it was held to."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from dataclasses import dataclass
 
 from synclave_shared.audit.reading import Reading
 from synclave_shared.audit.rules import RULES, remedy_of
-from synclave_shared.audit.words import MODELS, in_words, number
+from synclave_shared.audit.words import MODELS, in_words, number, small
 from synclave_shared.errors import REFUSAL_CODES
 from synclave_shared.ledger.entry import (
     Aggregate,
+    BudgetChanged,
     KeyRegistered,
+    KeyRotated,
     PlanAccepted,
     PlanProposed,
     PlanRefused,
     RunClosed,
+    SamplesReleased,
     SignedEntry,
     SnapshotWritten,
     SpendReserved,
@@ -78,24 +81,22 @@ def explain(reading: Reading, index: int) -> Explanation:
         what=what,
         plan=_plan(reading, entry),
         patients=patients,
-        rules=tuple(
-            (rule.title, not codes & set(rule.codes))
-            for rule in RULES
-            if entry.kind in rule.kinds or (not rule.kinds and rule.of.startswith("entries"))
-        ),
+        rules=tuple((rule.title, not codes & set(rule.codes)) for rule in RULES if rule.concerns(entry.kind)),
         findings=findings,
         remedies=tuple(remedy_of(finding.code) for finding in findings),
     )
 
 
 def _who(reading: Reading, index: int, entry: SignedEntry) -> str:
-    role = "The coordinator" if reading.replay.roles.get(entry.actor) == "coordinator" else f"Site {entry.actor}"
+    actor = reading.replay.actors.by_name.get(entry.actor)
+    role = "The coordinator" if actor and actor.role == "coordinator" else f"Site {entry.actor}"
     registered = reading.registered.get(entry.actor)
-    if registered is None or reading.replay.keys.get(entry.actor) != entry.key:
+    if actor is None or registered is None or entry.key not in actor.keys:
         return f"Somebody who calls itself {entry.actor}, with a key that no entry registers for that name."
     if registered == index:
         return f"{role}, introducing its key {entry.key}."
-    return f"{role}, by the key that it registered in entry {registered}."
+    later = "" if entry.key == actor.keys[0] else ", by the key that replaced it"
+    return f"{role}, registered in entry {registered}{later}."
 
 
 def _plan(reading: Reading, entry: SignedEntry) -> str:
@@ -114,14 +115,22 @@ def _what(reading: Reading, index: int, entry: SignedEntry) -> tuple[str, str]:
             return f"Registers the key with which {body.name} signs as {body.role}.", nothing
         case PlanProposed() as body:
             state = reading.replay.plans.get(body.plan_digest)
-            sites = f" to {len(state.plan.sites)} sites" if state else ""
-            return f"Puts a plan before the sites{sites}: all they will be asked to do, signed.", nothing
+            sites = f" before {len(state.plan.sites)} sites" if state else " before the sites"
+            return f"Puts a signed plan{sites}: all that they will be asked to do.", nothing
         case PlanAccepted() as body:
             planned = epsilon(body.planned, float(body.budget.delta))
             return (
                 f"Agrees to the plan for its data set {body.dataset} and states the budget of that data set: epsilon"
                 f" {body.budget.epsilon} at delta {body.budget.delta}, over everything ever done with it.",
                 f"Nothing yet. If the plan is carried out in full, it alone costs epsilon {number(planned)} at most.",
+            )
+        case KeyRotated() as body:
+            return f"Replaces the key of {body.name}: what follows must be signed with {body.public_key}.", nothing
+        case BudgetChanged() as body:
+            return (
+                f"Changes the budget of {body.dataset} to epsilon {body.budget.epsilon} at delta {body.budget.delta},"
+                " for everything ever done with it, from here on.",
+                "Nothing by itself; it decides what may still be done with their data.",
             )
         case PlanRefused() as body:
             return f"Declines the plan: {REFUSAL_CODES[body.refusal]}.", "Their data are not used for this plan."
@@ -145,6 +154,11 @@ def _what(reading: Reading, index: int, entry: SignedEntry) -> tuple[str, str]:
             return f"Stores the model after round {body.round}, SHA-256 {body.snapshot_digest}.", "No further cost."
         case RunClosed() as body:
             return f"Ends the training after {body.rounds} rounds.", nothing
+        case SamplesReleased() as body:
+            return (
+                f"Draws {body.patients:,} synthetic patients from the model {body.snapshot_digest}.",
+                "No further cost: they are drawn from the model alone.",
+            )
     return f"An entry of kind {entry.kind}.", "Not known to this version."
 
 
@@ -152,12 +166,13 @@ def _spent(reading: Reading, index: int, site: str, body: SpendReserved) -> str:
     spends = [spend for spend in reading.replay.spends[site, body.dataset] if spend.entry <= index]
     if not any(spend.entry == index for spend in spends):
         return "It counts for nothing: see what is wrong with it."
-    budget = reading.replay.budgets.get((site, body.dataset))
+    stated = [budget for entry, budget in reading.replay.budgets.get((site, body.dataset), ()) if entry <= index]
+    budget = stated[-1] if stated else None
     delta = float(budget.delta if budget else body.delta)
     before = epsilon([spend.mechanism for spend in spends[:-1]], delta)
     after = epsilon([spend.mechanism for spend in spends], delta)
-    limit = f" The budget is {budget.epsilon}." if budget else " The site states no budget."
+    limit = f" The budget is {budget.epsilon}." if budget else " The site has stated no budget."
     return (
         f"The cumulative epsilon of {body.dataset} rises from {number(before)} to {number(after)} at delta"
-        f" {delta:g}.{limit} It counts even if nothing was released afterwards."
+        f" {small(delta)}.{limit} It counts even if nothing was released afterwards."
     )

@@ -1,7 +1,7 @@
 """A ledger as an auditor reads it: the verdict, and which entry said what.
 
-The verdict is that of :func:`verify_ledger`. Everything that the other views show comes from the same replay, so an entry
-that counts for nothing there (no valid signature, altered bytes) counts for nothing here.
+The verdict is that of :func:`verify_ledger`. Everything that the other views show comes from the same replay, so an
+entry that counts for nothing there (no valid signature, altered bytes) counts for nothing here.
 """
 
 from __future__ import annotations
@@ -15,29 +15,22 @@ from typing import Final
 from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.checkpoint import Note
 from synclave_shared.ledger.entry import (
+    COORDINATOR,
     PlanAccepted,
     PlanProposed,
     PlanRefused,
     SignedEntry,
     parse_entry,
 )
+from synclave_shared.ledger.merkle import leaf_hash
 from synclave_shared.ledger.replay import Replay
 from synclave_shared.ledger.tiles import entries_path, split_bundle, tile_positions
 from synclave_shared.ledger.verify import VerifyReport, verify_ledger
-from synclave_shared.privacy.budget import Budget
 
-__all__ = ["BudgetStated", "Reading", "read_entries", "read_ledger"]
+__all__ = ["Reading", "read_entries", "read_ledger"]
 
 VOID: Final = {"entry-altered", "entry-malformed", "signature-invalid"}
 """Findings that make an entry count for nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetStated:
-    """A budget, and the entry in which the site stated it."""
-
-    entry: int
-    budget: Budget
 
 
 @dataclass(slots=True)
@@ -53,8 +46,9 @@ class Reading:
         accepted: (plan's digest, site) -> the entry in which the site accepted it.
         refused: (plan's digest, site, refusal code, entry).
         registered: name -> the entry that registered its key.
-        budgets: (site, data set) -> budgets stated, in order.
         times: first and last time that the actors' clocks showed; empty for an empty ledger.
+        pinned: names whose keys the auditor gave, the coordinator's among them.
+        seen: number of checkpoints kept by sites that the auditor gave.
     """
 
     report: VerifyReport
@@ -65,8 +59,9 @@ class Reading:
     accepted: dict[tuple[str, str], int] = field(default_factory=dict)
     refused: list[tuple[str, str, str, int]] = field(default_factory=list)
     registered: dict[str, int] = field(default_factory=dict)
-    budgets: dict[tuple[str, str], list[BudgetStated]] = field(default_factory=lambda: defaultdict(list))
     times: tuple[str, ...] = ()
+    pinned: frozenset[str] = frozenset()
+    seen: int = 0
 
     def entry(self, index: int) -> SignedEntry:
         """The entry at ``index``.
@@ -98,20 +93,19 @@ class Reading:
         self.times = (
             (min(self.times[0], entry.time), max(self.times[1], entry.time)) if self.times else (entry.time,) * 2
         )
-        if entry.actor in self.replay.keys:
+        if entry.actor in self.replay.actors.by_name:
             self.registered.setdefault(entry.actor, index)
         body, plans = entry.body, self.replay.plans
         if isinstance(body, PlanProposed) and body.plan_digest in plans:
             self.proposed.setdefault(body.plan_digest, index)
         if isinstance(body, PlanRefused):
             self.refused.append((body.plan_digest, entry.actor, body.refusal, index))
-        if isinstance(body, PlanAccepted):
-            if body.plan_digest in plans and entry.actor in plans[body.plan_digest].accepted:
-                self.accepted.setdefault((body.plan_digest, entry.actor), index)
-            stated = self.budgets[entry.actor, body.dataset]
-            if self.replay.budgets.get((entry.actor, body.dataset)) == body.budget:
-                if not stated or stated[-1].budget != body.budget:
-                    stated.append(BudgetStated(entry=index, budget=body.budget))
+        if isinstance(body, PlanAccepted) and entry.actor in self._acceptors(body.plan_digest):
+            self.accepted.setdefault((body.plan_digest, entry.actor), index)
+
+    def _acceptors(self, digest: str) -> Mapping[str, PlanAccepted]:
+        state = self.replay.plans.get(digest)
+        return state.accepted if state else {}
 
 
 def read_entries(folder: Path, size: int) -> Iterator[bytes]:
@@ -138,7 +132,10 @@ def read_ledger(
     """Verify a ledger folder and read it.
 
     Args:
-        folder, coordinator_key, site_keys, seen: as for :func:`verify_ledger`.
+        folder: the ledger.
+        coordinator_key: as for :func:`verify_ledger`, like the others.
+        site_keys: site -> key.
+        seen: checkpoints that sites kept.
 
     Raises:
         LedgerError: if ``folder`` is not a folder.
@@ -149,12 +146,18 @@ def read_ledger(
         None if index in void and not _readable(content) else content
         for index, content in enumerate(read_entries(folder, report.size))
     )
-    reading = Reading(report=report, replay=Replay(), entries=contents)
+    reading = Reading(
+        report=report,
+        replay=Replay(),
+        entries=contents,
+        pinned=frozenset([*(site_keys or {}), *([COORDINATOR] if coordinator_key else [])]),
+        seen=len(seen),
+    )
     for index, content in enumerate(contents):
         if content is None or index in void:
             continue
         entry = parse_entry(content)
-        reading.replay.apply(index, entry)
+        reading.replay.apply(index, entry, leaf_hash(content))
         reading._note(index, entry)
     return reading
 

@@ -10,9 +10,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from synclave_shared.audit.reading import Reading
+from synclave_shared.ledger.entry import BODIES
 from synclave_shared.ledger.tiles import tile_positions
 
 __all__ = ["RULES", "Rule", "remedy_of", "rule_of"]
+
+
+ENTRIES: Final = "entries"
+"""What a rule counts that every entry is held to."""
+
+OF_PLANS: Final = tuple(kind for kind in BODIES if not kind.startswith("key-"))
+"""Kinds of entries that belong to a plan."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +45,10 @@ class Rule:
     remedy: str
     kinds: tuple[str, ...] = ()
 
+    def concerns(self, kind: str) -> bool:
+        """Whether entries of a kind are held to it."""
+        return kind in self.kinds if self.kinds else self.of == ENTRIES
+
 
 def _of(*kinds: str) -> Callable[[Reading], int]:
     return lambda reading: sum(reading.counted(kind) for kind in kinds)
@@ -58,8 +70,8 @@ def _accounts(reading: Reading) -> int:
     return len({*reading.replay.spends, *reading.replay.budgets})
 
 
-def _after_registrations(reading: Reading) -> int:
-    return sum(len(indices) for kind, indices in reading.kinds.items() if kind != "key-registered")
+def _of_plans(reading: Reading) -> int:
+    return sum(len(indices) for kind, indices in reading.kinds.items() if kind in OF_PLANS)
 
 
 AGAIN: Final = "Ask the coordinator and every site for their copy, and run `synclave-audit compare` on each pair."
@@ -89,7 +101,7 @@ RULES: Final = (
         title="No entry was changed, moved, added or taken out under the signed state",
         how="Every entry is hashed (RFC 9162) and compared with its tile; the tree's root with the signed one.",
         codes=("bundle-damaged", "entry-altered", "tile-damaged", "root-mismatch"),
-        of="entries",
+        of=ENTRIES,
         count=_size,
         remedy=AGAIN,
     ),
@@ -104,17 +116,17 @@ RULES: Final = (
     ),
     Rule(
         title="The ledger extends every checkpoint that you were given",
-        how="Same origin, signed by the same coordinator, not longer than the ledger, and its root that of the front part.",
+        how="Same origin and coordinator, not longer than the ledger, and its root that of the ledger's front part.",
         codes=("seen-foreign", "history-truncated", "history-rewritten"),
-        of="checkpoints kept by sites (--seen), if any were given",
-        count=lambda reading: 0,
+        of="checkpoints that you gave (--seen)",
+        count=lambda reading: reading.seen,
         remedy="A longer or another history exists. Keep the note and the ledger, they prove it; tell every site.",
     ),
     Rule(
         title="Every entry is signed by the one who acted",
         how="Ed25519 over the canonical JSON of the entry, which must be the only form of it.",
         codes=("entry-malformed", "signature-invalid"),
-        of="entries",
+        of=ENTRIES,
         count=_size,
         remedy="The entry counts for nothing. Ask the coordinator how it came into the ledger.",
     ),
@@ -122,17 +134,34 @@ RULES: Final = (
         title="It is the ledger of the coordinator and the sites that you know",
         how="Keys given with --coordinator-key and --site-key are compared with those registered.",
         codes=("coordinator-unknown", "coordinator-unexpected", "origin-wrong", "site-key-unexpected"),
-        of="registered keys",
-        count=lambda reading: len(reading.replay.keys),
+        of="keys that you gave",
+        count=lambda reading: len(reading.pinned),
         remedy="Compare the keys once more, over another channel. If they differ, this is somebody else's ledger.",
     ),
     Rule(
-        title="One key for one name, registered before it signs, and only in its role",
-        how="Registrations are replayed in order; each entry's key must be its actor's.",
-        codes=("registration-wrong", "key-conflict", "key-unknown", "role-wrong"),
-        of="entries",
+        title="One key at a time for one name, registered before it signs, and only in its role",
+        how="Registrations and replacements are replayed in order; each entry's key must be its actor's at that place.",
+        codes=(
+            "registration-wrong",
+            "key-conflict",
+            "key-unknown",
+            "role-wrong",
+            "rotation-wrong",
+            "key-retired",
+            "key-expired",
+        ),
+        of=ENTRIES,
         count=_size,
         remedy="Ask the party that the entry names whether it signed it.",
+    ),
+    Rule(
+        title="Nothing that anybody said was left out, moved or repeated",
+        how="Each entry names the hash of its actor's entry before it: the chain must hold.",
+        codes=("previous-missing", "previous-superseded", "entry-repeated"),
+        of=ENTRIES,
+        count=_size,
+        remedy="Ask the party that the entry names for its receipts and its own copy of the ledger: they show what is"
+        " missing.",
     ),
     Rule(
         title="Every plan is signed by the coordinator, and every entry belongs to a plan that names its actor",
@@ -145,20 +174,20 @@ RULES: Final = (
             "plan-repeated",
             "run-wrong",
             "not-in-roster",
-            "entry-repeated",
         ),
-        of="entries after registrations",
-        count=_after_registrations,
+        of="entries of plans",
+        count=_of_plans,
         remedy=ASK_COORDINATOR,
+        kinds=OF_PLANS,
     ),
     Rule(
         title="A site accepted exactly the mechanisms of the plan, once, at no larger a delta",
         how="The mechanisms in the acceptance are compared with those that follow from the plan.",
         codes=("planned-wrong", "acceptance-repeated", "delta-above-plan"),
-        of="acceptances",
-        count=_of("plan-accepted"),
+        of="acceptances and changes of budgets",
+        count=_of("plan-accepted", "budget-changed"),
         remedy=ASK_SITE,
-        kinds=("plan-accepted",),
+        kinds=("plan-accepted", "budget-changed"),
     ),
     Rule(
         title="Each spend is the plan's mechanism for its round, after acceptance, once",
@@ -188,29 +217,41 @@ RULES: Final = (
     ),
     Rule(
         title="The coordinator combined what was released, from enough sites",
-        how="Each site counted in a round must have released in it; models follow combined rounds.",
+        how="Each site counted in a round must have released in it; models follow combined rounds, samples models.",
         codes=(
             "aggregate-unreleased",
             "aggregate-sites-wrong",
             "cohort-too-small",
             "aggregate-repeated",
             "snapshot-early",
+            "snapshot-unknown",
             "close-wrong",
             "close-repeated",
         ),
-        of="aggregates, models and ends",
-        count=_of("aggregate", "snapshot", "run-closed"),
+        of="aggregates, models, samples and ends",
+        count=_of("aggregate", "snapshot", "samples-released", "run-closed"),
         remedy=ASK_COORDINATOR,
-        kinds=("aggregate", "snapshot", "run-closed"),
+        kinds=("aggregate", "snapshot", "samples-released", "run-closed"),
     ),
     Rule(
-        title="No site's cumulative epsilon is above the budget it stated",
-        how="All reservations of a data set are composed, at the budget's delta, and compared exactly.",
+        title="No site's cumulative epsilon was above the budget that held when it spent",
+        how="All reservations of a data set up to each point are composed, at the budget's delta, and compared"
+        " exactly.",
         codes=("budget-exceeded",),
         of="data sets",
         count=_accounts,
         remedy="The site's steward decides: raise the budget knowingly, or stop. What was spent cannot be taken back.",
-        kinds=("spend-reserved", "plan-accepted"),
+        kinds=("spend-reserved", "budget-changed"),
+    ),
+    Rule(
+        title="Independent accountants agree on every epsilon",
+        how="Loss distributions against Rényi divergences and, where Opacus is installed, its PRV accountant; they may"
+        " differ by 0.005 and 0.3 %, and the rounding of losses.",
+        codes=("accountants-disagree",),
+        of="data sets",
+        count=_accounts,
+        remedy="One of the accountants is wrong. Take the largest of the three until it is known which; report it to"
+        " us.",
     ),
 )
 """All rules, in the order in which a ledger is read."""
@@ -223,7 +264,13 @@ def rule_of(code: str) -> Rule | None:
     return _BY_CODE.get(code)
 
 
+OF_RECEIPTS: Final = frozenset({"receipt-malformed", "inclusion-invalid"})
+"""Findings about a receipt alone."""
+
+
 def remedy_of(code: str) -> str:
     """What to do about a finding."""
+    if code in OF_RECEIPTS:
+        return "This receipt proves nothing. Ask the site for it again (`synclave-site receipts`)."
     rule = rule_of(code)
     return rule.remedy if rule else "See docs/ledger-format.md."

@@ -10,9 +10,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from synclave_shared.audit.reading import BudgetStated, Reading
+from synclave_shared.audit.reading import Reading
 from synclave_shared.ledger.entry import SpendReserved
-from synclave_shared.privacy.accountant import epsilon, epsilon_over_time, epsilon_prv, epsilon_rdp, merge_equal
+from synclave_shared.privacy.accountant import epsilon, epsilon_over_time, epsilon_rdp, epsilon_replace_one, merge_equal
+from synclave_shared.privacy.budget import Budget, within
+from synclave_shared.privacy.cross_check import CrossCheck, cross_check
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 
 __all__ = ["MAX_POINTS", "Account", "PlanSpend", "Point", "accounts", "course"]
@@ -72,10 +74,12 @@ class Account:
     Attributes:
         site, dataset: whose, and the site's name for it.
         delta: of the budget, or of the first reservation if there is no budget.
-        budgets: as the site stated them, in order; the last one holds.
+        budgets: as the site stated them, in order, each with the index of its entry; the last one holds.
         entries: indices of all reservations.
         mechanisms: what each of them reserved.
-        epsilon, epsilon_rdp, epsilon_prv: of all of them composed, by three accountants; no PRV value without Opacus.
+        epsilon: of all of them composed.
+        epsilon_replaced: the same for replacing one patient instead of adding or removing one.
+        check: what the three accountants say of it, and whether they agree.
         plans: the same by plan.
         course: the same over time.
     """
@@ -83,30 +87,32 @@ class Account:
     site: str
     dataset: str
     delta: float
-    budgets: tuple[BudgetStated, ...]
+    budgets: tuple[tuple[int, Budget], ...]
     entries: tuple[int, ...]
     mechanisms: tuple[_Mechanism, ...]
     epsilon: float
-    epsilon_rdp: float
-    epsilon_prv: float | None
+    epsilon_replaced: float
+    check: CrossCheck
     plans: tuple[PlanSpend, ...]
     course: tuple[Point, ...]
 
     @property
     def budget(self) -> float | None:
         """Epsilon of the budget that was stated last."""
-        return float(self.budgets[-1].budget.epsilon) if self.budgets else None
+        return float(self.budgets[-1][1].epsilon) if self.budgets else None
 
     @property
     def left(self) -> float | None:
-        """Distance from the cumulative epsilon to the budget, 0 beyond it. Not an epsilon that one could still spend:
-        what still fits is a matter of composition."""
+        """Distance from the cumulative epsilon to the budget, 0 beyond it; None without a budget.
+
+        Not an epsilon that one could still spend: what still fits is a matter of composition.
+        """
         return None if self.budget is None else max(0.0, self.budget - self.epsilon)
 
     @property
     def exceeded(self) -> bool:
         """Whether the budget stated last is exceeded."""
-        return bool(self.budgets) and not self.epsilon <= self.budgets[-1].budget.epsilon
+        return bool(self.budgets) and not within(self.epsilon, self.budgets[-1][1])
 
 
 def accounts(reading: Reading) -> list[Account]:
@@ -121,6 +127,8 @@ def course(mechanisms: Sequence[_Mechanism], delta: float) -> list[tuple[int, fl
         (number of mechanisms up to here, epsilon, epsilon by Rényi divergences), the whole history last.
     """
     total = len(mechanisms)
+    if not total:
+        return []
     count = min(total, MAX_POINTS)
     stops = [math.ceil((place + 1) * total / count) for place in range(count)]
     # Between two places, equal neighbours are one mechanism: a long history takes as long as a short one.
@@ -136,9 +144,9 @@ def course(mechanisms: Sequence[_Mechanism], delta: float) -> list[tuple[int, fl
 
 def _account(reading: Reading, site: str, dataset: str) -> Account:
     spends = reading.replay.spends.get((site, dataset), [])
-    budgets = tuple(reading.budgets.get((site, dataset), ()))
+    budgets = tuple(reading.replay.budgets.get((site, dataset), ()))
     mechanisms = tuple(spend.mechanism for spend in spends)
-    delta = float(budgets[-1].budget.delta) if budgets else spends[0].delta
+    delta = float(budgets[-1][1].delta) if budgets else spends[0].delta
     bodies = [_reservation(reading, spend.entry) for spend in spends]
     return Account(
         site=site,
@@ -148,8 +156,8 @@ def _account(reading: Reading, site: str, dataset: str) -> Account:
         entries=tuple(spend.entry for spend in spends),
         mechanisms=mechanisms,
         epsilon=epsilon(mechanisms, delta),
-        epsilon_rdp=epsilon_rdp(mechanisms, delta),
-        epsilon_prv=epsilon_prv(mechanisms, delta),
+        epsilon_replaced=epsilon_replace_one(mechanisms, delta),
+        check=cross_check(mechanisms, delta),
         plans=tuple(
             _plan_spend(reading, digest, bodies, [spend.entry for spend in spends], delta)
             for digest in dict.fromkeys(body.plan_digest for body in bodies)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Final
 
 from synclave_shared.ledger.entry import (
     Aggregate,
+    BudgetChanged,
     KeyRegistered,
+    KeyRotated,
     PlanAccepted,
     PlanProposed,
     PlanRefused,
     RunClosed,
+    SamplesReleased,
     SignedEntry,
     SnapshotWritten,
     SpendReserved,
@@ -19,7 +23,7 @@ from synclave_shared.ledger.entry import (
 )
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 
-__all__ = ["MODELS", "TRUST", "describe", "in_words", "mechanism_line", "number", "ranges"]
+__all__ = ["MODELS", "TRUST", "describe", "in_words", "mechanism_line", "number", "ranges", "small"]
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -27,6 +31,11 @@ def number(value: float | None, digits: int = 4) -> str:
     if value is None:
         return "-"
     return "infinite" if value == float("inf") else f"{value:.{digits}f}"
+
+
+def small(value: float) -> str:
+    """A delta in full, say ``0.00001``: people read zeros more surely than exponents."""
+    return f"{Decimal(repr(value)):f}"
 
 
 def ranges(indices: Iterable[int]) -> str:
@@ -44,11 +53,15 @@ def describe(entry: SignedEntry) -> str:
     """One line about an entry."""
     match entry.body:
         case KeyRegistered() as body:
-            return f"{body.role} with key {body.public_key}"
+            return f"{body.role} with key {body.public_key}{_until(body.not_after)}"
+        case KeyRotated() as body:
+            return f"from now on with key {body.public_key}{_until(body.not_after)}"
         case PlanProposed() as body:
             return f"plan {body.plan.get('name')} {body.plan_digest[:16]}"
         case PlanAccepted() as body:
             return f"for {body.dataset}, budget epsilon {body.budget.epsilon} at delta {body.budget.delta}"
+        case BudgetChanged() as body:
+            return f"of {body.dataset} to epsilon {body.budget.epsilon} at delta {body.budget.delta}"
         case PlanRefused() as body:
             return body.refusal
         case SpendReserved() as body:
@@ -61,7 +74,13 @@ def describe(entry: SignedEntry) -> str:
             return f"round {body.round}: model {body.snapshot_digest[:16]}"
         case RunClosed() as body:
             return f"after {body.rounds} rounds"
+        case SamplesReleased() as body:
+            return f"{body.patients} synthetic patients of model {body.snapshot_digest[:16]}"
     return ""
+
+
+def _until(not_after: str) -> str:
+    return f", until {not_after}" if not_after else ""
 
 
 def mechanism_line(mechanism: PoissonGaussian | GaussianSum) -> str:
@@ -87,8 +106,8 @@ def in_words(mechanism: PoissonGaussian | GaussianSum) -> str:
         )
     return (
         f"{mechanism.steps:,} training steps. For each step every patient was drawn independently with probability"
-        f" {mechanism.selection_rate}; the contribution of each drawn patient was cut to length {mechanism.clip_norm} at"
-        f" most, and {noise}"
+        f" {mechanism.selection_rate}; the contribution of each drawn patient was cut to length"
+        f" {mechanism.clip_norm} at most, and {noise}"
     )
 
 
@@ -103,7 +122,7 @@ MODELS: Final = {
 """Kind of model in a plan -> what it is."""
 
 TRUST: Final = {
-    "local": "Each site adds all of the noise itself, before anything leaves it. The guarantee holds against everybody who"
-    " sees what a site sends, the coordinator among them.",
+    "local": "Each site adds all of the noise itself, before anything leaves it. The guarantee holds against everybody"
+    " who sees what a site sends, the coordinator among them.",
 }
 """Trust mode of a plan -> against whom its guarantee holds."""

@@ -22,7 +22,6 @@ from synclave_shared.audit.commands.arguments import (
 from synclave_shared.audit.reading import read_ledger
 from synclave_shared.audit.report.facts import gather, verdict
 from synclave_shared.audit.report.page import write_report
-from synclave_shared.ledger.entry import COORDINATOR
 
 __all__ = ["report"]
 
@@ -35,12 +34,11 @@ def report(
     site_key: SiteKeyOption = None,
     seen: SeenOption = None,
 ) -> None:
-    """Write a report that a data-protection officer can read, and its numbers as JSON. Exit code 0 valid, 1 not valid."""
+    """Write a report for a data-protection officer, and its numbers as JSON. Exit code 0 valid, 1 not valid."""
     keys, notes = site_keys_of(site_key), notes_of(seen)
     with opened(ledger) as folder:
         reading = read_ledger(folder, coordinator_key=coordinator_key, site_keys=keys, seen=notes)
-    pinned = frozenset([*keys, *([COORDINATOR] if coordinator_key else [])])
-    facts = gather(reading, pinned=pinned, seen=len(notes))
+    facts = gather(reading)
     written = write_report(facts, out)
     if as_json:
         document = {"valid": reading.report.valid, "verdict": verdict(facts), "files": [str(path) for path in written]}

@@ -13,7 +13,7 @@ from synclave_shared.audit.commands.arguments import JsonOption, LedgerArgument,
 from synclave_shared.audit.documents import account_document
 from synclave_shared.audit.reading import read_ledger
 from synclave_shared.audit.spends import Account, accounts
-from synclave_shared.audit.words import number, ranges
+from synclave_shared.audit.words import number, ranges, small
 from synclave_shared.errors import ConfigurationError
 
 __all__ = ["spend"]
@@ -50,9 +50,13 @@ def spend(
 def _draw(account: Account, *, rounds: bool) -> None:
     budget = f" of {account.budget:g}" if account.budget is not None else ", no budget stated"
     say(f"{account.site}, data set {account.dataset}: epsilon {number(account.epsilon)}{budget}", "bold")
-    opinions = [f"by Rényi {number(account.epsilon_rdp)}"]
-    opinions += [f"by PRV {number(account.epsilon_prv)}"] if account.epsilon_prv is not None else []
-    say(f"  at delta {account.delta:g}; {', '.join(opinions)}; entries {ranges(account.entries) or 'none'}")
+    check = account.check
+    opinions = [f"by Rényi {number(check.rdp)}", *([f"by PRV {number(check.prv)}"] if check.prv is not None else [])]
+    say(f"at delta {small(account.delta)}; {', '.join(opinions)}; entries {ranges(account.entries) or 'none'}")
+    for disagreement in check.disagreements:
+        say(f"accountants disagree: {disagreement}", "red")
+    for reason in check.not_checked:
+        say(f"not compared: {reason}")
     table = Table("plan", "model", "entries", "alone", "everything up to here")
     for plan in account.plans:
         name = f"{plan.name or '(not proposed)'} {plan.digest[:16]}"

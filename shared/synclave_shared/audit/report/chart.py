@@ -13,21 +13,22 @@ from synclave_shared.audit.words import number
 __all__ = ["spend_chart"]
 
 WIDTH: Final = 720
-HEIGHT: Final = 240
-LEFT, RIGHT, TOP, BOTTOM = 48, 112, 18, 40
+HEIGHT: Final = 220
+LEFT, RIGHT, TOP, BOTTOM = 48, 126, 26, 40
 """Margins in SVG units; the lines are named at their ends, in the right one."""
 
 MARKED: Final = 40
 """Up to so many reservations each has a dot; a longer history is a line."""
 
-LABEL_GAP: Final = 14
+LABEL_GAP: Final = 16
 
 
-def spend_chart(account: Account, identity: str) -> Markup | None:
+def spend_chart(account: Account, size: int, identity: str) -> Markup | None:
     """The chart of one account; None if nothing was spent or an epsilon is infinite.
 
     Args:
         account: whose spend.
+        size: number of entries of the ledger: all charts of a page share its axis.
         identity: a prefix for ids, unique on the page.
     """
     points = account.course
@@ -37,12 +38,10 @@ def spend_chart(account: Account, identity: str) -> Markup | None:
     highest = max(
         points[-1].epsilon,
         account.budget or 0.0,
-        *(float(stated.budget.epsilon) for stated in account.budgets if stated.entry <= points[-1].entry),
+        *(float(budget.epsilon) for _, budget in account.budgets),
         bounded[-1].epsilon_rdp if bounded and bounded[-1].epsilon_rdp < 3 * points[-1].epsilon else 0.0,
     )
-    scale = _Scale(
-        first=min(points[0].entry, *(b.entry for b in account.budgets[:1])), last=points[-1].entry, top=highest
-    )
+    scale = _Scale(last=size - 1, top=highest)
     course = element("path", class_="course", d=_steps(scale, points, "epsilon"))
     shown = [point for point in bounded if point.epsilon_rdp <= scale.top]
     renyi = element("path", class_="renyi", d=_steps(scale, shown, "epsilon_rdp")) if shown else None
@@ -81,13 +80,13 @@ def spend_chart(account: Account, identity: str) -> Markup | None:
 
 
 class _Scale:
-    def __init__(self, *, first: int, last: int, top: float) -> None:
-        self.first, self.last = first, max(last, first + 1)
+    def __init__(self, *, last: int, top: float) -> None:
+        self.last = max(last, 1)
         self.step = _round_step(top)
         self.top = self.step * math.ceil(top * 1.02 / self.step)
 
     def x(self, entry: int) -> float:
-        return LEFT + (entry - self.first) / (self.last - self.first) * (WIDTH - LEFT - RIGHT)
+        return LEFT + entry / self.last * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
         return HEIGHT - BOTTOM - value / self.top * (HEIGHT - TOP - BOTTOM)
@@ -105,10 +104,10 @@ def _short(value: float) -> str:
 
 def _steps(scale: _Scale, points: Sequence[Point], name: str) -> str:
     """A staircase: a spend happens in an instant, and stays."""
-    path = f"M{_short(scale.x(points[0].entry))} {_short(scale.y(0))}"
+    path = f"M{LEFT} {_short(scale.y(0))}"
     for point in points:
         path += f"H{_short(scale.x(point.entry))}V{_short(scale.y(getattr(point, name)))}"
-    return path
+    return f"{path}H{WIDTH - RIGHT}"
 
 
 def _grid(scale: _Scale) -> list[Markup]:
@@ -119,12 +118,12 @@ def _grid(scale: _Scale) -> list[Markup]:
         parts.append(element("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y))
         parts.append(element("text", f"{value:g}", class_="tick", x=LEFT - 8, y=y, dy="0.32em", text_anchor="end"))
     for place in range(5):
-        entry = scale.first + round(place * (scale.last - scale.first) / 4)
+        entry = round(place * scale.last / 4)
         x = _short(scale.x(entry))
         parts.append(element("text", str(entry), class_="tick", x=x, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
     middle = _short((LEFT + WIDTH - RIGHT) / 2)
     parts.append(element("text", "entry of the ledger", class_="tick", x=middle, y=HEIGHT - 6, text_anchor="middle"))
-    parts.append(element("text", "epsilon", class_="tick", x=LEFT - 8, y=TOP - 8, text_anchor="end"))
+    parts.append(element("text", "epsilon", class_="tick", x=0, y=11))
     return parts
 
 
@@ -133,8 +132,8 @@ def _budget(scale: _Scale, account: Account) -> Markup | None:
     if not account.budgets:
         return None
     path = ""
-    for stated in account.budgets:
-        x, y = _short(scale.x(min(stated.entry, scale.last))), _short(scale.y(float(stated.budget.epsilon)))
+    for entry, budget in account.budgets:
+        x, y = _short(scale.x(entry)), _short(scale.y(float(budget.epsilon)))
         path += f"H{x}V{y}" if path else f"M{x} {y}"
     return element("path", class_="limit", d=f"{path}H{WIDTH - RIGHT}")
 
@@ -144,8 +143,9 @@ def _labels(scale: _Scale, labels: list[tuple[float, str, str]]) -> list[Markup]
     parts, occupied = [], -math.inf
     for value, style, text in sorted(labels, key=lambda label: -label[0]):
         occupied = max(scale.y(value), occupied + LABEL_GAP)
-        place = {"x": WIDTH - RIGHT + 8, "y": _short(occupied), "dy": "0.32em"}
-        parts.append(element("text", text, class_=f"name {style}", **place))
+        parts.append(
+            element("text", text, class_=f"name {style}", x=WIDTH - RIGHT + 8, y=_short(occupied), dy="0.32em")
+        )
     return parts
 
 

@@ -1,4 +1,4 @@
-"""What was checked and how, the keys, the software, what no ledger shows, the standard's questions, and the formulas."""
+"""What was checked and how, the keys, the software, what no ledger shows, the standard's questions, the formulas."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ def checked(facts: Facts) -> Markup:
     for rule in RULES:
         failed = [finding for finding in facts.reading.report.findings if finding.code in rule.codes]
         grave = any(finding.severity == "error" for finding in failed)
-        count = facts.seen if "history-truncated" in rule.codes else rule.count(facts.reading)
+        count = rule.count(facts.reading)
         if failed:
-            state = badge(f"{len(failed)} {'findings' if grave else 'remarks'}", "bad" if grave else "warn")
+            name = "error" if grave else "remark"
+            state = badge(f"{len(failed)} {name}{'s' * (len(failed) > 1)}", "bad" if grave else "warn")
         else:
             state = badge("holds", "good") if count else badge("nothing to check", "plain")
         rows.append((joined(element("strong", rule.title), element("br"), rule.how), f"{count:,} {rule.of}", state))
     return section(
         "checks",
         "What was checked, and how",
-        table(("rule", "applied to", "result"), rows, wide=0),
+        table(("rule", "applied to", "result"), rows, wide=(0,)),
         under(
             "Everything in the ledger is taken as written by an adversary. The rules, byte by byte, are in"
             " docs/ledger-format.md, from which an outsider can write a verifier. Recompute: ",
@@ -43,18 +44,20 @@ def keys(facts: Facts) -> Markup:
     """The keys on which everything rests."""
     reading = facts.reading
     rows: list[tuple[Child, ...]] = []
-    for name, role in reading.replay.roles.items():
-        pinned = (role if role == "coordinator" else name) in facts.pinned
+    for name, actor in reading.replay.actors.by_name.items():
+        pinned = (actor.role if actor.role == "coordinator" else name) in reading.pinned
         compared = badge("compared with yours", "good") if pinned else badge("to be compared", "warn")
-        rows.append((name, role, code(reading.replay.keys[name]), f"entry {reading.registered[name]}", compared))
+        rows.append(
+            (name, actor.role, [code(key) for key in actor.keys], f"entry {reading.registered[name]}", compared)
+        )
     return section(
         "keys",
         "The keys, and how to compare them",
         paragraph(
-            "A ledger cannot prove whose keys it names. Ask the coordinator and every hospital for their public key over a"
-            " channel that the coordinator does not control (a letter, a call, a visit), compare all 44 characters, and give"
-            " them to the audit with --coordinator-key and --site-key. A coordinator who invents hospitals is found by"
-            " nothing else."
+            "A ledger cannot prove whose keys it names. Ask the coordinator and every hospital for their public key"
+            " over a channel that the coordinator does not control (a letter, a call, a visit), compare all 44"
+            " characters, and give them to the audit with --coordinator-key and --site-key. A coordinator who invents"
+            " hospitals is found by nothing else."
         ),
         table(("name", "role", "public key (Ed25519, base64)", "registered", "state"), rows),
     )
@@ -81,19 +84,20 @@ def software(facts: Facts) -> Markup:
 def limits(facts: Facts) -> Markup:
     """What this report does not show."""
     seen = (
-        f"{facts.seen} checkpoints of sites were compared."
-        if facts.seen
+        f"{facts.reading.seen} checkpoints of sites were compared."
+        if facts.reading.seen
         else "No checkpoint kept by a site was given to this audit (--seen)."
     )
-    unpinned = [name for name in facts.reading.replay.keys if name not in facts.pinned]
+    actors, given = facts.reading.replay.actors.by_name, facts.reading.pinned
+    unpinned = [name for name, actor in actors.items() if not {name, actor.role} & given - {"site"}]
     whose = f"Keys not compared: {', '.join(unpinned)}." if unpinned else "All keys were compared."
     points = (
         ("Whose keys these are.", whose),
         ("That nothing is missing at the end.", f"An older state of a ledger verifies as well. {seen}"),
         (
             "That the noise was added.",
-            "A site that does not do what it signs for harms its own patients. The ledger holds the claim; the site's own"
-            " tests and an attack on the model check it.",
+            "A site that does not do what it signs for harms its own patients. The ledger holds the claim; the site's"
+            " own tests and an attack on the model check it.",
         ),
         (
             "What happened outside this ledger.",
@@ -128,7 +132,7 @@ def standard(facts: Facts) -> Markup:
             "Guidelines for Evaluating Differential Privacy Guarantees (NIST, 2025), its subjects in our words:"
             f" {counts} by this report."
         ),
-        table(("subject", "coverage", "answer"), rows, wide=2),
+        table(("subject", "coverage", "answer"), rows, wide=(0, 2)),
     )
 
 
@@ -147,7 +151,7 @@ def recompute(facts: Facts) -> Markup:
     return section(
         "recompute",
         "How to compute every number again",
-        table(("name", "what it is", "command"), rows, wide=1),
+        table(("name", "what it is", "command"), rows, wide=(1,)),
         paragraph(
             "LEDGER is the folder or the exported file. Any entry in plain words: ",
             code("synclave-audit explain LEDGER N"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from synclave_shared.audit.report.facts import Facts
 from synclave_shared.audit.report.markup import Markup, joined
 from synclave_shared.audit.report.parts import paragraph, section, source, table, under
-from synclave_shared.audit.words import TRUST, number
+from synclave_shared.audit.words import TRUST, number, small
 
 __all__ = ["claims"]
 
@@ -14,9 +14,9 @@ def claims(facts: Facts) -> Markup:
     """The claim, its neighbours, and the patients for whom it is another number."""
     modes = sorted({state.plan.trust_mode for state in facts.reading.replay.plans.values()})
     rows: list[tuple[str, str, Markup]] = []
-    pairs = [pair for pair in zip(facts.accounts, facts.replaced, strict=True) if pair[0].mechanisms]
-    if pairs:
-        most, replaced = max(pairs, key=lambda pair: pair[0].epsilon)
+    spent = [account for account in facts.accounts if account.mechanisms]
+    if spent:
+        most = max(spent, key=lambda account: account.epsilon)
         where = f"{most.site}, {most.dataset}"
         rows.append(
             (
@@ -29,7 +29,7 @@ def claims(facts: Facts) -> Markup:
             (
                 "One patient is replaced by another",
                 where,
-                joined(_value(replaced, most.delta), source("F5", most.entries)),
+                joined(_value(most.epsilon_replaced, most.delta), source("F5", most.entries)),
             )
         )
     for each in facts.together:
@@ -42,18 +42,18 @@ def claims(facts: Facts) -> Markup:
         "claims",
         "What is claimed, and against whom",
         paragraph(
-            "For each site: whoever sees the models, the synthetic patients, or what is named below, learns about any one"
-            " patient no more than epsilon and delta allow, whatever else is known about the patient. The unit is the"
-            " patient with everything contributed at the site, not a visit or a value."
+            "For each site: whoever sees the models, the synthetic patients, or what is named below, learns about any"
+            " one patient no more than epsilon and delta allow, whatever else is known about the patient. The unit is"
+            " the patient with everything contributed at the site, not a visit or a value."
         ),
         [paragraph(f"Trust mode {mode}: ", TRUST.get(mode, "not known to this version.")) for mode in modes],
         table(("question", "where", "epsilon"), rows) if rows else None,
         under(
-            "Sites cannot see whether they share a patient, so the ledger's own number is per site. The rows for several"
-            " sites are the worst choice of sites."
+            "Sites cannot see whether they share a patient, so the ledger's own number is per site. The rows for"
+            " several sites are the worst choice of sites."
         ),
     )
 
 
 def _value(epsilon: float, delta: float) -> str:
-    return f"{number(epsilon)} at delta {delta:g}"
+    return f"{number(epsilon)} at delta {small(delta)}"

@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from synclave_shared import __version__
-from synclave_shared.audit.claims import SHARED_BY, SeveralSites, all_datasets, replace_one, several_sites
+from synclave_shared.audit.claims import SHARED_BY, SeveralSites, all_datasets, several_sites
 from synclave_shared.audit.documents import account_document, finite
 from synclave_shared.audit.reading import Reading
 from synclave_shared.audit.report.formulas import FORMULAS
 from synclave_shared.audit.rules import RULES, remedy_of
 from synclave_shared.audit.spends import Account, accounts
-from synclave_shared.ledger.entry import PlanAccepted
+from synclave_shared.ledger.entry import COORDINATOR, PlanAccepted
 from synclave_shared.ledger.replay import Finding
 
 __all__ = ["Facts", "Stated", "facts_document", "gather", "verdict"]
@@ -34,22 +34,16 @@ class Facts:
     Attributes:
         reading: the ledger and its verdict.
         accounts: what each site spent on each data set.
-        replaced: epsilon for replacing one patient, of each account, in the same order.
         several: the loss of a patient at two and at three sites, as far as so many sites spent.
         together: of each site with several data sets, all of them together.
         versions: software that sites stated.
-        pinned: names whose keys the auditor gave; ``coordinator`` for the coordinator's.
-        seen: number of checkpoints kept by sites that the auditor gave.
     """
 
     reading: Reading
     accounts: tuple[Account, ...]
-    replaced: tuple[float, ...]
     several: tuple[SeveralSites, ...]
     together: tuple[SeveralSites, ...]
     versions: tuple[Stated, ...]
-    pinned: frozenset[str]
-    seen: int
 
     @property
     def errors(self) -> list[Finding]:
@@ -62,14 +56,8 @@ class Facts:
         return [finding for finding in self.reading.report.findings if finding.severity != "error"]
 
 
-def gather(reading: Reading, *, pinned: frozenset[str] = frozenset(), seen: int = 0) -> Facts:
-    """Compute everything that the report says.
-
-    Args:
-        reading: the ledger.
-        pinned: whose keys the auditor gave.
-        seen: how many checkpoints of sites the auditor gave.
-    """
+def gather(reading: Reading) -> Facts:
+    """Compute everything that the report says about a ledger."""
     found = tuple(accounts(reading))
     several = (several_sites(found, count) for count in SHARED_BY)
     owners = [account.site for account in found]
@@ -77,12 +65,9 @@ def gather(reading: Reading, *, pinned: frozenset[str] = frozenset(), seen: int 
     return Facts(
         reading=reading,
         accounts=found,
-        replaced=tuple(replace_one(account.mechanisms, account.delta) for account in found),
         several=tuple(each for each in several if each),
         together=tuple(each for each in together if each),
         versions=tuple(_stated(reading)),
-        pinned=pinned,
-        seen=seen,
     )
 
 
@@ -101,7 +86,7 @@ def verdict(facts: Facts) -> str:
     if errors:
         wrong = "one thing is not as it must be" if errors == 1 else f"{errors} things are not as they must be"
         return f"This ledger must not be relied on: {wrong}."
-    unpinned = "coordinator" not in facts.pinned
+    unpinned = COORDINATOR not in facts.reading.pinned
     more = f", with {warnings} {'remark' if warnings == 1 else 'remarks'} for you to judge" if warnings else ""
     condition = ", provided that the coordinator's key below is the one you know" if unpinned else ""
     spent = [account for account in facts.accounts if account.mechanisms]
@@ -130,10 +115,7 @@ def facts_document(facts: Facts) -> dict[str, Any]:
         "plans": report["plans"],
         "unit": "patient",
         "adjacency": "add-or-remove-one",
-        "accounts": [
-            {**account_document(account), "epsilon_replace_one": finite(replaced), "exceeded": account.exceeded}
-            for account, replaced in zip(facts.accounts, facts.replaced, strict=True)
-        ],
+        "accounts": [{**account_document(account), "exceeded": account.exceeded} for account in facts.accounts],
         "patient_at_several_sites": [_several(each) for each in facts.several],
         "all_datasets_of_a_site": [_several(each) for each in facts.together],
         "checked": [
@@ -146,8 +128,8 @@ def facts_document(facts: Facts) -> dict[str, Any]:
             }
             for rule in RULES
         ],
-        "checkpoints_given": facts.seen,
-        "keys_given": sorted(facts.pinned),
+        "checkpoints_given": reading.seen,
+        "keys_given": sorted(reading.pinned),
         "versions": [asdict(stated) for stated in facts.versions],
         "formulas": [asdict(formula) for formula in FORMULAS],
     }

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from synclave_shared.audit.report.facts import Facts, verdict
 from synclave_shared.audit.report.markup import Markup, element, joined
 from synclave_shared.audit.report.parts import badge, code, paragraph, section, table, under
 from synclave_shared.audit.rules import remedy_of
-from synclave_shared.audit.words import number, ranges
+from synclave_shared.audit.words import number, ranges, small
 from synclave_shared.ledger.replay import Finding
 
 __all__ = ["findings", "opening", "participants", "tiles"]
 
-MAX_LISTED = 200
-"""Findings on the page; all of them are in report.json."""
+MAX_LISTED = 12
+"""Findings of one kind on the page; all of them are in report.json."""
 
 
 def opening(facts: Facts) -> Markup:
     """Title, which ledger in which state, and the verdict."""
     report, times = facts.reading.report, facts.reading.times
-    period = f", {times[0][:10]} to {times[1][:10]} by the clocks of those who acted" if times else ""
+    days = list(dict.fromkeys(time[:10] for time in times))
+    period = f", {' to '.join(days)} by the clocks of those who acted" if days else ""
     return joined(
         element("h1", "Privacy audit of a training"),
         element("p", f"Ledger {report.origin}, {report.size} entries{period}.", class_="soft"),
@@ -39,7 +42,7 @@ def tiles(facts: Facts) -> Markup:
         (
             "Highest cumulative epsilon",
             number(most.epsilon if most else 0.0, 2),
-            f"at delta {most.delta:g}, {most.site}" if most else "nothing was spent",
+            f"at delta {small(most.delta)}, {most.site}" if most else "nothing was spent",
         ),
         ("Findings", str(len(facts.errors)), f"and {len(facts.warnings)} remarks"),
     )
@@ -56,35 +59,36 @@ def tiles(facts: Facts) -> Markup:
 
 
 def findings(facts: Facts) -> Markup:
-    """What is not as it must be, the grave first, each with what to do."""
-    ordered = [*facts.errors, *facts.warnings]
-    if not ordered:
-        body = paragraph("None. Every rule below holds.")
-    else:
-        body = table(
-            ("severity", "where", "what", "what to do"),
-            [
-                (
-                    badge("error", "bad") if finding.severity == "error" else badge("remark", "warn"),
-                    _place(finding),
-                    joined(finding.explanation, " ", code(finding.code)),
-                    remedy_of(finding.code),
-                )
-                for finding in ordered[:MAX_LISTED]
-            ],
-            wide=2,
+    """What is not as it must be, the grave first, each kind with what to do."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in [*facts.errors, *facts.warnings]:
+        groups.setdefault((finding.severity, finding.code), []).append(finding)
+    rows = [
+        (
+            badge("error", "bad") if severity == "error" else badge("remark", "warn"),
+            joined(_listed(found), element("p", code(name))),
+            remedy_of(name),
         )
-    more = under(f"{len(ordered) - MAX_LISTED} more are in report.json.") if len(ordered) > MAX_LISTED else None
+        for (severity, name), found in groups.items()
+    ]
     return section(
         "findings",
         "What is wrong",
-        body,
-        more,
+        table(("severity", "what", "what to do"), rows, wide=(1,))
+        if rows
+        else paragraph("Nothing. Every rule below holds."),
         under(
             "An error makes the ledger invalid; a remark is for you to judge. Recompute: ",
             code("synclave-audit verify LEDGER"),
         ),
     )
+
+
+def _listed(found: Sequence[Finding]) -> Markup:
+    lines = [element("li", f"{_place(finding)}: {finding.explanation}") for finding in found[:MAX_LISTED]]
+    if len(found) > MAX_LISTED:
+        lines.append(element("li", f"and {len(found) - MAX_LISTED} more, in report.json"))
+    return element("ul", lines, class_="bare")
 
 
 def _place(finding: Finding) -> str:
@@ -97,7 +101,7 @@ def participants(facts: Facts) -> Markup:
     """Who acted, in which role, and what each agreed to."""
     reading = facts.reading
     rows = []
-    for name, role in reading.replay.roles.items():
+    for name, actor in reading.replay.actors.by_name.items():
         accepted = [index for (_, site), index in reading.accepted.items() if site == name]
         refused = [index for _, site, _, index in reading.refused if site == name]
         site = reading.report.sites.get(name)
@@ -105,11 +109,11 @@ def participants(facts: Facts) -> Markup:
         rows.append(
             (
                 name,
-                role,
+                actor.role,
                 _entries([reading.registered[name]]),
-                _entries(accepted) if role == "site" else "-",
-                _entries(refused) if role == "site" else "-",
-                ("-" if role == "coordinator" else "nothing") if seen is None else f"the first {seen} entries",
+                _entries(accepted) if actor.role == "site" else "-",
+                _entries(refused) if actor.role == "site" else "-",
+                ("-" if actor.role == "coordinator" else "nothing") if seen is None else f"the first {seen} entries",
             )
         )
     return section(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from synclave_shared.audit.report.markup import Child, Markup, element, joined
+from synclave_shared.audit.report.markup import Child, Markup, element
 from synclave_shared.audit.words import ranges
 
-__all__ = ["badge", "code", "figure", "figures", "formula", "paragraph", "section", "source", "table", "under"]
+__all__ = ["badge", "code", "figures", "formula", "paragraph", "section", "source", "table", "under"]
 
 NUMERIC = "number"
 
@@ -48,11 +48,6 @@ def source(name: str, entries: Iterable[int]) -> Markup:
     return element("span", formula(name), f" of entries {listed}" if listed else " of no entry", class_="from")
 
 
-def figure(label: str, value: Child, *remarks: Child) -> tuple[str, Markup]:
-    """One number with what it rests on."""
-    return label, joined(value, *remarks)
-
-
 def figures(items: Sequence[tuple[str, Markup]]) -> Markup:
     """Numbers side by side."""
     cells = [element("div", element("dt", label), element("dd", value)) for label, value in items]
@@ -60,22 +55,31 @@ def figures(items: Sequence[tuple[str, Markup]]) -> Markup:
 
 
 def table(
-    heads: Sequence[str], rows: Iterable[Sequence[Child]], *, numeric: Sequence[int] = (), wide: int = -1
+    heads: Sequence[str], rows: Iterable[Sequence[Child]], *, numeric: Sequence[int] = (), wide: Sequence[int] = ()
 ) -> Markup:
-    """A table that scrolls sideways on a narrow screen.
+    """A table; on a narrow screen its rows become blocks in which each cell is named.
 
     Args:
         heads: of the columns.
         rows: their cells.
         numeric: columns of numbers, by place.
-        wide: a column of sentences, by place.
+        wide: columns of sentences, by place.
     """
 
     def style(place: int) -> str | None:
         if place in numeric:
             return NUMERIC
-        return "wide" if place == wide else None
+        return "wide" if place in wide else None
 
     head = element("tr", [element("th", text, scope="col", class_=style(place)) for place, text in enumerate(heads)])
-    body = [element("tr", [element("td", cell, class_=style(place)) for place, cell in enumerate(row)]) for row in rows]
+    body = [
+        element(
+            "tr",
+            [
+                element("td", cell, class_=style(place), data_label=label)
+                for place, (label, cell) in enumerate(zip(heads, row, strict=True))
+            ],
+        )
+        for row in rows
+    ]
     return element("div", element("table", element("thead", head), element("tbody", body)), class_="scroll", tabindex=0)

@@ -47,7 +47,7 @@ def registry_document(facts: Facts) -> dict[str, Any]:
             "neighbours": "add or remove one patient",
             "epsilon": finite(most.epsilon) if most else None,
             "delta": most.delta if most else None,
-            "epsilon_replace_one": finite(max(facts.replaced)) if facts.replaced else None,
+            "epsilon_replace_one": finite(most.epsilon_replaced) if most else None,
             "epsilon_patient_at_several_sites": (
                 {"sites": len(highest.sites), "epsilon": finite(highest.epsilon), "delta": highest.delta}
                 if highest

@@ -8,18 +8,15 @@ from synclave_shared.audit.report.markup import Child, Markup, element, joined
 from synclave_shared.audit.report.parts import (
     badge,
     code,
-    figure,
     figures,
     formula,
     paragraph,
     section,
-    source,
     table,
     under,
 )
 from synclave_shared.audit.spends import MAX_POINTS, Account
-from synclave_shared.audit.words import MODELS, in_words, number, ranges
-from synclave_shared.privacy.mechanism import GaussianSum
+from synclave_shared.audit.words import MODELS, in_words, number, ranges, small
 
 __all__ = ["mechanisms", "spends"]
 
@@ -29,61 +26,73 @@ NEAR = 0.9
 
 def spends(facts: Facts) -> Markup:
     """A card for each data set of each site."""
+    over = {finding.entry for finding in facts.errors if finding.code == "budget-exceeded"}
     cards = [
-        _card(account, replaced, place)
-        for place, (account, replaced) in enumerate(zip(facts.accounts, facts.replaced, strict=True))
+        _card(account, _state(account, once_over=bool(over & set(account.entries))), facts.reading.report.size, place)
+        for place, account in enumerate(facts.accounts)
     ]
     return section(
         "spends",
         "What was spent, and what is left",
         paragraph(
-            "Epsilon bounds how much more likely any outcome can become because one patient is in the data set: by a factor"
-            " of exp(epsilon) at most, except with probability delta. A site charges a spend before it computes anything,"
-            " and a charge is never taken back."
+            "Epsilon bounds how much more likely any outcome can become because one patient is in the data set: by a"
+            " factor of exp(epsilon) at most, except with probability delta. A site charges a spend before it computes"
+            " anything, and a charge is never taken back."
         ),
         element("div", cards, class_="cards") if cards else paragraph("No site stated a budget or spent anything."),
     )
 
 
-def _card(account: Account, replaced: float, place: int) -> Markup:
+def _card(account: Account, state: Markup, size: int, place: int) -> Markup:
     return element(
         "article",
-        element("div", element("h3", f"{account.site}, data set {account.dataset}"), _state(account), class_="head"),
-        figures(_figures(account, replaced)),
-        spend_chart(account, f"spend-{place}"),
+        element("div", element("h3", f"{account.site}, data set {account.dataset}"), state, class_="head"),
+        under(
+            f"Every number is of the reservations in entries {ranges(account.entries)}."
+            if account.entries
+            else "Nothing was reserved."
+        ),
+        figures(_figures(account)),
+        spend_chart(account, size, f"spend-{place}"),
         _plans(account),
         _course(account),
         class_="card",
     )
 
 
-def _state(account: Account) -> Markup:
+def _state(account: Account, *, once_over: bool) -> Markup:
     if account.budget is None:
         return badge("no budget stated", "warn")
     if account.exceeded:
         return badge("above its budget", "bad")
+    if once_over:
+        return badge("was above its budget", "bad")
     if account.epsilon >= NEAR * account.budget:
         return badge("within its budget, little is left", "warn")
     return badge("within its budget", "good")
 
 
-def _figures(account: Account, replaced: float) -> list[tuple[str, Markup]]:
-    stated = [budget.entry for budget in account.budgets]
-    prv = account.epsilon_prv
+def _figures(account: Account) -> list[tuple[str, Markup]]:
+    stated = [entry for entry, _ in account.budgets]
+    check = account.check
     shown = [
-        figure("spent (epsilon)", number(account.epsilon), source("F1", account.entries)),
-        figure(
-            "budget (epsilon)",
+        _figure("spent", number(account.epsilon), formula("F1")),
+        _figure(
+            "budget",
             "none" if account.budget is None else f"{account.budget:g}",
-            element("span", f"stated in entry {ranges(stated)}" if stated else "no entry states one", class_="from"),
+            f"stated in entry {ranges(stated)}" if stated else "no entry states one",
         ),
-        figure("left", number(account.left), element("span", formula("F4"), ": budget minus spent", class_="from")),
-        figure("delta", f"{account.delta:g}", element("span", "of the budget", class_="from")),
-        figure("check by Rényi", number(account.epsilon_rdp), source("F2", account.entries)),
+        _figure("left", number(account.left), formula("F4")),
+        _figure("delta", small(account.delta), "of the budget" if stated else "of the first reservation"),
+        _figure("check by Rényi", number(check.rdp), formula("F2")),
+        _figure("check by PRV", number(check.prv), formula("F3") if check.prv is not None else "not compared"),
+        _figure("if one is replaced", number(account.epsilon_replaced), formula("F5")),
     ]
-    if prv is not None:
-        shown.append(figure("check by PRV", number(prv), source("F3", account.entries)))
-    return [*shown, figure("if one patient is replaced", number(replaced), source("F5", account.entries))]
+    return shown
+
+
+def _figure(label: str, value: str, rests_on: Child) -> tuple[str, Markup]:
+    return label, joined(value, element("span", rests_on, class_="from"))
 
 
 def _plans(account: Account) -> Markup | None:
@@ -139,8 +148,8 @@ def mechanisms(facts: Facts) -> Markup:
                 "article",
                 element("h3", f"Plan {state.plan.name}: {model}"),
                 under(
-                    f"Proposed in entry {reading.proposed[digest]}, accepted by {len(accepted)} of {len(state.plan.sites)}"
-                    f" sites, {rounds} rounds combined. Digest ",
+                    f"Proposed in entry {reading.proposed[digest]}, accepted by {len(accepted)} of"
+                    f" {len(state.plan.sites)} sites, {rounds} rounds combined. Digest ",
                     code(digest),
                 ),
                 element(
@@ -155,8 +164,8 @@ def mechanisms(facts: Facts) -> Markup:
         "mechanisms",
         "What was done to the data",
         paragraph(
-            "These are all the operations on patients' data that the ledger knows. Models and synthetic patients are made of"
-            " their noised results alone, and cost nothing more."
+            "These are all the operations on patients' data that the ledger knows. Models and synthetic patients are"
+            " made of their noised results alone, and cost nothing more."
         ),
         parts or paragraph("No valid plan stands in this ledger."),
     )

@@ -1,7 +1,7 @@
 """What evaluators ask, after NIST SP 800-226 (2025), and how far a ledger answers it.
 
-The questions are in our words, grouped by the subjects of that publication; the answers are about Synclave and about the
-ledger at hand.
+The questions are in our words, grouped by the subjects of that publication; the answers are about Synclave and about
+the ledger at hand.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from synclave_shared.audit.report.facts import Facts
-from synclave_shared.audit.words import number
+from synclave_shared.audit.words import number, small
 
 __all__ = ["Answer", "answers"]
 
@@ -49,24 +49,24 @@ FIXED: Final = (
         subject="Kind of guarantee",
         question="Which definition of differential privacy, and between which neighbouring data sets?",
         coverage="covered",
-        text="(epsilon, delta)-differential privacy between data sets that differ by adding or removing one patient; the"
-        " value for replacing one patient stands beside it.",
+        text="(epsilon, delta)-differential privacy between data sets that differ by adding or removing one patient;"
+        " the value for replacing one patient stands beside it.",
         place="claims",
     ),
     Answer(
         subject="Composition",
         question="Does the number cover every release, over time and over analyses?",
         coverage="partly",
-        text="Every release in this ledger, composed over all its plans. Other ledgers of the same site are in the site's"
-        " own journal, which its budget covers and this report cannot see.",
+        text="Every release in this ledger, composed over all its plans. Other ledgers of the same site are in the"
+        " site's own journal, which its budget covers and this report cannot see.",
         place="spends",
     ),
     Answer(
         subject="Mechanisms",
         question="Which mechanisms are used, with which parameters, and is their analysis sound?",
         coverage="covered",
-        text="Two: Gaussian noise on a sum over all patients, and on sums over a Poisson selection. All parameters are in"
-        " the ledger, and two independent accountants (three with Opacus) recompute the loss from them.",
+        text="Two: Gaussian noise on a sum over all patients, and on sums over a Poisson selection. All parameters are"
+        " in the ledger, and two independent accountants (three with Opacus) recompute the loss from them.",
         place="mechanisms",
     ),
     Answer(
@@ -81,9 +81,9 @@ FIXED: Final = (
         subject="Implementation",
         question="Do arithmetic, random numbers and code do what the analysis assumes?",
         coverage="partly",
-        text="Noise comes from a cryptographic generator and results are released on a fixed grid, which removes the known"
-        " attack on low-order bits; it is not a discrete mechanism with an exact proof. Versions that sites stated are"
-        " listed.",
+        text="Noise comes from a cryptographic generator and results are released on a fixed grid, which removes the"
+        " known attack on low-order bits; it is not a discrete mechanism with an exact proof. Versions that sites"
+        " stated are listed.",
         place="software",
     ),
     Answer(
@@ -105,22 +105,24 @@ FIXED: Final = (
         subject="Accuracy, fairness and other harm",
         question="Are the results good enough for their use, for all groups?",
         coverage="not covered",
-        text="A ledger says nothing about quality. `synclave evaluate` measures it, and names groups it serves badly.",
+        text="A ledger says nothing about quality. An evaluation of the synthetic patients measures it.",
         place="limits",
     ),
     Answer(
         subject="Data security",
         question="Is the data protected where it lies, and who has access?",
         coverage="not covered",
-        text="Records do not leave a site; how a site protects them is its own responsibility and part of its own audit.",
+        text="Records do not leave a site; how a site protects them is its own responsibility and part of its own"
+        " audit.",
         place="limits",
     ),
     Answer(
         subject="Exposure when data is collected",
         question="Who sees records before any noise is added?",
         coverage="partly",
-        text="Only the hospital that treats the patient: there is no central collection. A process without network holds"
-        " the records, another without records talks to the coordinator. The ledger cannot show how a site is set up.",
+        text="Only the hospital that treats the patient: there is no central collection. A process without network"
+        " holds the records, another without records talks to the coordinator. The ledger cannot show how a site is"
+        " set up.",
         place="limits",
     ),
     Answer(
@@ -143,9 +145,9 @@ def _parameters(facts: Facts) -> Answer:
     if spent:
         most = max(spent, key=lambda account: account.epsilon)
         text = (
-            f"At most epsilon {number(most.epsilon)} at delta {most.delta:g} ({most.site}, {most.dataset}). Whether that is"
-            " small enough is a decision of the site, which it states as a budget; a common reading is that values up to 1"
-            " protect strongly, and that above about 10 the guarantee alone says little."
+            f"At most epsilon {number(most.epsilon)} at delta {small(most.delta)} ({most.site}, {most.dataset})."
+            " Whether that is small enough is a decision of the site, which it states as a budget; a common reading is"
+            " that values up to 1 protect strongly, and that above about 10 the guarantee alone says little."
         )
     else:
         text = "Nothing was spent."
