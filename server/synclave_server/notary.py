@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from synclave_shared.ledger.entry import (
     SignedEntry,
     SnapshotWritten,
     SpendReserved,
-    parse_entry,
     sign_entry,
 )
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.merkle import leaf_hash
+from synclave_shared.ledger.reading import EntryReader
 from synclave_shared.ledger.store import Ledger
 from synclave_shared.ledger.tiles import CHECKPOINT_PATH
 from synclave_shared.ledger.witness import present
@@ -62,9 +63,9 @@ class Notary:
         self._spends: dict[str, dict[int, PoissonGaussian | GaussianSum]] = {}
         self._snapshots: set[int] = set()
         self._closed = False
-        for index in range(self._ledger.size):
-            content = self._ledger.entry(index)
-            self._note(index, content, parse_entry(content))
+        reader = EntryReader()
+        for index, content in enumerate(self._ledger.entries()):
+            self._note(index, content, reader.read(content))
         if self.size == 0:
             registration = KeyRegistered(name=COORDINATOR, role="coordinator", public_key=key.public_text)
             proposal = PlanProposed(plan=plan.model_dump(mode="json"), plan_digest=plan.digest, signature=signature)
@@ -127,8 +128,8 @@ class Notary:
 
         It proves every entry of that site that a checkpoint it has seen cannot have covered.
         """
-        new = [index for index in self._of_site.get(site, []) if index >= seen_size]
-        return present(self._ledger, min(seen_size, self.size), new)
+        indices = self._of_site.get(site, [])
+        return present(self._ledger, min(seen_size, self.size), indices[bisect.bisect_left(indices, seen_size) :])
 
     def witness(self, site: str, size: int, cosignature: str) -> None:
         """Keep a site's co-signature of the checkpoint with ``size`` entries.

@@ -18,6 +18,7 @@ from synclave_shared.ledger.entry import (
     PlanAccepted,
     PlanProposed,
     PlanRefused,
+    SignedEntry,
     UpdateReleased,
 )
 from synclave_shared.ledger.keys import SigningKey
@@ -198,6 +199,7 @@ def test_a_delta_that_promises_nothing_is_a_malformed_entry(
     ledger = story.write(tmp_path, witnessed=False)
     # The operator who writes it is the adversary here, and asks nobody.
     monkeypatch.setattr(store, "parse_entry", lambda _: story.entries[0])
+    monkeypatch.setattr(SignedEntry, "is_signed", lambda *_: True)
     ledger.append([content])
     report = verify_ledger(tmp_path)
     assert codes(report) == {("entry-malformed", len(story.entries))}

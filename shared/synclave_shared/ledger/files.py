@@ -31,6 +31,9 @@ __all__ = ["LedgerFiles"]
 MAX_BUNDLE_BYTES: Final = TILE_WIDTH * (MAX_ENTRY_BYTES + 2)
 MAX_TILE_BYTES: Final = TILE_WIDTH * HASH_BYTES
 
+NOT_LISTED: Final = bytes(HASH_BYTES)
+"""Stands for a hash that no tile lists; no entry has this hash."""
+
 MAX_LISTED: Final = 50
 """Files that do not belong to the ledger are named up to this number."""
 
@@ -93,53 +96,82 @@ class LedgerFiles:
         """Paths of the checkpoints that sites co-signed."""
         return [witness_path(path) for path in _walk(self._folder / WITNESS_FOLDER)]
 
-    def entries(self, checkpoint: Checkpoint) -> tuple[list[bytes | None], MerkleTree]:
-        """Read every entry and compare it with the tiles and the checkpoint's root.
+    def tree(self, checkpoint: Checkpoint) -> MerkleTree:
+        """Compare every entry with the tiles and the checkpoint's root, one bundle at a time.
 
         Returns:
-            The entries, None in the place of one that is not what the tree covers; and the tree that has the
-            checkpoint's root or, if none has, the tree of the entries as they are.
+            The tree that has the checkpoint's root or, if none has, the tree of the entries as they are.
         """
-        entries: list[bytes] = []
-        listed: list[bytes] = []
+        own, listed = MerkleTree(), MerkleTree()
         for level, index, width in tile_positions(checkpoint.size):
             if level:
                 break
             path = entries_path(index, width)
             data = self._read(path, MAX_BUNDLE_BYTES)
             tile = self._read(tile_path(0, index, width), MAX_TILE_BYTES)
-            hashes = split_tile(tile or b"")
             # A tile of another length lists nothing that can be relied on.
-            listed += hashes if len(hashes) == width else [b""] * width
+            for node in split_tile(tile) if tile and len(tile) == width * HASH_BYTES else [NOT_LISTED] * width:
+                listed.append(node)
             if data is None:
                 # Later bundles have nothing to stand on, and a false size must not keep us busy.
                 break
             found, rest = split_bundle(data)
-            entries += found
+            for entry in found:
+                own.append(leaf_hash(entry))
             if rest or len(found) != width:
                 excess = f" and {len(rest)} bytes more" if rest else ""
                 self.find("bundle-damaged", f"{len(found)} entries{excess} instead of {width} entries", file=path)
                 break
-        own = MerkleTree(leaf_hash(entry) for entry in entries)
         if own.size == checkpoint.size and own.root() == checkpoint.root:
             self._check_tiles(own)
-            return [*entries], own
-        tiles = MerkleTree(listed)
-        covered = tiles.size == checkpoint.size and tiles.root() == checkpoint.root
+            return own
+        covered = listed.size == checkpoint.size and listed.root() == checkpoint.root
         if not covered:
             self.find("root-mismatch", "the entries do not have the root that it states", file=CHECKPOINT_PATH)
-        sound: list[bytes | None] = []
-        for place, (entry, node) in enumerate(zip(entries, listed, strict=False)):
-            same = leaf_hash(entry) == node
-            sound.append(entry if same or not covered else None)
-            if not same and node:
+        for place in range(min(own.size, listed.size)):
+            node = listed.leaf(place)
+            if node not in (own.leaf(place), NOT_LISTED):
                 self.find("entry-altered", "not the entry whose hash the tile lists", entry=place)
-        return sound, tiles if covered else own
+        return listed if covered else own
+
+    def entries(self, size: int, tree: MerkleTree) -> Iterator[tuple[int, bytes, bytes]]:
+        """Index, bytes and leaf hash of the entries that ``tree`` covers; one bundle in memory at a time.
+
+        Args:
+            size: number of entries of the checkpoint.
+            tree: what :meth:`tree` returned.
+        """
+        index = 0
+        for level, number, width in tile_positions(size):
+            if level or index >= tree.size:
+                return
+            found = self._bundle(number, width)
+            for entry in found[: tree.size - index]:
+                leaf = leaf_hash(entry)
+                if leaf == tree.leaf(index):
+                    yield index, entry, leaf
+                index += 1
+            if len(found) != width:
+                return
+
+    def entry(self, size: int, index: int) -> bytes:
+        """One entry that :meth:`entries` gave before; empty if it is gone meanwhile."""
+        number, place = divmod(index, TILE_WIDTH)
+        found = self._bundle(number, min(TILE_WIDTH, size - number * TILE_WIDTH))
+        return found[place] if place < len(found) else b""
+
+    def _bundle(self, number: int, width: int) -> list[bytes]:
+        """The entries of a bundle that was read before; what was wrong with it is a finding already."""
+        path = entries_path(number, width)
+        if path in {finding.file for finding in self.findings if finding.code.startswith("file-")}:
+            return []
+        data = self._read(path, MAX_BUNDLE_BYTES)
+        return [] if data is None else split_bundle(data)[0]
 
     def _check_tiles(self, tree: MerkleTree) -> None:
+        known = {finding.file for finding in self.findings}
         for level, index, width in tile_positions(tree.size):
             path = tile_path(level, index, width)
-            known = {finding.file for finding in self.findings}
             data = None if path in known else self._read(path, MAX_TILE_BYTES)
             if data is not None and data != tile_content(tree, level, index, width):
                 self.find("tile-damaged", "does not hold the hashes of its entries", file=path)

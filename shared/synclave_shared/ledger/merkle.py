@@ -44,41 +44,73 @@ def _split(count: int) -> int:
 class MerkleTree:
     """An append-only tree that keeps the hash of every complete subtree, so roots and proofs cost O(log n).
 
+    A leaf takes 64 bytes of memory: the hashes of each level lie one after another in one array of bytes.
+
     Args:
         leaves: leaf *hashes* to begin with.
     """
 
     def __init__(self, leaves: Iterable[bytes] = ()) -> None:
-        # _levels[k][i] is the hash over leaves [i * 2**k, (i + 1) * 2**k), for complete subtrees only.
-        self._levels: list[list[bytes]] = [[]]
+        # Hash i of _levels[k] is that over the leaves [i * 2**k, (i + 1) * 2**k), for complete subtrees only.
+        self._levels: list[bytearray] = [bytearray()]
         for leaf in leaves:
             self.append(leaf)
 
     @property
     def size(self) -> int:
         """Number of leaves."""
-        return len(self._levels[0])
+        return len(self._levels[0]) // HASH_BYTES
 
     def append(self, leaf: bytes) -> int:
-        """Add one leaf hash; returns its index."""
-        self._levels[0].append(leaf)
-        level = 0
-        while len(self._levels[level]) % 2 == 0:
-            left, right = self._levels[level][-2:]
-            level += 1
-            if level == len(self._levels):
-                self._levels.append([])
-            self._levels[level].append(node_hash(left, right))
-        return self.size - 1
+        """Add one leaf hash of 32 bytes; returns its index.
 
-    def complete_subtrees(self, level: int, start: int, stop: int) -> Sequence[bytes]:
-        """Hashes of the complete subtrees of ``2**level`` leaves numbered ``start`` to ``stop - 1``."""
-        return self._levels[level][start:stop] if level < len(self._levels) else ()
+        Raises:
+            ValueError: if it is no hash.
+        """
+        if len(leaf) != HASH_BYTES:
+            raise ValueError(f"a leaf hash of {len(leaf)} bytes")
+        level = self._levels[0]
+        level += leaf
+        size = len(level) // HASH_BYTES
+        above, rest = 1, size
+        while rest % 2 == 0:
+            if above == len(self._levels):
+                self._levels.append(bytearray())
+            node = hashlib.sha256(b"\x01" + level[-2 * HASH_BYTES :]).digest()
+            level = self._levels[above]
+            level += node
+            above, rest = above + 1, rest // 2
+        return size - 1
+
+    def truncate(self, size: int) -> None:
+        """Forget all leaves but the first ``size``.
+
+        Raises:
+            IndexError: if the tree has fewer.
+        """
+        self._require(size)
+        for number, level in enumerate(self._levels):
+            del level[(size >> number) * HASH_BYTES :]
+
+    def complete_subtrees(self, level: int, start: int, stop: int) -> bytes:
+        """Hashes of the complete subtrees of ``2**level`` leaves numbered ``start`` to ``stop - 1``, concatenated."""
+        return bytes(self._levels[level][start * HASH_BYTES : stop * HASH_BYTES]) if level < len(self._levels) else b""
+
+    def leaf(self, index: int) -> bytes:
+        """The leaf hash at ``index``.
+
+        Raises:
+            IndexError: if there is no such leaf.
+        """
+        if not 0 <= index < self.size:
+            raise IndexError(f"leaf {index} of a tree with {self.size} leaves")
+        return self.complete_subtrees(0, index, index + 1)
 
     def _range(self, start: int, stop: int) -> bytes:
         count = stop - start
         if count & (count - 1) == 0 and start % count == 0:
-            return self._levels[count.bit_length() - 1][start // count]
+            place = start // count
+            return self.complete_subtrees(count.bit_length() - 1, place, place + 1)
         middle = start + _split(count)
         return node_hash(self._range(start, middle), self._range(middle, stop))
 

@@ -93,9 +93,29 @@ class PlanState:
     snapshots: set[str] = field(default_factory=set)
     closed: bool = False
     roster: dict[str, str] = field(init=False)
+    _planned: list[PoissonGaussian | GaussianSum] | None = None
+    _latest: tuple[int, PoissonGaussian | GaussianSum] | None = None
 
     def __post_init__(self) -> None:
         self.roster = {site.name: site.public_key for site in self.plan.sites}
+
+    def planned(self) -> list[PoissonGaussian | GaussianSum]:
+        """What the plan does in all, as a site accepts it."""
+        # Every site of the plan is compared with it.
+        if self._planned is None:
+            self._planned = merge_equal(self.plan.mechanisms())
+        return self._planned
+
+    def mechanism(self, round_number: int) -> PoissonGaussian | GaussianSum:
+        """What the plan does in a round.
+
+        Raises:
+            PlanError: if it has no such round.
+        """
+        # Sites of a round ask for the same one, one after another.
+        if self._latest is None or self._latest[0] != round_number:
+            self._latest = round_number, self.plan.mechanism(round_number)
+        return self._latest[1]
 
 
 class Replay:
@@ -207,7 +227,7 @@ class Replay:
             self._find("not-in-roster", f"the plan does not name {entry.actor} with this key")
 
     def _accept(self, site: str, body: PlanAccepted, state: PlanState) -> None:
-        if list(body.planned) != merge_equal(state.plan.mechanisms()):
+        if list(body.planned) != state.planned():
             self._find("planned-wrong", f"{site} accepted other mechanisms than those of the plan")
         self._check_delta(site, body.budget.delta, state)
         if site in state.accepted:
@@ -247,7 +267,7 @@ class Replay:
             if body.delta != state.budgets[site].delta:
                 self._find("delta-wrong", f"{site} states a delta that is not that of its budget")
         try:
-            if body.mechanism != state.plan.mechanism(body.round):
+            if body.mechanism != state.mechanism(body.round):
                 self._find("mechanism-wrong", f"{site} does something in round {body.round} that the plan does not say")
         except PlanError:
             self._find("round-wrong", f"the plan has no round {body.round}")

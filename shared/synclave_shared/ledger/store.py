@@ -25,11 +25,12 @@ from synclave_shared.ledger.checkpoint import (
     parse_note,
     sign_checkpoint,
 )
-from synclave_shared.ledger.entry import KeyRegistered, parse_entry
+from synclave_shared.ledger.entry import KeyRegistered, KeyRotated, parse_entry
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.merkle import EMPTY_ROOT, MerkleTree, leaf_hash
 from synclave_shared.ledger.tiles import (
     CHECKPOINT_PATH,
+    TILE_HEIGHT,
     TILE_WIDTH,
     WITNESS_FOLDER,
     encode_bundle,
@@ -49,14 +50,13 @@ TEMPORARY_SUFFIX: Final = ".new"
 class Ledger:
     """A ledger folder. Make one with :meth:`create` or :meth:`open`."""
 
-    def __init__(self, folder: Path, note: Note, entries: list[bytes], key: SigningKey | None) -> None:
+    def __init__(self, folder: Path, note: Note, key: SigningKey | None) -> None:
         self._folder = folder
         self._key = key
         self._note = note
-        self._entries = entries
-        self._tree = MerkleTree(leaf_hash(entry) for entry in entries)
-        self._registered: dict[str, set[str]] = {}
-        self._registered_size = 0
+        self._tree = MerkleTree()
+        self._keys: dict[str, set[str]] = {}
+        self._bundle: tuple[str, list[bytes]] = ("", [])
 
     @classmethod
     def create(cls, folder: Path, origin: str, key: SigningKey) -> Self:
@@ -79,7 +79,7 @@ class Ledger:
         with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             _replace(folder / CHECKPOINT_PATH, note.text.encode())
-        return cls(folder, note, [], key)
+        return cls(folder, note, key)
 
     @classmethod
     def open(cls, folder: Path, key: SigningKey | None = None) -> Self:
@@ -99,15 +99,14 @@ class Ledger:
             checkpoint = note.checkpoint
             if key is not None:
                 open_checkpoint(text, origin=checkpoint.origin, operator_key=key.public_text)
-            entries: list[bytes] = []
-            for level, index, width in tile_positions(checkpoint.size):
-                if level == 0:
-                    entries += split_bundle((folder / entries_path(index, width)).read_bytes())[0]
-        ledger = cls(folder, note, entries, key)
-        if len(entries) != checkpoint.size or ledger._tree.root() != checkpoint.root:
+            ledger = cls(folder, note, key)
+            for data in ledger.entries():
+                ledger._tree.append(leaf_hash(data))
+                ledger._note_keys(data)
+        if ledger._tree.size != checkpoint.size or ledger._tree.root() != checkpoint.root:
             raise LedgerError(
                 expected=f"{checkpoint.size} entries with the root of the checkpoint",
-                found=f"{len(entries)} entries with another root in {folder}",
+                found=f"{ledger._tree.size} entries with another root in {folder}",
                 remedy="Run `synclave-audit verify` to see what was changed; restore the ledger from a copy.",
             )
         if key is not None:
@@ -122,7 +121,7 @@ class Ledger:
     @property
     def size(self) -> int:
         """Number of entries."""
-        return len(self._entries)
+        return self._note.checkpoint.size
 
     @property
     def root(self) -> str:
@@ -136,7 +135,26 @@ class Ledger:
             LedgerError: if there is no such entry.
         """
         self._require(0 <= index < self.size, f"an entry from 0 to {self.size - 1}", str(index))
-        return self._entries[index]
+        number, place = divmod(index, TILE_WIDTH)
+        path = entries_path(number, min(TILE_WIDTH, self.size - number * TILE_WIDTH))
+        if self._bundle[0] != path:
+            self._bundle = path, self._read_bundle(path)
+        return self._bundle[1][place]
+
+    def entries(self) -> Iterator[bytes]:
+        """The bytes of every entry in order, read from the disk one bundle at a time.
+
+        Raises:
+            LedgerError: if they cannot be read.
+        """
+        for level, index, width in tile_positions(self.size):
+            if level:
+                break
+            yield from self._read_bundle(entries_path(index, width))
+
+    def _read_bundle(self, path: str) -> list[bytes]:
+        with _explained(self._folder):
+            return split_bundle((self._folder / path).read_bytes())[0]
 
     def checkpoint(self) -> str:
         """The newest signed checkpoint with the co-signatures it has, as a note."""
@@ -175,7 +193,7 @@ class Ledger:
         """
         key = self._writing_key()
         for data in entries:
-            if not parse_entry(data).verify():
+            if not parse_entry(data).is_signed(data):
                 raise LedgerError(
                     expected="entries with valid signatures", found="one without", remedy="Nothing was appended."
                 )
@@ -190,8 +208,10 @@ class Ledger:
                 self._extend(list(entries), key)
         except BaseException:
             # The folder still has the old checkpoint, or another process's: what we hold goes back to what we read.
-            self._tree = MerkleTree(leaf_hash(entry) for entry in self._entries)
+            self._tree.truncate(old_size)
             raise
+        for data in entries:
+            self._note_keys(data)
         with _explained(self._folder):
             self._remove_partials(old_size)
         return list(range(old_size, self.size))
@@ -199,16 +219,17 @@ class Ledger:
     def _extend(self, entries: list[bytes], key: SigningKey) -> None:
         """Write the files of the grown tree, then its checkpoint; only then does this object know the entries."""
         old_size, tree = self.size, self._tree
+        begun = old_size % TILE_WIDTH
+        kept = self._read_bundle(entries_path(old_size // TILE_WIDTH, begun)) if begun else []
         checkpoint = Checkpoint(origin=self.origin, size=tree.size, root=tree.root())
         for level, index, width in tile_positions(tree.size, old_size):
             self._write(tile_path(level, index, width), tile_content(tree, level, index, width))
             if level == 0:
                 start, stop = index * TILE_WIDTH, index * TILE_WIDTH + width
-                bundle = self._entries[start:stop] + entries[max(0, start - old_size) : stop - old_size]
-                self._write(entries_path(index, width), encode_bundle(bundle))
+                new = entries[max(0, start - old_size) : stop - old_size]
+                self._write(entries_path(index, width), encode_bundle(new if start >= old_size else kept + new))
         note = _signed(checkpoint, key)
         _replace(self._folder / CHECKPOINT_PATH, note.text.encode())
-        self._entries += entries
         self._note = note
 
     def add_cosignature(self, size: int, name: str, line: str) -> None:
@@ -225,7 +246,7 @@ class Ledger:
         checkpoint = Checkpoint(origin=self.origin, size=size, root=self._tree.root(size))
         signature = parse_line(line.removesuffix("\n"))
         valid = signature.name == name and any(
-            cosignature_time(checkpoint, signature, public_text) is not None for public_text in self._keys(name)
+            cosignature_time(checkpoint, signature, public_text) is not None for public_text in self._keys.get(name, ())
         )
         self._require(valid, f"a co-signature by {name} on the checkpoint of size {size}", "one that does not verify")
         with _explained(self._folder), self._exclusive():
@@ -237,14 +258,13 @@ class Ledger:
                 _replace(self._folder / CHECKPOINT_PATH, note.text.encode())
                 self._note = note
 
-    def _keys(self, name: str) -> set[str]:
-        """Public keys that ``name`` registered; each entry is looked at once in the life of this object."""
-        for data in self._entries[self._registered_size :]:
-            body = parse_entry(data).body
-            if isinstance(body, KeyRegistered):
-                self._registered.setdefault(body.name, set()).add(body.public_key)
-        self._registered_size = self.size
-        return self._registered.get(name, set())
+    def _note_keys(self, data: bytes) -> None:
+        """Remember a public key that an entry registers, or puts in the place of another."""
+        if b'"kind":"key-' not in data:
+            return
+        body = parse_entry(data).body
+        if isinstance(body, KeyRegistered | KeyRotated):
+            self._keys.setdefault(body.name, set()).add(body.public_key)
 
     def _writing_key(self) -> SigningKey:
         if self._key is None:
@@ -286,9 +306,12 @@ class Ledger:
 
     def _remove_partials(self, size: int) -> None:
         """Remove the partial tiles that only a checkpoint of ``size`` needed: its successor's tiles contain them."""
-        used = set(_paths(self.size))
-        for path in _paths(size):
-            if path not in used:
+        partial = [(level, size // TILE_WIDTH**level) for level in range(size.bit_length() // TILE_HEIGHT + 1)]
+        for level, hashes in partial:
+            index, width = divmod(hashes, TILE_WIDTH)
+            if not width or self.size // TILE_WIDTH**level == hashes:
+                continue
+            for path in (tile_path(level, index, width), *([entries_path(index, width)] if level == 0 else ())):
                 (self._folder / path).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     (self._folder / path).parent.rmdir()

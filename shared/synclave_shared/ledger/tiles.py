@@ -17,6 +17,7 @@ from synclave_shared.ledger.merkle import HASH_BYTES, MerkleTree
 
 __all__ = [
     "CHECKPOINT_PATH",
+    "TILE_HEIGHT",
     "TILE_WIDTH",
     "WITNESS_FOLDER",
     "encode_bundle",
@@ -82,7 +83,7 @@ def tile_positions(size: int, old_size: int = 0) -> Iterator[tuple[int, int, int
 def tile_content(tree: MerkleTree, level: int, index: int, width: int) -> bytes:
     """The bytes of a tile."""
     start = index * TILE_WIDTH
-    return b"".join(tree.complete_subtrees(level * TILE_HEIGHT, start, start + width))
+    return tree.complete_subtrees(level * TILE_HEIGHT, start, start + width)
 
 
 def encode_bundle(entries: Sequence[bytes]) -> bytes:

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from synclave_shared.errors import LedgerError
+from synclave_shared.ledger.chains import Chains
 from synclave_shared.ledger.checkpoint import Checkpoint, Note, cosignature_time, is_operator_signature
-from synclave_shared.ledger.entry import parse_entry
 from synclave_shared.ledger.files import LedgerFiles
-from synclave_shared.ledger.merkle import MerkleTree, leaf_hash
+from synclave_shared.ledger.merkle import MerkleTree
+from synclave_shared.ledger.reading import EntryReader
 from synclave_shared.ledger.replay import Finding, Replay, Spend
 from synclave_shared.ledger.tiles import CHECKPOINT_PATH, witness_path
-from synclave_shared.privacy.accountant import epsilon, epsilon_over_time, epsilon_rdp
+from synclave_shared.privacy.accountant import epsilon, epsilon_rdp
 from synclave_shared.privacy.budget import Budget, within
 from synclave_shared.privacy.cross_check import cross_check
+from synclave_shared.privacy.mechanism import MAX_STEPS, GaussianSum, PoissonGaussian
 
 __all__ = ["DatasetReport", "Finding", "PlanReport", "SiteReport", "VerifyReport", "verify_ledger"]
 
@@ -162,8 +165,8 @@ class _Verification:
         operator = coordinator_key
         tree = MerkleTree()
         if note:
-            entries, tree = self._files.entries(checkpoint)
-            self._replay_entries(entries)
+            tree = self._files.tree(checkpoint)
+            self._replay_entries(checkpoint.size, tree)
             operator = self._operator(checkpoint, coordinator_key)
             self._check_signatures(CHECKPOINT_PATH, note, operator)
             self._check_witnesses(checkpoint, operator, tree)
@@ -193,19 +196,31 @@ class _Verification:
             sites=sites,
         )
 
-    def _replay_entries(self, entries: list[bytes | None]) -> None:
-        for index, data in enumerate(entries):
-            if data is None:
-                continue
-            try:
-                entry = parse_entry(data)
-            except LedgerError as error:
-                self._files.find("entry-malformed", error.found, entry=index)
-                continue
-            if entry.verify():
-                self._replay.apply(index, entry, leaf_hash(data))
-            else:
-                self._files.find("signature-invalid", "not signed by the key it names", entry=index)
+    def _replay_entries(self, size: int, tree: MerkleTree) -> None:
+        """Replay the entries; a second time without those that nobody signed, if there are any."""
+        unsigned: frozenset[int] = frozenset()
+        while True:
+            replay, reader, chains, malformed = Replay(), EntryReader(), Chains(), []
+            for index, data, leaf in self._files.entries(size, tree):
+                try:
+                    entry = reader.read(data)
+                except LedgerError as error:
+                    malformed.append((index, error.found))
+                    continue
+                if index in unsigned:
+                    continue
+                replay.apply(index, entry, leaf)
+                if not unsigned:
+                    chains.add(index, entry, leaf)
+            found = frozenset() if unsigned else chains.unsigned(lambda index: self._files.entry(size, index))
+            if not found:
+                break
+            unsigned = found
+        self._replay = replay
+        for index, reason in malformed:
+            self._files.find("entry-malformed", reason, entry=index)
+        for index in sorted(unsigned):
+            self._files.find("signature-invalid", "not signed by the key it names", entry=index)
 
     def _operator(self, checkpoint: Checkpoint, expected: str | None) -> str | None:
         """The coordinator's key; and whether this is the ledger of its first plan."""
@@ -307,8 +322,7 @@ class _Verification:
         if len(datasets) < 2:
             return datasets[0].epsilon if datasets else 0.0
         spends = [spend for each in datasets for spend in self._replay.spends.get((site, each.dataset), [])]
-        in_order = sorted(spends, key=lambda spend: spend.entry)
-        return epsilon([spend.mechanism for spend in in_order], min(each.delta for each in datasets))
+        return spent([spend.mechanism for spend in spends], min(each.delta for each in datasets))
 
     def _dataset(self, site: str, dataset: str) -> DatasetReport:
         spends = self._replay.spends.get((site, dataset), [])
@@ -316,14 +330,14 @@ class _Verification:
         budgets = self._replay.budgets.get((site, dataset), [])
         budget = budgets[-1][1] if budgets else None
         delta = float(budget.delta) if budget else spends[0].delta
-        total = epsilon(mechanisms, delta)
+        total = spent(mechanisms, delta)
         for disagreement in cross_check(mechanisms, delta).disagreements:
             self._files.find("accountants-disagree", f"{site}, {dataset}, at delta {delta:g}: {disagreement}")
         self._check_budgets(site, dataset, budgets, spends)
         return DatasetReport(
             dataset=dataset,
             epsilon=total,
-            epsilon_rdp=epsilon_rdp(mechanisms, delta),
+            epsilon_rdp=epsilon_rdp(tallied(mechanisms), delta),
             delta=delta,
             budget_epsilon=float(budget.epsilon) if budget else None,
             spends=len(spends),
@@ -340,10 +354,34 @@ class _Verification:
         for (_, budget), end in zip(budgets, ends, strict=True) if budgets else ():
             stop = bisect.bisect_left(places, end)
             delta = float(budget.delta)
-            if stop > start and not within(epsilon(mechanisms[:stop], delta), budget):
-                course = epsilon_over_time(mechanisms[:stop], delta)
-                first = next((place for place in range(start, stop) if not within(course[place], budget)), stop - 1)
-                found = f"{site} had spent epsilon {course[first]:.4g} on {dataset}; its budget was {budget.epsilon}"
-                self._files.find("budget-exceeded", found, entry=places[first])
+            if stop > start and not within(spent(mechanisms[:stop], delta), budget):
+                places_now = range(start, stop)
+                first = bisect.bisect_left(
+                    places_now, True, key=lambda place: not within(spent(mechanisms[: place + 1], delta), budget)
+                )
+                total = spent(mechanisms[: start + first + 1], delta)
+                found = f"{site} had spent epsilon {total:.4g} on {dataset}; its budget was {budget.epsilon}"
+                self._files.find("budget-exceeded", found, entry=places[start + first])
                 return
             start = stop
+
+
+def tallied(mechanisms: Sequence[PoissonGaussian | GaussianSum]) -> list[PoissonGaussian | GaussianSum]:
+    """A short list of the same composition: one that was read from a single shape of entries stands there once."""
+    counts = Counter(map(id, mechanisms))
+    short: list[PoissonGaussian | GaussianSum] = []
+    for mechanism in {id(each): each for each in mechanisms}.values():
+        times = counts[id(mechanism)]
+        if isinstance(mechanism, GaussianSum):
+            short += [mechanism] * times
+            continue
+        steps = mechanism.steps * times
+        whole, rest = divmod(steps, MAX_STEPS)
+        short += [mechanism.model_copy(update={"steps": MAX_STEPS})] * whole
+        short += [mechanism.model_copy(update={"steps": rest})] if rest else []
+    return short
+
+
+def spent(mechanisms: Sequence[PoissonGaussian | GaussianSum], delta: float) -> float:
+    """Cumulative epsilon of a list that may be long."""
+    return epsilon(tallied(mechanisms), delta)
