@@ -28,7 +28,7 @@ def every_kind(folder: Path) -> Reading:
 def test_every_kind_of_entry_is_explained(tmp_path: Path) -> None:
     reading = every_kind(tmp_path)
     kinds = set()
-    for index in range(len(reading.entries)):
+    for index in range(reading.report.size):
         explanation = explain(reading, index)
         kinds.add(explanation.kind)
         assert explanation.entry == index
@@ -77,7 +77,7 @@ def test_a_stranger_is_not_taken_for_a_site(tmp_path: Path) -> None:
 
 
 def test_an_entry_that_is_not_there(reading: Reading) -> None:
-    for index in (-1, len(reading.entries)):
+    for index in (-1, reading.report.size):
         with pytest.raises(LedgerError, match="an entry from 0"):
             explain(reading, index)
 
@@ -98,7 +98,7 @@ def test_every_documented_finding_belongs_to_one_rule_with_a_remedy() -> None:
 
 def test_rules_are_counted_over_the_ledger(reading: Reading) -> None:
     counts = {rule.of: rule.count(reading) for rule in RULES}
-    assert counts["entries"] == len(reading.entries)
+    assert counts["entries"] == reading.report.size
     assert counts["reservations"] == counts["releases"] == 8
     assert counts["data sets"] == 2
     assert counts["spending sites"] == 2

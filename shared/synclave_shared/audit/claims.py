@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from synclave_shared.audit.spends import Account
-from synclave_shared.privacy.accountant import epsilon
+from synclave_shared.ledger.verify import spent
 
 __all__ = ["SHARED_BY", "SeveralSites", "all_datasets", "several_sites"]
 
@@ -63,7 +63,7 @@ def _together(accounts: Sequence[Account], sites: tuple[str, ...]) -> SeveralSit
     mechanisms = [mechanism for account in spending for mechanism in account.mechanisms]
     return SeveralSites(
         sites=sites,
-        epsilon=epsilon(mechanisms, delta),
+        epsilon=spent(mechanisms, delta),
         delta=delta,
         entries=tuple(sorted(entry for account in spending for entry in account.entries)),
     )

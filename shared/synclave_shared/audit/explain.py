@@ -24,6 +24,7 @@ from synclave_shared.ledger.entry import (
     UpdateReleased,
 )
 from synclave_shared.ledger.replay import Finding
+from synclave_shared.ledger.verify import spent
 from synclave_shared.privacy.accountant import epsilon
 
 __all__ = ["Explanation", "explain"]
@@ -169,8 +170,8 @@ def _spent(reading: Reading, index: int, site: str, body: SpendReserved) -> str:
     stated = [budget for entry, budget in reading.replay.budgets.get((site, body.dataset), ()) if entry <= index]
     budget = stated[-1] if stated else None
     delta = float(budget.delta if budget else body.delta)
-    before = epsilon([spend.mechanism for spend in spends[:-1]], delta)
-    after = epsilon([spend.mechanism for spend in spends], delta)
+    before = spent([spend.mechanism for spend in spends[:-1]], delta)
+    after = spent([spend.mechanism for spend in spends], delta)
     limit = f" The budget is {budget.epsilon}." if budget else " The site has stated no budget."
     return (
         f"The cumulative epsilon of {body.dataset} rises from {number(before)} to {number(after)} at delta"

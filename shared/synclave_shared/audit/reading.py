@@ -1,7 +1,7 @@
 """A ledger as an auditor reads it: the verdict, and which entry said what.
 
-The verdict is that of :func:`verify_ledger`. Everything that the other views show comes from the same replay, so an
-entry that counts for nothing there (no valid signature, altered bytes) counts for nothing here.
+The verdict is that of :func:`verify_ledger`. All that the other views show comes from the same replay of the same
+entries, so an entry that counts for nothing there (no valid signature, altered bytes) counts for nothing here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.checkpoint import Note
@@ -20,61 +19,83 @@ from synclave_shared.ledger.entry import (
     PlanProposed,
     PlanRefused,
     SignedEntry,
+    SpendReserved,
     parse_entry,
 )
-from synclave_shared.ledger.merkle import leaf_hash
+from synclave_shared.ledger.files import LedgerFiles
+from synclave_shared.ledger.reading import EntryReader
 from synclave_shared.ledger.replay import Replay
-from synclave_shared.ledger.tiles import entries_path, split_bundle, tile_positions
+from synclave_shared.ledger.tiles import CHECKPOINT_PATH, entries_path, split_bundle, tile_positions
 from synclave_shared.ledger.verify import VerifyReport, verify_ledger
 
-__all__ = ["Reading", "read_entries", "read_ledger"]
-
-VOID: Final = {"entry-altered", "entry-malformed", "signature-invalid"}
-"""Findings that make an entry count for nothing."""
+__all__ = ["Reading", "Refusal", "Stated", "read_entries", "read_ledger"]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A site that declined a plan, and the entry that says so."""
+
+    site: str
+    plan_digest: str
+    code: str
+    entry: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stated:
+    """Versions of software that a site stated when it accepted a plan."""
+
+    site: str
+    entry: int
+    versions: dict[str, str]
+
+
+@dataclass(slots=True, kw_only=True)
 class Reading:
-    """Everything that a view of a ledger needs.
+    """Everything that a view of a ledger needs; the entries themselves stay in the folder.
 
     Attributes:
+        folder: where the ledger lies.
         report: the verdict.
         replay: keys, plans, budgets and spends, as the rules left them.
-        entries: bytes of each entry; None for one that cannot be read.
+        pinned: names whose keys the auditor gave, the coordinator's among them.
+        seen: number of checkpoints kept by sites that the auditor gave.
         kinds: kind -> indices of its entries, in order; of entries that count.
         proposed: plan's digest -> the entry that proposed it.
         accepted: (plan's digest, site) -> the entry in which the site accepted it.
-        refused: (plan's digest, site, refusal code, entry).
+        refused: who declined which plan.
         registered: name -> the entry that registered its key.
+        reserved: index of a reservation -> (plan's digest, round).
+        versions: software that sites stated.
         times: first and last time that the actors' clocks showed; empty for an empty ledger.
-        pinned: names whose keys the auditor gave, the coordinator's among them.
-        seen: number of checkpoints kept by sites that the auditor gave.
     """
 
+    folder: Path
     report: VerifyReport
     replay: Replay
-    entries: tuple[bytes | None, ...]
+    pinned: frozenset[str]
+    seen: int
     kinds: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     proposed: dict[str, int] = field(default_factory=dict)
     accepted: dict[tuple[str, str], int] = field(default_factory=dict)
-    refused: list[tuple[str, str, str, int]] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
     registered: dict[str, int] = field(default_factory=dict)
+    reserved: dict[int, tuple[str, int]] = field(default_factory=dict)
+    versions: list[Stated] = field(default_factory=list)
     times: tuple[str, ...] = ()
-    pinned: frozenset[str] = frozenset()
-    seen: int = 0
 
     def entry(self, index: int) -> SignedEntry:
-        """The entry at ``index``.
+        """The entry at ``index``, read from the folder, whether or not it counts.
 
         Raises:
             LedgerError: if there is none, or none that can be read.
         """
-        content = self.entries[index] if 0 <= index < len(self.entries) else None
-        if content is None:
-            last = len(self.entries) - 1
+        size = self.report.size
+        content = LedgerFiles(self.folder).entry(size, index) if 0 <= index < size else b""
+        if not content:
             raise LedgerError(
-                expected=f"an entry from 0 to {last}" if last >= 0 else "an entry; this ledger has none",
-                found=f"{index}" if not 0 <= index <= last else f"{index}, which cannot be read",
+                expected=f"an entry from 0 to {size - 1}" if size else "an entry; this ledger has none",
+                found=f"{index}, which cannot be read" if 0 <= index < size else str(index),
                 remedy="`synclave-audit show` lists the entries, `verify` says what is wrong with them.",
             )
         return parse_entry(content)
@@ -87,25 +108,29 @@ class Reading:
         """Everyone who registered as a site, or spent as one, in the ledger's order."""
         return list(self.report.sites)
 
-    def _note(self, index: int, entry: SignedEntry) -> None:
-        """Remember which entry said what, if the rules let it count."""
+    def add(self, index: int, entry: SignedEntry, leaf: bytes) -> None:
+        """Replay an entry, and remember what it said if the rules let it count."""
+        replay = self.replay
+        replay.apply(index, entry, leaf)
         self.kinds[entry.kind].append(index)
-        self.times = (
-            (min(self.times[0], entry.time), max(self.times[1], entry.time)) if self.times else (entry.time,) * 2
-        )
-        if entry.actor in self.replay.actors.by_name:
+        first, last = self.times or (entry.time, entry.time)
+        self.times = (min(first, entry.time), max(last, entry.time))
+        if entry.actor in replay.actors.by_name:
             self.registered.setdefault(entry.actor, index)
-        body, plans = entry.body, self.replay.plans
-        if isinstance(body, PlanProposed) and body.plan_digest in plans:
-            self.proposed.setdefault(body.plan_digest, index)
-        if isinstance(body, PlanRefused):
-            self.refused.append((body.plan_digest, entry.actor, body.refusal, index))
-        if isinstance(body, PlanAccepted) and entry.actor in self._acceptors(body.plan_digest):
-            self.accepted.setdefault((body.plan_digest, entry.actor), index)
-
-    def _acceptors(self, digest: str) -> Mapping[str, PlanAccepted]:
-        state = self.replay.plans.get(digest)
-        return state.accepted if state else {}
+        match entry.body:
+            case SpendReserved() as body:
+                self.reserved[index] = (body.plan_digest, body.round)
+            case PlanProposed() as body if body.plan_digest in replay.plans:
+                self.proposed.setdefault(body.plan_digest, index)
+            case PlanRefused() as body:
+                refusal = Refusal(site=entry.actor, plan_digest=body.plan_digest, code=body.refusal, entry=index)
+                self.refused.append(refusal)
+            case PlanAccepted() as body:
+                state = replay.plans.get(body.plan_digest)
+                if state and entry.actor in state.accepted:
+                    self.accepted.setdefault((body.plan_digest, entry.actor), index)
+                    versions = dict(sorted(body.versions.items()))
+                    self.versions.append(Stated(site=entry.actor, entry=index, versions=versions))
 
 
 def read_entries(folder: Path, size: int) -> Iterator[bytes]:
@@ -141,30 +166,25 @@ def read_ledger(
         LedgerError: if ``folder`` is not a folder.
     """
     report = verify_ledger(folder, coordinator_key=coordinator_key, site_keys=site_keys, seen=seen)
-    void = {finding.entry for finding in report.findings if finding.code in VOID}
-    contents = tuple(
-        None if index in void and not _readable(content) else content
-        for index, content in enumerate(read_entries(folder, report.size))
-    )
     reading = Reading(
+        folder=folder,
         report=report,
         replay=Replay(),
-        entries=contents,
         pinned=frozenset([*(site_keys or {}), *([COORDINATOR] if coordinator_key else [])]),
         seen=len(seen),
     )
-    for index, content in enumerate(contents):
-        if content is None or index in void:
+    files, reader = LedgerFiles(folder), EntryReader()
+    note = files.note(CHECKPOINT_PATH)
+    if note is None:
+        return reading
+    unsigned = {finding.entry for finding in report.findings if finding.code == "signature-invalid"}
+    for index, content, leaf in files.entries(report.size, files.tree(note.checkpoint)):
+        if index in unsigned:
             continue
-        entry = parse_entry(content)
-        reading.replay.apply(index, entry, leaf_hash(content))
-        reading._note(index, entry)
+        try:
+            entry = reader.read(content)
+        except LedgerError:
+            # A finding of the verdict already.
+            continue
+        reading.add(index, entry, leaf)
     return reading
-
-
-def _readable(content: bytes) -> bool:
-    try:
-        parse_entry(content)
-    except LedgerError:
-        return False
-    return True

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from synclave_shared.audit.reading import Reading
-from synclave_shared.ledger.entry import SpendReserved
+from synclave_shared.ledger.replay import Spend
+from synclave_shared.ledger.verify import spent, tallied
 from synclave_shared.privacy.accountant import epsilon, epsilon_over_time, epsilon_rdp, epsilon_replace_one, merge_equal
 from synclave_shared.privacy.budget import Budget, within
 from synclave_shared.privacy.cross_check import CrossCheck, cross_check
@@ -145,28 +146,29 @@ def course(mechanisms: Sequence[_Mechanism], delta: float) -> list[tuple[int, fl
 def _account(reading: Reading, site: str, dataset: str) -> Account:
     spends = reading.replay.spends.get((site, dataset), [])
     budgets = tuple(reading.replay.budgets.get((site, dataset), ()))
+    entries = tuple(spend.entry for spend in spends)
     mechanisms = tuple(spend.mechanism for spend in spends)
     delta = float(budgets[-1][1].delta) if budgets else spends[0].delta
-    bodies = [_reservation(reading, spend.entry) for spend in spends]
+    short = tallied(mechanisms)
     return Account(
         site=site,
         dataset=dataset,
         delta=delta,
         budgets=budgets,
-        entries=tuple(spend.entry for spend in spends),
+        entries=entries,
         mechanisms=mechanisms,
-        epsilon=epsilon(mechanisms, delta),
-        epsilon_replaced=epsilon_replace_one(mechanisms, delta),
-        check=cross_check(mechanisms, delta),
+        epsilon=epsilon(short, delta),
+        epsilon_replaced=epsilon_replace_one(short, delta),
+        check=cross_check(short, delta),
         plans=tuple(
-            _plan_spend(reading, digest, bodies, [spend.entry for spend in spends], delta)
-            for digest in dict.fromkeys(body.plan_digest for body in bodies)
+            _plan_spend(reading, digest, spends, delta)
+            for digest in dict.fromkeys(reading.reserved[entry][0] for entry in entries)
         ),
         course=tuple(
             Point(
-                entry=spends[count - 1].entry,
-                plan_digest=bodies[count - 1].plan_digest,
-                round=bodies[count - 1].round,
+                entry=entries[count - 1],
+                plan_digest=reading.reserved[entries[count - 1]][0],
+                round=reading.reserved[entries[count - 1]][1],
                 reservations=count,
                 epsilon=value,
                 epsilon_rdp=bound,
@@ -176,25 +178,16 @@ def _account(reading: Reading, site: str, dataset: str) -> Account:
     )
 
 
-def _reservation(reading: Reading, index: int) -> SpendReserved:
-    body = reading.entry(index).body
-    if not isinstance(body, SpendReserved):
-        raise TypeError(f"entry {index} is a {type(body).__name__}, counted as a reservation")
-    return body
-
-
-def _plan_spend(
-    reading: Reading, digest: str, bodies: Sequence[SpendReserved], entries: Sequence[int], delta: float
-) -> PlanSpend:
-    places = [place for place, body in enumerate(bodies) if body.plan_digest == digest]
-    own = [bodies[place].mechanism for place in places]
+def _plan_spend(reading: Reading, digest: str, spends: Sequence[Spend], delta: float) -> PlanSpend:
+    own = [spend for spend in spends if reading.reserved[spend.entry][0] == digest]
+    mechanisms = [spend.mechanism for spend in own]
     state = reading.replay.plans.get(digest)
     return PlanSpend(
         digest=digest,
         name=state.plan.name if state else None,
         model=state.plan.model.kind if state else None,
-        entries=tuple(entries[place] for place in places),
-        mechanisms=tuple(merge_equal(own)),
-        epsilon_alone=epsilon(own, delta),
-        epsilon_after=epsilon([body.mechanism for body in bodies[: places[-1] + 1]], delta),
+        entries=tuple(spend.entry for spend in own),
+        mechanisms=tuple(merge_equal(mechanisms)),
+        epsilon_alone=spent(mechanisms, delta),
+        epsilon_after=spent([spend.mechanism for spend in spends if spend.entry <= own[-1].entry], delta),
     )

@@ -331,7 +331,7 @@ class _Verification:
         budget = budgets[-1][1] if budgets else None
         delta = float(budget.delta) if budget else spends[0].delta
         total = spent(mechanisms, delta)
-        for disagreement in cross_check(mechanisms, delta).disagreements:
+        for disagreement in cross_check(tallied(mechanisms), delta).disagreements:
             self._files.find("accountants-disagree", f"{site}, {dataset}, at delta {delta:g}: {disagreement}")
         self._check_budgets(site, dataset, budgets, spends)
         return DatasetReport(

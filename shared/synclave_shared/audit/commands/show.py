@@ -20,7 +20,7 @@ def show(ledger: LedgerArgument, as_json: JsonOption = False) -> None:
     """List the entries of a ledger. Checks no signature; `verify` does."""
     with opened(ledger) as folder:
         copy = Ledger.open(folder)
-    entries = [parse_entry(copy.entry(index)) for index in range(copy.size)]
+        entries = [parse_entry(copy.entry(index)) for index in range(copy.size)]
     if as_json:
         frame.print_json(
             {

@@ -71,7 +71,7 @@ def software(facts: Facts) -> Markup:
             f"entry {stated.entry}",
             ", ".join(f"{name} {version}" for name, version in stated.versions.items()) or "none",
         )
-        for stated in facts.versions
+        for stated in facts.reading.versions
     ]
     return section(
         "software",

@@ -12,19 +12,10 @@ from synclave_shared.audit.reading import Reading
 from synclave_shared.audit.report.formulas import FORMULAS
 from synclave_shared.audit.rules import RULES, remedy_of
 from synclave_shared.audit.spends import Account, accounts
-from synclave_shared.ledger.entry import COORDINATOR, PlanAccepted
+from synclave_shared.ledger.entry import COORDINATOR
 from synclave_shared.ledger.replay import Finding
 
-__all__ = ["Facts", "Stated", "facts_document", "gather", "verdict"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stated:
-    """Versions of software that a site stated when it accepted a plan."""
-
-    site: str
-    entry: int
-    versions: dict[str, str]
+__all__ = ["Facts", "facts_document", "gather", "verdict"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +27,12 @@ class Facts:
         accounts: what each site spent on each data set.
         several: the loss of a patient at two and at three sites, as far as so many sites spent.
         together: of each site with several data sets, all of them together.
-        versions: software that sites stated.
     """
 
     reading: Reading
     accounts: tuple[Account, ...]
     several: tuple[SeveralSites, ...]
     together: tuple[SeveralSites, ...]
-    versions: tuple[Stated, ...]
 
     @property
     def errors(self) -> list[Finding]:
@@ -67,17 +56,7 @@ def gather(reading: Reading) -> Facts:
         accounts=found,
         several=tuple(each for each in several if each),
         together=tuple(each for each in together if each),
-        versions=tuple(_stated(reading)),
     )
-
-
-def _stated(reading: Reading) -> list[Stated]:
-    stated = []
-    for (_, site), index in reading.accepted.items():
-        body = reading.entry(index).body
-        if isinstance(body, PlanAccepted):
-            stated.append(Stated(site=site, entry=index, versions=dict(sorted(body.versions.items()))))
-    return stated
 
 
 def verdict(facts: Facts) -> str:
@@ -130,7 +109,7 @@ def facts_document(facts: Facts) -> dict[str, Any]:
         ],
         "checkpoints_given": reading.seen,
         "keys_given": sorted(reading.pinned),
-        "versions": [asdict(stated) for stated in facts.versions],
+        "versions": [asdict(stated) for stated in reading.versions],
         "formulas": [asdict(formula) for formula in FORMULAS],
     }
 

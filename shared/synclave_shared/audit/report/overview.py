@@ -103,7 +103,7 @@ def participants(facts: Facts) -> Markup:
     rows = []
     for name, actor in reading.replay.actors.by_name.items():
         accepted = [index for (_, site), index in reading.accepted.items() if site == name]
-        refused = [index for _, site, _, index in reading.refused if site == name]
+        refused = [refusal.entry for refusal in reading.refused if refusal.site == name]
         site = reading.report.sites.get(name)
         seen = site.witnessed_size if site else None
         rows.append(

@@ -72,14 +72,14 @@ def registry_document(facts: Facts) -> dict[str, Any]:
             "composition": "all releases of a data set over all plans of this ledger",
         },
         "trust_model": {
-            "model": "distributed: every data holder adds the noise itself",
+            "model": "central at each data holder: it adds the noise before anything is released",
             "modes": sorted({state.plan.trust_mode for state in states.values()}),
             "trusted": ["each data holder, with its own records"],
         },
         "implementation": {
             "library": "Synclave",
             "report_version": __version__,
-            "stated_by_sites": {stated.site: stated.versions for stated in facts.versions},
+            "stated_by_sites": {stated.site: stated.versions for stated in reading.versions},
         },
         "verification": {
             "ledger": reading.report.origin,

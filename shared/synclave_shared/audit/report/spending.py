@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import TypeGuard
+
 from synclave_shared.audit.report.chart import spend_chart
 from synclave_shared.audit.report.facts import Facts
 from synclave_shared.audit.report.markup import Child, Markup, element, joined
@@ -17,8 +20,11 @@ from synclave_shared.audit.report.parts import (
 )
 from synclave_shared.audit.spends import MAX_POINTS, Account
 from synclave_shared.audit.words import MODELS, in_words, number, ranges, small
+from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 
 __all__ = ["mechanisms", "spends"]
+
+Operation = PoissonGaussian | GaussianSum
 
 NEAR = 0.9
 """Share of the budget from which on a site is told that little is left."""
@@ -130,33 +136,25 @@ def _course(account: Account) -> Markup | None:
 
 
 def mechanisms(facts: Facts) -> Markup:
-    """What each plan did to the data, once per plan however many sites carried it out."""
+    """What each plan did to the data, and who did it in which entries."""
     reading = facts.reading
-    parts: list[Child] = []
+    rounds = {plan.digest: plan.rounds_combined for plan in reading.report.plans}
+    cards: list[Child] = []
     for digest, state in reading.replay.plans.items():
-        done: dict[str, dict[object, list[int]]] = {}
-        for account in facts.accounts:
-            for plan in account.plans:
-                if plan.digest == digest:
-                    for mechanism in plan.mechanisms:
-                        done.setdefault(in_words(mechanism), {}).setdefault(account.site, []).extend(plan.entries)
-        accepted = [site for (each, site) in reading.accepted if each == digest]
-        rounds = next(plan.rounds_combined for plan in reading.report.plans if plan.digest == digest)
+        accepted = sum(each == digest for each, _ in reading.accepted)
         model = MODELS.get(state.plan.model.kind, state.plan.model.kind)
-        parts.append(
+        done = _done(facts, digest)
+        items = [element("li", words, element("span", by, class_="from")) for words, by in done.items()]
+        cards.append(
             element(
                 "article",
                 element("h3", f"Plan {state.plan.name}: {model}"),
                 under(
-                    f"Proposed in entry {reading.proposed[digest]}, accepted by {len(accepted)} of"
-                    f" {len(state.plan.sites)} sites, {rounds} rounds combined. Digest ",
+                    f"Proposed in entry {reading.proposed[digest]}, accepted by {accepted} of {len(state.plan.sites)}"
+                    f" sites, {rounds[digest]} rounds combined. Digest ",
                     code(digest),
                 ),
-                element(
-                    "ul", [element("li", words, " ", _sites(sites)) for words, sites in done.items()], class_="plain"
-                )
-                if done
-                else paragraph("Nothing was done under it."),
+                element("ul", items, class_="plain") if items else paragraph("Nothing was done under it."),
                 class_="card",
             )
         )
@@ -164,12 +162,30 @@ def mechanisms(facts: Facts) -> Markup:
         "mechanisms",
         "What was done to the data",
         paragraph(
-            "These are all the operations on patients' data that the ledger knows. Models and synthetic patients are"
-            " made of their noised results alone, and cost nothing more."
+            "These are all the operations on patients' data that the ledger knows. Models and synthetic patients are made"
+            " of their noised results alone, and cost nothing more."
         ),
-        parts or paragraph("No valid plan stands in this ledger."),
+        cards or paragraph("No valid plan stands in this ledger."),
     )
 
 
-def _sites(sites: dict[object, list[int]]) -> Markup:
-    return element("span", f"Done by {len(sites)} {'site' if len(sites) == 1 else 'sites'}.", class_="soft")
+def _done(facts: Facts, digest: str) -> dict[str, str]:
+    """Each operation under a plan in words -> the sites that did it, and their entries."""
+    done: dict[str, list[str]] = {}
+    for account in facts.accounts:
+        # Steps of all rounds together: what differs in their number alone is one operation.
+        entries: dict[Operation, list[int]] = {}
+        steps: Counter[Operation] = Counter()
+        for entry, mechanism in zip(account.entries, account.mechanisms, strict=True):
+            if facts.reading.reserved[entry][0] == digest:
+                operation = mechanism.model_copy(update={"steps": 1}) if _stepped(mechanism) else mechanism
+                entries.setdefault(operation, []).append(entry)
+                steps[operation] += mechanism.steps if _stepped(mechanism) else 1
+        for operation, listed in entries.items():
+            whole = operation.model_copy(update={"steps": steps[operation]}) if _stepped(operation) else operation
+            done.setdefault(in_words(whole), []).append(f"{account.site}: {ranges(listed)}")
+    return {words: f"Reservations of {'; '.join(by)}" for words, by in done.items()}
+
+
+def _stepped(mechanism: Operation) -> TypeGuard[PoissonGaussian]:
+    return isinstance(mechanism, PoissonGaussian)
