@@ -162,15 +162,15 @@ def mechanisms(facts: Facts) -> Markup:
         "mechanisms",
         "What was done to the data",
         paragraph(
-            "These are all the operations on patients' data that the ledger knows. Models and synthetic patients are made"
-            " of their noised results alone, and cost nothing more."
+            "These are all the operations on patients' data that the ledger knows. Models and synthetic patients are"
+            " made of their noised results alone, and cost nothing more."
         ),
         cards or paragraph("No valid plan stands in this ledger."),
     )
 
 
 def _done(facts: Facts, digest: str) -> dict[str, str]:
-    """Each operation under a plan in words -> the sites that did it, and their entries."""
+    """Each operation under a plan, in words -> who did it, and in which entries."""
     done: dict[str, list[str]] = {}
     for account in facts.accounts:
         # Steps of all rounds together: what differs in their number alone is one operation.
