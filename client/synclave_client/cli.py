@@ -229,24 +229,62 @@ def checkpoint(
     as_json: JsonOption = False,
 ) -> None:
     """Print the newest checkpoint of a plan's ledger that this site verified: an auditor's anchor (verify --seen)."""
+    from synclave_client.ledger_view import find_ledger
     from synclave_client.vault.journal import Journal
 
     site = SiteSettings.load(settings)
     journal = Journal.read(site.journal_file)
     try:
-        found = [digest for digest in journal.seen_plans() if digest.startswith(plan)]
-        seen = journal.seen(found[0]) if len(found) == 1 else None
+        seen = find_ledger(journal, plan)
     finally:
         journal.close()
-    if seen is None:
-        raise ConfigurationError(
-            expected="the digest of one plan whose ledger this site has seen",
-            found=f"{plan or 'no --plan'}, which fits {len(found)}: {', '.join(each[:16] for each in found)}",
-            remedy="Name one with --plan; `synclave-site budget` lists the accepted ones.",
-        )
-    document = {"plan": found[0], "size": seen.size, "root": seen.root, "note": seen.note}
+    document = {"plan": seen.plan, "size": seen.size, "root": seen.root, "note": seen.note}
     # Byte for byte, whatever the terminal: the signatures are over these lines.
     _show(document, as_json, lambda _: typer.echo(seen.note.encode("utf-8"), nl=False))
+
+
+@app.command()
+def ledger(
+    plan: Annotated[str, typer.Option(help="Digest of the plan, or its beginning (default: every plan).")] = "",
+    export: Annotated[
+        Path | None, typer.Option(help="New folder for the one that is meant, for `synclave-audit verify`.")
+    ] = None,
+    settings: SettingsOption = _DEFAULT_SETTINGS,
+    as_json: JsonOption = False,
+) -> None:
+    """List the ledgers of which this site keeps its own copy, or write one as a folder with the site's co-signature."""
+    from synclave_client.ledger_view import draw_ledgers, ledgers_document
+    from synclave_client.vault.journal import Journal
+
+    site = SiteSettings.load(settings)
+    journal = Journal.read(site.journal_file)
+    try:
+        document = ledgers_document(site, journal, plan, export)
+    finally:
+        journal.close()
+    _show(document, as_json, lambda out: draw_ledgers(out, document))
+
+
+@app.command()
+def receipts(
+    plan: Annotated[str, typer.Option(help="Digest of the plan, or its beginning (default: every plan).")] = "",
+    export: Annotated[
+        Path | None, typer.Option(help="New folder for one file per entry, for `synclave-audit receipt`.")
+    ] = None,
+    settings: SettingsOption = _DEFAULT_SETTINGS,
+    as_json: JsonOption = False,
+) -> None:
+    """List what this site signed and where its ledgers hold it, or write the receipts that prove it to anybody."""
+    from synclave_client.ledger_view import draw_receipts, receipts_document
+    from synclave_client.vault.journal import Journal
+
+    site = SiteSettings.load(settings)
+    journal = Journal.read(site.journal_file)
+    try:
+        document = receipts_document(site, journal, plan, export)
+    finally:
+        journal.close()
+    _show(document, as_json, lambda out: draw_receipts(out, document))
 
 
 @app.command()

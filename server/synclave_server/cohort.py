@@ -5,6 +5,7 @@ Knows no Flower. A :class:`Transport` carries envelopes to *peers*; which site a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,7 +15,7 @@ from synclave_server.notary import Notary
 from synclave_server.replies import Finding, SiteReply, raise_unless_ok, read_reply
 from synclave_shared.errors import FederationError, LedgerError, PlanError, ProtocolError
 from synclave_shared.plan import TrainPlan
-from synclave_shared.protocol import CheckpointPresentation, Envelope, HelloRequest, parse_reply
+from synclave_shared.protocol import CheckpointPresentation, Envelope, HelloRequest, WitnessRequest, parse_reply
 
 __all__ = ["Cohort", "Transport"]
 
@@ -146,9 +147,8 @@ class Cohort:
         findings = {site: Finding("no-reply") for site in sites}
         reachable = self._transport.peers()
         site_of = {self._peer_of[site]: site for site in findings if self._peer_of[site] in reachable}
-        requests = {
-            peer: request(self._notary.present(site, self._seen.get(site, 0))) for peer, site in site_of.items()
-        }
+        self._catch_up(site_of, timeout_s)
+        requests = {peer: request(self._present(site)) for peer, site in site_of.items()}
         answers: dict[str, SiteReply] = {}
         for peer, envelope in self._transport.exchange(requests, timeout_s):
             site = site_of[peer]
@@ -172,6 +172,32 @@ class Cohort:
                 replies[site] = answer
                 del findings[site]
         return replies, findings
+
+    def _present(self, site: str) -> CheckpointPresentation:
+        return self._notary.present(self._seen.get(site, 0))
+
+    def _catch_up(self, site_of: Mapping[str, str], timeout_s: float) -> None:
+        """Show the ledger part by part to sites that are further behind its end than one presentation reaches.
+
+        A site that does not follow is asked all the same: its answer says why.
+        """
+        deadline = time.monotonic() + timeout_s
+        behind = dict(site_of)
+        while True:
+            shown = {peer: self._present(site) for peer, site in behind.items()}
+            behind = {peer: site for peer, site in behind.items() if shown[peer].end < self._notary.size}
+            left_s = deadline - time.monotonic()
+            if not behind or left_s <= 0:
+                return
+            requests = {
+                peer: Envelope.of(WitnessRequest(plan_digest=self._plan.digest, checkpoint=shown[peer]))
+                for peer in behind
+            }
+            before = dict(self._seen)
+            for peer, envelope in self._transport.exchange(requests, left_s):
+                with contextlib.suppress(Finding):
+                    self._witness(behind[peer], read_reply(envelope, self._plan, behind[peer]))
+            behind = {peer: site for peer, site in behind.items() if self._seen.get(site) != before.get(site)}
 
     def _witness(self, site: str, answer: SiteReply) -> None:
         """Keep what a site says it has seen, and its co-signature; a wrong one is dropped, for it proves nothing."""

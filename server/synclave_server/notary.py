@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -59,13 +58,12 @@ class Notary:
             self._ledger = Ledger.create(folder, f"synclave/{plan.digest[:16]}", key)
         self._known: set[str] = set()
         self._newest: dict[str, str] = {}
-        self._of_site: dict[str, list[int]] = {}
         self._spends: dict[str, dict[int, PoissonGaussian | GaussianSum]] = {}
         self._snapshots: set[int] = set()
         self._closed = False
         reader = EntryReader()
-        for index, content in enumerate(self._ledger.entries()):
-            self._note(index, content, reader.read(content))
+        for content in self._ledger.entries():
+            self._note(content, reader.read(content))
         if self.size == 0:
             registration = KeyRegistered(name=COORDINATOR, role="coordinator", public_key=key.public_text)
             proposal = PlanProposed(plan=plan.model_dump(mode="json"), plan_digest=plan.digest, signature=signature)
@@ -123,13 +121,9 @@ class Notary:
         """What a site has charged for this plan so far, in the order of rounds."""
         return [mechanism for _, mechanism in sorted(self._spends.get(site, {}).items())]
 
-    def present(self, site: str, seen_size: int) -> CheckpointPresentation:
-        """The ledger as it is shown to a site that last saw it with ``seen_size`` entries.
-
-        It proves every entry of that site that a checkpoint it has seen cannot have covered.
-        """
-        indices = self._of_site.get(site, [])
-        return present(self._ledger, min(seen_size, self.size), indices[bisect.bisect_left(indices, seen_size) :])
+    def present(self, seen_size: int) -> CheckpointPresentation:
+        """The ledger as it is shown to a site that last saw it with ``seen_size`` entries: all of it, if that fits."""
+        return present(self._ledger, min(seen_size, self.size))
 
     def witness(self, site: str, size: int, cosignature: str) -> None:
         """Keep a site's co-signature of the checkpoint with ``size`` entries.
@@ -143,16 +137,15 @@ class Notary:
         if not entries:
             return
         contents = [entry.to_bytes() for entry in entries]
-        indices = self._ledger.append(contents)
-        for index, content, entry in zip(indices, contents, entries, strict=True):
-            self._note(index, content, entry)
+        self._ledger.append(contents)
+        for content, entry in zip(contents, entries, strict=True):
+            self._note(content, entry)
 
-    def _note(self, index: int, content: bytes, entry: SignedEntry) -> None:
+    def _note(self, content: bytes, entry: SignedEntry) -> None:
         """Remember what later questions are about."""
         leaf = leaf_hash(content).hex()
         self._known.add(leaf)
         self._newest[entry.actor] = leaf
-        self._of_site.setdefault(entry.actor, []).append(index)
         match entry.body:
             case SpendReserved():
                 self._spends.setdefault(entry.actor, {})[entry.body.round] = entry.body.mechanism

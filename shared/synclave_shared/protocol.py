@@ -1,4 +1,4 @@
-"""The closed protocol between coordinator and vault: four requests, one reply each, every field bounded.
+"""The closed protocol between coordinator and vault: five requests, one reply each, every field bounded.
 
 A message is an :class:`Envelope`: a JSON header of one of the types below and an optional binary payload (a flat
 vector). The gateway and Flower carry envelopes without reading them; see docs/architecture.md for the sequence.
@@ -18,23 +18,26 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from synclave_shared.canonical import FrozenModel, canonical_bytes, sha256_hex
 from synclave_shared.errors import ProtocolError
+from synclave_shared.ledger.entry import MAX_ENTRY_BYTES
 from synclave_shared.plan import Digest, Name, PublicKeyText, explain_validation
 
 __all__ = [
     "EMPTY_DIGEST",
     "MAX_HEADER_BYTES",
     "MAX_PAYLOAD_BYTES",
+    "MAX_SHOWN_BYTES",
+    "MAX_SHOWN_ENTRIES",
     "NOT_READY",
     "VALUE_BYTES",
     "CheckpointPresentation",
     "CloseRequest",
     "Envelope",
     "HelloRequest",
-    "InclusionPresentation",
     "ProposeRequest",
     "Reply",
     "Request",
     "RoundRequest",
+    "WitnessRequest",
     "decode_model",
     "decode_update",
     "encode_model",
@@ -50,6 +53,12 @@ MAX_HEADER_BYTES: Final = 4 * 2**20
 MAX_PAYLOAD_BYTES: Final = 2**31 - 2**20
 """Below Flower's and gRPC's 2 GiB: 260 million int64 coordinates, twice the largest model of the project."""
 
+MAX_SHOWN_BYTES: Final = 2**20
+"""Bytes of the entries of one presentation. Quoting at most doubles them: with a plan beside them they fit a header."""
+
+MAX_SHOWN_ENTRIES: Final = 2048
+"""Entries of one presentation: a round of 500 sites has 1,002. To check that many takes a site under a second."""
+
 NOT_READY: Final = "not-ready"
 """Code of a site whose data, schema or device cannot be used. One for all: which it is may hang on a single record."""
 
@@ -58,32 +67,26 @@ VALUE_BYTES: Final = 4
 
 EMPTY_DIGEST: Final = sha256_hex(b"")
 
-ProofNode = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Proof = Annotated[tuple[ProofNode, ...], Field(max_length=64)]
-
-
-class InclusionPresentation(FrozenModel):
-    """Proof that one of the site's entries is in the ledger."""
-
-    index: Annotated[int, Field(ge=0)]
-    leaf_hash: ProofNode
-    proof: Proof
-
 
 class CheckpointPresentation(FrozenModel):
-    """The ledger as the coordinator shows it to one site.
+    """The ledger as the coordinator shows it to one site: what it gained since the site saw it last.
 
     Attributes:
-        note: the signed checkpoint (C2SP signed note).
-        previous_size: size of the ledger that the site saw last; 0 if none.
-        consistency: RFC 9162 consistency proof from ``previous_size`` to the checkpoint.
-        inclusions: proofs for every entry which that site signed and sent since.
+        note: the signed checkpoint (C2SP signed note) of the size at which ``entries`` ends.
+        previous_size: size of the ledger that the site saw last, as far as the coordinator knows; 0 if none.
+        entries: the entries (canonical JSON) from ``previous_size`` on.
     """
 
     note: Annotated[str, Field(max_length=262_144)]
     previous_size: Annotated[int, Field(ge=0)]
-    consistency: Proof
-    inclusions: Annotated[tuple[InclusionPresentation, ...], Field(max_length=1024)]
+    entries: Annotated[
+        tuple[Annotated[str, Field(max_length=MAX_ENTRY_BYTES)], ...], Field(max_length=MAX_SHOWN_ENTRIES)
+    ]
+
+    @property
+    def end(self) -> int:
+        """Size of the ledger as it is shown."""
+        return self.previous_size + len(self.entries)
 
 
 class HelloRequest(FrozenModel):
@@ -119,16 +122,24 @@ class RoundRequest(FrozenModel):
     checkpoint: CheckpointPresentation
 
 
+class WitnessRequest(FrozenModel):
+    """See more of the ledger. Comes before a request whose presentation could not hold everything that is new."""
+
+    kind: Literal["witness"] = "witness"
+    plan_digest: Digest
+    checkpoint: CheckpointPresentation
+
+
 class CloseRequest(FrozenModel):
-    """The training is over: see the final ledger, co-sign it, keep the receipts."""
+    """The training is over: see the final ledger, keep and co-sign it."""
 
     kind: Literal["close"] = "close"
     plan_digest: Digest
     checkpoint: CheckpointPresentation
 
 
-Request = Annotated[HelloRequest | ProposeRequest | RoundRequest | CloseRequest, Field(discriminator="kind")]
-_REQUEST: TypeAdapter[HelloRequest | ProposeRequest | RoundRequest | CloseRequest] = TypeAdapter(Request)
+Request = HelloRequest | ProposeRequest | RoundRequest | WitnessRequest | CloseRequest
+_REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 
 
 class Reply(FrozenModel):
@@ -165,9 +176,7 @@ class Envelope:
     payload: bytes = b""
 
     @classmethod
-    def of(
-        cls, message: HelloRequest | ProposeRequest | RoundRequest | CloseRequest | Reply, payload: bytes = b""
-    ) -> Envelope:
+    def of(cls, message: Request | Reply, payload: bytes = b"") -> Envelope:
         """Wrap a message; the payload must be the one whose digest the message states."""
         return cls(header=canonical_bytes(message), payload=payload)
 
@@ -195,7 +204,7 @@ def _check_payload(message: Any, envelope: Envelope) -> None:
         )
 
 
-def parse_request(envelope: Envelope) -> HelloRequest | ProposeRequest | RoundRequest | CloseRequest:
+def parse_request(envelope: Envelope) -> Request:
     """Validate what a coordinator sent.
 
     Raises:
@@ -206,7 +215,7 @@ def parse_request(envelope: Envelope) -> HelloRequest | ProposeRequest | RoundRe
         message = _REQUEST.validate_json(envelope.header)
     except ValidationError as error:
         raise ProtocolError(
-            expected="a hello, propose, round or close request",
+            expected="a hello, propose, round, witness or close request",
             found=explain_validation(error),
             remedy="The message was dropped.",
         ) from None

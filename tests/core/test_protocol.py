@@ -10,7 +10,7 @@ from synclave_shared.canonical import sha256_hex
 from synclave_shared.errors import ProtocolError
 from synclave_shared.protocol import CheckpointPresentation, Envelope, HelloRequest, Reply, RoundRequest
 
-NOTHING_SEEN = CheckpointPresentation(note="note", previous_size=0, consistency=(), inclusions=())
+NOTHING_SEEN = CheckpointPresentation(note="note", previous_size=0, entries=())
 
 
 def test_a_round_request_survives_the_way() -> None:

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from synclave_client.vault.journal import Journal
 from synclave_server import rounds
 from synclave_server.replies import Finding, read_update
 from synclave_server.snapshots import read_snapshot
-from synclave_shared.canonical import sha256_hex
+from synclave_shared.canonical import canonical_bytes, sha256_hex
 from synclave_shared.fixed_point import from_fixed, to_fixed
-from synclave_shared.ledger.entry import PlanRefused, SpendReserved
+from synclave_shared.ledger.entry import PlanRefused, SpendReserved, parse_entry
 from synclave_shared.ledger.verify import verify_ledger
 from synclave_shared.models.anchor import marginals_size
 from synclave_shared.models.codes import parameter_count
@@ -477,8 +478,8 @@ def test_the_request_for_a_round_cannot_carry_privacy_settings(new_world: NewWor
     seen: list[bytes] = []
 
     def watch(_site: Site, handler: Handler, request: Envelope) -> Envelope:
-        parse_request(request)
-        seen.append(request.header)
+        # The ledger is shown beside it: what the sites charged is in there, to be witnessed and not to be done.
+        seen.append(canonical_bytes(parse_request(request).model_dump(mode="json", exclude={"checkpoint"})))
         return handler(request)
 
     world.sites["north"].fault = at_round(1, watch)
@@ -487,3 +488,21 @@ def test_the_request_for_a_round_cannot_carry_privacy_settings(new_world: NewWor
     assert seen
     for word in (b"noise", b"clip", b"selection", b"epsilon"):
         assert word not in seen[0]
+
+
+def test_sites_copy_a_ledger_that_one_presentation_cannot_hold(
+    new_world: NewWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("synclave_shared.ledger.witness.MAX_SHOWN_ENTRIES", 3)
+    world = new_world(rounds=2)
+    with world.up():
+        world.train()
+    assert events(world.run)[-1].stage == "complete"
+    contents = [entry.to_bytes() for entry in entries(world.run)]
+    for site in world.sites.values():
+        journal = Journal.read(site.folder / "state" / "journal.sqlite")
+        copy = journal.ledgers.entries(world.run.plan().digest)
+        journal.close()
+        # What the sites said when it was closed came after what they were shown.
+        assert contents[: len(copy)] == copy
+        assert parse_entry(copy[-1]).kind == "run-closed"

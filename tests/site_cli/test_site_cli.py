@@ -22,6 +22,8 @@ from synclave_shared.audit import console
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.ledger.checkpoint import parse_note
 from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.ledger.receipt import check_receipt
+from synclave_shared.ledger.verify import verify_ledger
 from synclave_shared.privacy.accountant import epsilon
 from tests.data.icu import channel, make_schema, write
 from tests.vault.coordinator import COORDINATOR_KEY, Coordinator, FakeWorkload, make_plan, open_vault
@@ -225,7 +227,7 @@ def test_the_checkpoint_that_was_seen_is_printed_byte_for_byte(site: Any, settin
     assert site("checkpoint", "--settings", settings, "--json").document["error"]["code"] == "configuration"
     digest = open_plan(settings)
     journal = Journal.read(SiteSettings.load(settings).journal_file)
-    seen = journal.seen(digest)
+    seen = journal.ledgers.seen(digest)
     journal.close()
     assert seen is not None
     assert site("checkpoint", "--plan", digest[:12], "--settings", settings).out == seen.note
@@ -235,6 +237,53 @@ def test_the_checkpoint_that_was_seen_is_printed_byte_for_byte(site: Any, settin
     several = site("checkpoint", "--settings", settings)
     assert several.code == 1
     assert "--plan" in several.err
+
+
+def test_the_copy_of_a_ledger_is_a_ledger_that_an_auditor_accepts(site: Any, settings: Path, tmp_path: Path) -> None:
+    empty = site("ledger", "--settings", settings, "--json").document
+    assert empty["ledgers"] == []
+    digest = open_plan(settings)
+    document = site("ledger", "--settings", settings, "--json").document
+    assert {ledger["plan_name"] for ledger in document["ledgers"]} == {"first", None}
+    (copy,) = (ledger for ledger in document["ledgers"] if ledger["plan"] == digest)
+    assert (copy["size"], copy["own_entries"]) == (6, 4)
+    folder = tmp_path / "copy"
+    done = site("ledger", "--plan", digest[:12], "--export", folder, "--settings", settings, "--json").document
+    assert done["exported_to"] == str(folder)
+    report = verify_ledger(folder)
+    assert (report.findings, report.valid) == ((), True)
+    assert (report.size, report.root) == (copy["size"], copy["root"])
+    assert (report.sites["north"].spends, report.sites["north"].witnessed_size) == (1, 6)
+    again = site("ledger", "--plan", digest[:12], "--export", folder, "--settings", settings)
+    assert (again.code, "another folder" in again.err) == (1, True)
+    several = site("ledger", "--export", tmp_path / "none", "--settings", settings, "--json")
+    assert several.document["error"]["code"] == "configuration"
+    assert not (tmp_path / "none").exists()
+    shown = site("ledger", "--settings", settings)
+    assert digest[:12] in shown.out
+
+
+def test_receipts_prove_what_the_site_signed(site: Any, settings: Path, tmp_path: Path) -> None:
+    assert site("receipts", "--settings", settings, "--json").document["receipts"] == []
+    digest = open_plan(settings)
+    folder = tmp_path / "receipts"
+    document = site("receipts", "--plan", digest, "--export", folder, "--settings", settings, "--json").document
+    kinds = ["key-registered", "plan-accepted", "spend-reserved", "update-released"]
+    assert [(each["kind"], each["index"]) for each in document["receipts"]] == list(
+        zip(kinds, range(2, 6), strict=True)
+    )
+    assert document["entries_without"] == 2
+    assert {each["file"] for each in document["receipts"]} == {file.name for file in folder.iterdir()}
+    for each in document["receipts"]:
+        key = SigningKey.load(SiteSettings.load(settings).key_file).public_text
+        report = check_receipt(
+            (folder / each["file"]).read_bytes(), coordinator_key=COORDINATOR_KEY.public_text, site_key=key
+        )
+        assert report.valid
+        assert report.entry is not None
+        assert (report.entry.kind, report.index) == (each["kind"], each["index"])
+    shown = site("receipts", "--settings", settings)
+    assert "spend-reserved" in shown.out
 
 
 def test_the_budget_of_a_new_site_is_whole(site: Any, settings: Path) -> None:
@@ -252,6 +301,7 @@ def open_plan(settings: Path) -> str:
     plan = plan.model_copy(update={"sites": (entry,)})
     vault, journal = open_vault(loaded, FakeWorkload(), key=key)
     coordinator = Coordinator(vault, plan)
+    coordinator.begin()
     coordinator.join()
     assert [coordinator.round(number).status for number in (0, 1)] == ["ok", "ok"]
     too_dear = plan.model_copy(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from synclave_client.settings import SitePolicy, SiteSettings
 from synclave_client.vault.journal import Journal
 from synclave_client.vault.session import Vault, Workload
 from synclave_shared.ledger.checkpoint import Checkpoint, Note, sign_checkpoint
-from synclave_shared.ledger.entry import parse_entry
+from synclave_shared.ledger.entry import COORDINATOR, KeyRegistered, PlanProposed, parse_entry, sign_entry
 from synclave_shared.ledger.keys import SigningKey, encode_base64
 from synclave_shared.ledger.merkle import MerkleTree, leaf_hash
 from synclave_shared.plan import (
@@ -37,10 +38,10 @@ from synclave_shared.protocol import (
     CloseRequest,
     Envelope,
     HelloRequest,
-    InclusionPresentation,
     ProposeRequest,
     Reply,
     RoundRequest,
+    WitnessRequest,
     parse_reply,
 )
 
@@ -146,13 +147,11 @@ class Coordinator:
         self.entries: list[bytes] = []
         self.tree = MerkleTree()
         self.seen_size = 0
-        self.unproved: list[int] = []
 
     def fork(self, vault: Vault) -> Coordinator:
         """A coordinator in the same state that goes its own way with ``vault``."""
         other = Coordinator(vault, self.plan, key=self.key)
         other.append(*self.entries)
-        other.unproved = list(self.unproved)
         other.seen_size = self.seen_size
         return other
 
@@ -165,33 +164,34 @@ class Coordinator:
         for content in contents:
             if content not in self.entries:
                 self.entries.append(content)
-                self.unproved.append(self.tree.append(leaf_hash(content)))
+                self.tree.append(leaf_hash(content))
+
+    def begin(self) -> None:
+        """What a coordinator writes first: its key and the plan. Tests that do not verify the ledger leave it away."""
+        registration = KeyRegistered(name=COORDINATOR, role="coordinator", public_key=self.key.public_text)
+        proposal = PlanProposed(
+            plan=json.loads(self.plan.to_bytes()),
+            plan_digest=self.plan.digest,
+            signature=encode_base64(self.key.sign(signed_plan_bytes(self.plan.to_bytes()))),
+        )
+        first = sign_entry("key-registered", COORDINATOR, "", registration, self.key, previous="")
+        second = sign_entry("plan-proposed", COORDINATOR, self.plan.digest, proposal, self.key, previous=first.leaf)
+        self.append(first.to_bytes(), second.to_bytes())
 
     def note(self) -> str:
         checkpoint = Checkpoint(origin=self.origin, size=self.tree.size, root=self.tree.root())
         return Note(checkpoint=checkpoint, signatures=(sign_checkpoint(checkpoint, self.key),)).text
 
     def present(self) -> CheckpointPresentation:
+        new = self.entries[self.seen_size :]
         return CheckpointPresentation(
-            note=self.note(),
-            previous_size=self.seen_size,
-            consistency=tuple(node.hex() for node in self.tree.consistency_proof(self.seen_size)),
-            inclusions=tuple(
-                InclusionPresentation(
-                    index=index,
-                    leaf_hash=leaf_hash(self.entries[index]).hex(),
-                    proof=tuple(node.hex() for node in self.tree.inclusion_proof(index)),
-                )
-                for index in self.unproved
-            ),
+            note=self.note(), previous_size=self.seen_size, entries=tuple(content.decode() for content in new)
         )
 
     def take(self, envelope: Envelope) -> Reply:
         """What a coordinator does with every reply: check it and append its entries to the ledger."""
         reply = parse_reply(envelope)
         if reply.status != "failed":
-            if reply.status == "ok" and reply.seen_size:
-                self.unproved.clear()
             self.seen_size = max(self.seen_size, reply.seen_size)
             for text in reply.entries:
                 entry = parse_entry(text.encode())
@@ -221,10 +221,17 @@ class Coordinator:
     def round(self, number: int, model: bytes = MODEL) -> Reply:
         return self.take(self.vault.handle(self.round_request(number, model)))
 
+    def witness_request(self) -> Envelope:
+        return Envelope.of(WitnessRequest(plan_digest=self.plan.digest, checkpoint=self.present()))
+
+    def witness(self) -> Reply:
+        return self.take(self.vault.handle(self.witness_request()))
+
+    def close_request(self) -> Envelope:
+        return Envelope.of(CloseRequest(plan_digest=self.plan.digest, checkpoint=self.present()))
+
     def close(self) -> Reply:
-        return self.take(
-            self.vault.handle(Envelope.of(CloseRequest(plan_digest=self.plan.digest, checkpoint=self.present())))
-        )
+        return self.take(self.vault.handle(self.close_request()))
 
     def join(self) -> None:
         """Hello and an accepted plan."""

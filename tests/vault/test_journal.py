@@ -13,9 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from synclave_client.vault.journal import KEPT_PAYLOADS, MAX_ATTEMPTS, Journal, SeenNote
+from synclave_client.vault.journal import KEPT_PAYLOADS, MAX_ATTEMPTS, Journal
 from synclave_shared.errors import JournalError, PolicyRefusal
+from synclave_shared.ledger.frontier import EMPTY, Frontier
 from synclave_shared.ledger.merkle import leaf_hash
+from synclave_shared.ledger.witness import Growth
 from synclave_shared.plan import TrainPlan
 from synclave_shared.privacy.budget import Budget
 from tests.vault.coordinator import make_plan
@@ -249,11 +251,35 @@ def test_entries_stay_open_until_their_inclusion_is_proved_in_the_ledger_of_thei
     opened = journal.open_entries(first.digest)
     assert [(entry.content, entry.sent) for entry in opened] == [(b"registration", True), (b"accepted first", False)]
     journal.mark_sent([entry.number for entry in opened])
-    seen = SeenNote(size=3, root="00", note="note")
-    journal.record_seen(first.digest, seen, [opened[0].number])
-    assert journal.seen(first.digest) == seen
+    contents = (b"another site's", opened[0].content)
+    seen = journal.ledgers.extend(first.digest, grown(EMPTY, *contents), "co-signed")
+    assert journal.ledgers.seen(first.digest) == seen
+    assert journal.ledgers.entries(first.digest) == list(contents)
+    assert [(own.content, own.index) for own in journal.ledgers.own(first.digest)] == [
+        (b"registration", 1),
+        (b"accepted first", None),
+    ]
     assert [(entry.content, entry.sent) for entry in journal.open_entries(first.digest)] == [(b"accepted first", True)]
     assert [entry.content for entry in journal.open_entries(second.digest)] == [b"registration", b"accepted second"]
+
+
+def grown(known: Frontier, *contents: bytes, note: str = "note") -> Growth:
+    frontier = known.extend(leaf_hash(content) for content in contents)
+    return Growth(frontier=frontier, operator_key="key", note=note, entries=contents, actors={})
+
+
+def test_a_copy_of_a_ledger_only_grows(journal: Journal) -> None:
+    five = journal.ledgers.extend("d", grown(EMPTY, b"1", b"2", b"3", b"4", b"5"), "co-signed")
+    same = journal.ledgers.extend("d", grown(five.frontier, note="again"), "again")
+    assert (same.size, same.root, journal.ledgers.seen("d")) == (5, five.root, same)
+    for growth in (grown(EMPTY, b"1"), grown(EMPTY, b"1", b"2", b"3", b"4", b"5", b"6"), grown(EMPTY, note="nothing")):
+        with pytest.raises(JournalError):
+            journal.ledgers.extend("d", growth, "co-signed")
+    for statement in ("DELETE FROM copies", "UPDATE copies SET content = 'x'", "DELETE FROM ledgers"):
+        with pytest.raises(JournalError), journal._database.write() as database:
+            database.execute(statement)
+    assert (journal.ledgers.seen("d"), journal.ledgers.entries("d")) == (same, [b"1", b"2", b"3", b"4", b"5"])
+    assert [seen.plan for seen in journal.ledgers.all()] == ["d"]
 
 
 def test_each_entry_is_signed_after_the_newest_one_of_its_own_ledger(journal: Journal) -> None:
@@ -273,12 +299,6 @@ def test_each_entry_is_signed_after_the_newest_one_of_its_own_ledger(journal: Jo
         "second 1": leaves["registration"],
         "first 2": leaves["first 1"],
     }
-
-
-def test_the_seen_checkpoint_never_shrinks(journal: Journal) -> None:
-    journal.record_seen("d", SeenNote(size=5, root="05", note="five"), [])
-    journal.record_seen("d", SeenNote(size=4, root="04", note="four"), [])
-    assert journal.seen("d") == SeenNote(size=5, root="05", note="five")
 
 
 def test_a_refusal_makes_one_entry_per_plan_and_reason(journal: Journal) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from synclave_shared.ledger.entry import COORDINATOR, KeyRegistered, PlanProposed, sign_entry
-from synclave_shared.ledger.keys import encode_base64
 from synclave_shared.ledger.store import Ledger
 from synclave_shared.ledger.verify import verify_ledger
-from synclave_shared.plan import signed_plan_bytes
 from synclave_shared.privacy.accountant import epsilon
 from tests.vault.coordinator import COORDINATOR_KEY, Coordinator, FakeWorkload, make_plan, make_settings, open_vault
 
@@ -23,29 +19,7 @@ def test_the_auditor_accepts_a_vaults_entries_and_recomputes_its_epsilon(tmp_pat
     vault, journal = open_vault(settings, workload)
     plan = make_plan()
     coordinator = Coordinator(vault, plan)
-    signature = encode_base64(COORDINATOR_KEY.sign(signed_plan_bytes(plan.to_bytes())))
-    beginning = [
-        sign_entry(
-            "key-registered",
-            COORDINATOR,
-            "",
-            KeyRegistered(name=COORDINATOR, role="coordinator", public_key=COORDINATOR_KEY.public_text),
-            COORDINATOR_KEY,
-            previous="",
-        ),
-    ]
-    beginning.append(
-        sign_entry(
-            "plan-proposed",
-            COORDINATOR,
-            plan.digest,
-            PlanProposed(plan=json.loads(plan.to_bytes()), plan_digest=plan.digest, signature=signature),
-            COORDINATOR_KEY,
-            previous=beginning[0].leaf,
-        )
-    )
-    coordinator.append(*(entry.to_bytes() for entry in beginning))
-    coordinator.unproved.clear()
+    coordinator.begin()
     coordinator.hello()
     if trouble:
         settings.pause_file.touch()

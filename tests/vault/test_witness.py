@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import Journal
 from synclave_client.vault.session import Vault
-from synclave_shared.ledger.entry import parse_entry
+from synclave_shared.ledger.entry import KeyRegistered, parse_entry, sign_entry
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.merkle import MerkleTree, leaf_hash
 from synclave_shared.protocol import Envelope, parse_reply
-from tests.vault.coordinator import (
-    Coordinator,
-    make_plan,
-)
+from tests.vault.coordinator import SITE_KEY, Coordinator, FakeWorkload, make_plan, open_vault
 
 
 def spent(journal: Journal) -> list[Any]:
@@ -42,7 +44,6 @@ def test_a_rewritten_ledger_is_refused(vault: Vault, journal: Journal) -> None:
     for forged in ([b"forged", *honest[1:]], [b"forged", *honest], honest[:-1]):
         coordinator.entries = list(forged)
         coordinator.tree = MerkleTree(leaf_hash(entry) for entry in forged)
-        coordinator.unproved = [index for index, entry in enumerate(forged) if entry in honest]
         coordinator.seen_size = min(coordinator.seen_size, len(forged))
         request = coordinator.round_request(1)
         assert parse_reply(vault.handle(request)).code == "ledger-inconsistent"
@@ -75,13 +76,107 @@ def test_the_same_checkpoint_shown_from_an_older_size_is_known(vault: Vault) -> 
     assert len(first.entries) == 1
 
 
-def test_a_refusal_tells_what_size_was_seen_so_that_the_coordinator_can_go_on(vault: Vault) -> None:
+def test_a_ledger_that_grew_while_a_reply_was_lost_is_followed(vault: Vault, journal: Journal) -> None:
     coordinator = Coordinator(vault, make_plan())
     coordinator.hello()
     vault.handle(coordinator.propose_request())  # the reply is lost
-    coordinator.append(b"an entry of another site")
-    reply = coordinator.propose()
-    assert (reply.code, reply.seen_size) == ("ledger-inconsistent", 1)
-    assert [parse_entry(text.encode()).kind for text in reply.entries] == ["plan-accepted"]
+    coordinator.append(registration("south"))
+    reply = coordinator.propose()  # shows from the beginning what the site has in part
+    assert (reply.status, reply.seen_size) == ("ok", 2)
+    assert coordinator.round(0).status == "ok"
+    assert journal.ledgers.entries(coordinator.plan.digest) == coordinator.entries[:3]
+
+
+def test_a_refusal_tells_what_size_was_seen_so_that_the_coordinator_can_go_on(vault: Vault) -> None:
+    coordinator = Coordinator(vault, make_plan())
+    coordinator.join()
+    assert coordinator.round(0).status == "ok"
+    behind = Coordinator(vault, make_plan())  # it has lost the end of its ledger
+    behind.append(coordinator.entries[0])
+    reply = behind.propose()
+    assert (reply.code, reply.seen_size) == ("ledger-inconsistent", 2)
+    assert [parse_entry(text.encode()).kind for text in reply.entries] == ["spend-reserved", "update-released"]
+    assert coordinator.round(1).status == "ok"
+
+
+def test_a_long_ledger_is_copied_part_by_part_before_a_plan_is_decided_on(vault: Vault, journal: Journal) -> None:
+    coordinator = Coordinator(vault, make_plan())
+    coordinator.hello()
+    for name in ("east", "south", "west"):
+        coordinator.append(registration(name))
+        assert coordinator.witness().status == "ok"
+    assert (coordinator.seen_size, journal.ledgers.entries(coordinator.plan.digest)) == (4, coordinator.entries)
+    behind = Coordinator(vault, make_plan())
+    behind.append(*coordinator.entries[:2])
+    behind.seen_size = 1
+    assert (behind.witness().status, behind.seen_size) == ("ok", 4)
     assert coordinator.propose().status == "ok"
     assert coordinator.round(0).status == "ok"
+    coordinator.append(registration("north-west"))
+    coordinator.entries[1] = registration("another")
+    coordinator.tree = MerkleTree(leaf_hash(entry) for entry in coordinator.entries)
+    assert coordinator.witness().code == "ledger-inconsistent"
+
+
+def test_what_a_ledger_must_not_say_is_refused_and_changes_nothing(
+    vault: Vault, journal: Journal, site: SiteSettings
+) -> None:
+    coordinator = Coordinator(vault, make_plan())
+    coordinator.join()
+    assert coordinator.round(0).status == "ok"
+    coordinator.append(registration("south"))
+    assert coordinator.round(1).status == "ok"
+    mine = parse_entry(coordinator.entries[-1])
+    forged = sign_entry(mine.kind, "north", mine.run, mine.body, SITE_KEY, previous=mine.leaf).to_bytes()
+    spoilt = bytearray(registration("east"))
+    spoilt[-4] ^= 1
+    honest = list(coordinator.entries)
+    before = dump(site)
+    for wrong in (forged, bytes(spoilt), registration("south", seed=b"x"), b"{}"):
+        coordinator.entries = [*honest, wrong]
+        coordinator.tree = MerkleTree(leaf_hash(entry) for entry in coordinator.entries)
+        for request in (coordinator.round_request(2), coordinator.close_request(), coordinator.propose_request()):
+            reply = parse_reply(vault.handle(request))
+            assert (reply.status, reply.code) == ("refused", "ledger-inconsistent")
+            assert reply.seen_size == len(honest) - 2
+    assert dump(site) == before
+    coordinator.entries = honest
+    coordinator.tree = MerkleTree(leaf_hash(entry) for entry in honest)
+    assert coordinator.round(2).status == "ok"
+    assert len(spent(journal)) == 3
+
+
+def test_an_older_copy_of_the_journal_is_noticed_before_it_spends_twice(tmp_path: Path, site: SiteSettings) -> None:
+    vault, journal = open_vault(site, FakeWorkload())
+    coordinator = Coordinator(vault, make_plan())
+    coordinator.join()
+    journal.close()
+    shutil.copytree(site.state_folder, tmp_path / "backup")
+    coordinator.vault, journal = open_vault(site, FakeWorkload())
+    assert [coordinator.round(number).status for number in (0, 1, 2)] == ["ok", "ok", "ok"]
+    journal.close()
+    shutil.rmtree(site.state_folder)
+    shutil.copytree(tmp_path / "backup", site.state_folder)
+    workload = FakeWorkload()
+    coordinator.vault, journal = open_vault(site, workload)
+    assert coordinator.round(3).code == "ledger-inconsistent"
+    assert (workload.releases, spent(journal)) == ([], [])
+    journal.close()
+
+
+def registration(name: str, seed: bytes = b"n") -> bytes:
+    """Another site's entry."""
+    key = SigningKey.from_seed(seed * 32)
+    body = KeyRegistered(name=name, role="site", public_key=key.public_text)
+    return sign_entry("key-registered", name, "", body, key, previous="").to_bytes()
+
+
+def dump(site: SiteSettings) -> dict[str, list[Any]]:
+    """Everything in the journal but its list of refusals."""
+    with contextlib.closing(sqlite3.connect(site.journal_file)) as connection:
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {
+            table: connection.execute(f"SELECT * FROM {table} ORDER BY rowid").fetchall()
+            for table in tables
+            if table != "refusals"
+        }

@@ -16,7 +16,7 @@ from synclave_shared.errors import JournalError
 __all__ = ["JournalDatabase", "sync", "unusable"]
 
 _APPLICATION_ID: Final = 0x53594E43  # tells a journal from any other SQLite file
-_VERSION: Final = 2
+_VERSION: Final = 3
 _BUSY_TIMEOUT_S: Final = 30.0
 
 _TABLES: Final = """
@@ -42,10 +42,22 @@ CREATE TABLE refusals (
 CREATE TABLE entries (
     number INTEGER PRIMARY KEY, plan TEXT NOT NULL, content BLOB NOT NULL UNIQUE, sent INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-CREATE TABLE inclusions (
-    plan TEXT NOT NULL, entry INTEGER NOT NULL REFERENCES entries(number), PRIMARY KEY (plan, entry)
+CREATE TABLE ledgers (
+    number INTEGER PRIMARY KEY, plan TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, frontier BLOB NOT NULL,
+    coordinator_key TEXT NOT NULL, note TEXT NOT NULL, cosignature TEXT NOT NULL, seen_at TEXT NOT NULL
 ) STRICT;
-CREATE TABLE seen (plan TEXT PRIMARY KEY, size INTEGER NOT NULL, root TEXT NOT NULL, note TEXT NOT NULL) STRICT;
+CREATE TABLE copies (
+    ledger INTEGER NOT NULL REFERENCES ledgers(number), position INTEGER NOT NULL, content BLOB NOT NULL,
+    PRIMARY KEY (ledger, position)
+) STRICT;
+CREATE TABLE ledger_actors (
+    ledger INTEGER NOT NULL REFERENCES ledgers(number), name TEXT NOT NULL, public_key TEXT NOT NULL,
+    newest TEXT NOT NULL, PRIMARY KEY (ledger, name)
+) STRICT;
+CREATE TABLE inclusions (
+    plan TEXT NOT NULL REFERENCES ledgers(plan), entry INTEGER NOT NULL REFERENCES entries(number),
+    position INTEGER NOT NULL, PRIMARY KEY (plan, entry)
+) STRICT;
 CREATE TABLE data_sets (name TEXT PRIMARY KEY, folder TEXT NOT NULL UNIQUE) STRICT;
 CREATE TRIGGER data_set_stays BEFORE DELETE ON data_sets BEGIN SELECT RAISE(ABORT, 'a name stays bound'); END;
 CREATE TRIGGER data_set_is_fixed BEFORE UPDATE ON data_sets BEGIN SELECT RAISE(ABORT, 'a name stays bound'); END;
@@ -55,6 +67,11 @@ BEFORE UPDATE OF plan, round, dataset, mechanism, request_digest, reserved_at ON
 BEGIN SELECT RAISE(ABORT, 'a spend is never changed'); END;
 CREATE TRIGGER release_stays BEFORE DELETE ON releases BEGIN SELECT RAISE(ABORT, 'a release is never undone'); END;
 CREATE TRIGGER release_is_fixed BEFORE UPDATE ON releases BEGIN SELECT RAISE(ABORT, 'a release is never changed'); END;
+CREATE TRIGGER copy_stays BEFORE DELETE ON copies BEGIN SELECT RAISE(ABORT, 'a ledger only grows'); END;
+CREATE TRIGGER copy_is_fixed BEFORE UPDATE ON copies BEGIN SELECT RAISE(ABORT, 'a ledger only grows'); END;
+CREATE TRIGGER ledger_stays BEFORE DELETE ON ledgers BEGIN SELECT RAISE(ABORT, 'a ledger only grows'); END;
+CREATE TRIGGER ledger_grows BEFORE UPDATE ON ledgers WHEN NEW.size < OLD.size OR NEW.plan != OLD.plan
+BEGIN SELECT RAISE(ABORT, 'a ledger only grows'); END;
 """
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from synclave_client.vault.database import JournalDatabase, sync, unusable
+from synclave_client.vault.ledger_copies import LedgerCopies
 from synclave_shared.canonical import canonical_bytes, decimal_text, sha256_hex
 from synclave_shared.errors import ConfigurationError, JournalError, PolicyRefusal
 from synclave_shared.ledger.merkle import leaf_hash
@@ -34,7 +35,6 @@ __all__ = [
     "Journal",
     "JournalEntry",
     "PlanSpend",
-    "SeenNote",
     "StoredRelease",
 ]
 
@@ -86,15 +86,6 @@ class JournalEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeenNote:
-    """The newest checkpoint of a plan's ledger that this site has verified."""
-
-    size: int
-    root: str
-    note: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSpend:
     """One plan's spend on one data set, for people.
 
@@ -121,11 +112,16 @@ def _now() -> str:
 
 
 class Journal:
-    """One site's journal. Use :meth:`create` once, :meth:`open` in the vault, :meth:`read` everywhere else."""
+    """One site's journal. Use :meth:`create` once, :meth:`open` in the vault, :meth:`read` everywhere else.
+
+    Attributes:
+        ledgers: this site's copies of the ledgers.
+    """
 
     def __init__(self, database: JournalDatabase) -> None:
         self._database = database
         self._releases = database.path.parent / "releases"
+        self.ledgers = LedgerCopies(database)
 
     @classmethod
     def create(cls, path: Path) -> None:
@@ -354,7 +350,9 @@ class Journal:
         """
         file = self._payload_file(digest, round_number)
         try:
-            file.parent.mkdir(mode=0o700, exist_ok=True)
+            if not file.parent.exists():
+                file.parent.mkdir(mode=0o700)
+                sync(file.parent.parent)
             part = file.with_suffix(".part")
             with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as stream:
                 stream.write(payload)
@@ -475,7 +473,7 @@ class Journal:
             return content
 
     def open_entries(self, digest: str) -> list[JournalEntry]:
-        """Entries of this site that the ledger of plan ``digest`` was not yet proved to include, oldest first."""
+        """Entries of this site that its copy of the ledger of plan ``digest`` does not hold yet, oldest first."""
         rows = self._database.all(
             "SELECT number, content, sent, plan FROM entries WHERE plan IN (?, '')"
             " AND number NOT IN (SELECT entry FROM inclusions WHERE plan = ?) ORDER BY number",
@@ -489,26 +487,10 @@ class Journal:
         with self._database.write() as database:
             _mark_sent(database, numbers)
 
-    def seen(self, digest: str) -> SeenNote | None:
-        """The newest verified checkpoint of the plan's ledger, or None."""
-        row = self._database.one("SELECT size, root, note FROM seen WHERE plan = ?", digest)
-        return None if row is None else SeenNote(size=row[0], root=row[1], note=row[2])
-
-    def seen_plans(self) -> list[str]:
-        """Digests of the plans of whose ledgers a checkpoint was verified, newest first."""
-        return [row[0] for row in self._database.all("SELECT plan FROM seen ORDER BY rowid DESC")]
-
-    def record_seen(self, digest: str, seen: SeenNote, included: Sequence[int]) -> None:
-        """Remember a verified checkpoint and the numbers of the entries that it was proved to include."""
-        with self._database.write() as database:
-            database.execute(
-                "INSERT INTO seen VALUES (?, ?, ?, ?) ON CONFLICT (plan) DO UPDATE SET size = excluded.size,"
-                " root = excluded.root, note = excluded.note WHERE excluded.size >= size",
-                (digest, seen.size, seen.root, seen.note),
-            )
-            database.executemany(
-                "INSERT OR IGNORE INTO inclusions VALUES (?, ?)", [(digest, number) for number in included]
-            )
+    def wrote(self, digest: str, content: bytes) -> bool:
+        """Whether this site signed an entry with these bytes for the ledger of plan ``digest``."""
+        found = self._database.one("SELECT 1 FROM entries WHERE content = ? AND plan IN (?, '')", content, digest)
+        return found is not None
 
     def _payload_file(self, digest: str, round_number: int) -> Path:
         return self._releases / f"{digest}-{round_number}.bin"

@@ -19,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synclave_client.settings import SiteSettings
-from synclave_client.vault.journal import AcceptedPlan, EntrySigner, Journal, SeenNote
+from synclave_client.vault.journal import AcceptedPlan, EntrySigner, Journal, JournalEntry
+from synclave_client.vault.ledger_copies import SeenLedger
 from synclave_client.vault.policy import check_delta, check_held_out, check_round_budget, check_signer, decide
 from synclave_shared.canonical import FrozenModel, sha256_hex
 from synclave_shared.errors import ClippingError, JournalError, LedgerError, PlanError, PolicyRefusal, SynclaveError
+from synclave_shared.ledger.checkpoint import parse_note
 from synclave_shared.ledger.entry import (
     BudgetChanged,
     KeyRegistered,
@@ -33,9 +35,9 @@ from synclave_shared.ledger.entry import (
     parse_entry,
     sign_entry,
 )
+from synclave_shared.ledger.frontier import EMPTY
 from synclave_shared.ledger.keys import SIGNATURE_BYTES, SigningKey, decode_base64, verify_signature
-from synclave_shared.ledger.merkle import leaf_hash
-from synclave_shared.ledger.witness import cosign, verify_presentation
+from synclave_shared.ledger.witness import cosign, follow
 from synclave_shared.plan import TrainPlan, signed_plan_bytes
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 from synclave_shared.protocol import (
@@ -47,6 +49,7 @@ from synclave_shared.protocol import (
     ProposeRequest,
     Reply,
     RoundRequest,
+    WitnessRequest,
     encode_update,
     failed,
     parse_request,
@@ -131,12 +134,16 @@ class Vault:
             _log.exception("%s: unexpected error", self._settings.name)
             return failed("internal")
 
-    def _answer(self, message: ProposeRequest | RoundRequest | CloseRequest, payload: bytes) -> Envelope:
+    def _answer(
+        self, message: ProposeRequest | RoundRequest | WitnessRequest | CloseRequest, payload: bytes
+    ) -> Envelope:
         match message:
             case ProposeRequest():
                 return self._propose(message)
             case RoundRequest():
                 return self._round(message, payload)
+            case WitnessRequest():
+                return self._see(message)
             case CloseRequest():
                 return self._close(message)
 
@@ -169,7 +176,8 @@ class Vault:
         self._journal.check_dataset(self._settings.dataset, self._settings.data_folder)
         try:
             check_signer(plan, self._settings, signature_valid=self._is_signed(content, request.signature))
-            seen, cosignature = self._witness(digest, request.checkpoint, proposal=True)
+            # Proposing again is how a coordinator asks for an answer that was lost: its ledger cannot hold that answer.
+            seen = self._witness(digest, request.checkpoint, demanded=lambda entry: entry.sent and not entry.of_plan)
             known = self._journal.plan(digest)
             if known is not None and known.closed:
                 raise PolicyRefusal("plan-not-accepted", found="a plan that is closed", remedy="Sign a new plan.")
@@ -210,7 +218,7 @@ class Vault:
                 )
         except PolicyRefusal as refusal:
             return self._refuse(digest, refusal, as_entry=self._journal.plan(digest) is None)
-        return Envelope.of(self._reply(seen=seen, cosignature=cosignature, entries=self._send_open(digest)))
+        return Envelope.of(self._reply(seen=seen, entries=self._send_open(digest)))
 
     def _round(self, request: RoundRequest, payload: bytes) -> Envelope:
         digest, number = request.plan_digest, request.round
@@ -228,7 +236,7 @@ class Vault:
                 )
             self._journal.check_dataset(self._settings.dataset, self._settings.data_folder)
             self._check_pause()
-            seen, cosignature = self._witness(digest, request.checkpoint)
+            seen = self._witness(digest, request.checkpoint)
             mechanism = _mechanism(accepted.plan, number)
             self._workload.check_payload(accepted.plan, number, payload)
             accepted = self._state_budget(accepted)
@@ -265,8 +273,7 @@ class Vault:
         earlier = tuple(entry.content.decode() for entry in open_entries)
 
         def header(entry: bytes) -> bytes:
-            texts = (*earlier, entry.decode())
-            reply = self._reply(seen=seen, cosignature=cosignature, entries=texts, payload_digest=update_digest)
+            reply = self._reply(seen=seen, entries=(*earlier, entry.decode()), payload_digest=update_digest)
             return Envelope.of(reply, released).header
 
         stored = self._journal.release(
@@ -314,47 +321,57 @@ class Vault:
                 raise PolicyRefusal(
                     "plan-not-accepted", found=f"the end of plan {digest[:16]}", remedy="Nothing to do."
                 )
-            seen, cosignature = self._witness(digest, request.checkpoint)
+            seen = self._witness(digest, request.checkpoint)
         except PolicyRefusal as refusal:
             return self._refuse(digest, refusal)
         self._journal.close_plan(digest)
-        return Envelope.of(self._reply(seen=seen, cosignature=cosignature, entries=self._send_open(digest)))
+        return Envelope.of(self._reply(seen=seen, entries=self._send_open(digest)))
+
+    def _see(self, request: WitnessRequest) -> Envelope:
+        """Copy a part of a ledger that is too long for one presentation. What was seen before is only answered."""
+        digest = request.plan_digest
+        seen = self._journal.ledgers.seen(digest)
+        if seen is None or parse_note(request.checkpoint.note).checkpoint.size > seen.size:
+            try:
+                # At this size the ledger need not hold what this site sent last.
+                seen = self._witness(digest, request.checkpoint, demanded=lambda _: False)
+            except PolicyRefusal as refusal:
+                return self._refuse(digest, refusal)
+        return Envelope.of(self._reply(seen=seen, entries=()))
 
     def _witness(
-        self, digest: str, presentation: CheckpointPresentation, *, proposal: bool = False
-    ) -> tuple[SeenNote, str]:
-        """Verify the presented ledger against the one seen before, remember it, and co-sign it.
+        self,
+        digest: str,
+        presentation: CheckpointPresentation,
+        *,
+        demanded: Callable[[JournalEntry], bool] = lambda entry: entry.sent,
+    ) -> SeenLedger:
+        """Check the presented ledger against this site's copy, extend the copy, and co-sign it.
 
-        Every entry that this site sent must be in it by now. With a proposal only the registration must: proposing
-        again is how a coordinator asks for an answer that was lost, so it cannot hold that answer yet.
+        Args:
+            digest: digest of the plan.
+            presentation: the ledger as it is shown.
+            demanded: whether an entry of this site must be in it, if the copy does not have it.
 
         Raises:
-            PolicyRefusal: ``ledger-inconsistent``.
+            PolicyRefusal: ``ledger-inconsistent``; the copy is as it was.
         """
-        before = self._journal.seen(digest)
-        seen_size, seen_root = (0, "") if before is None else (before.size, before.root)
-        if presentation.previous_size != seen_size:
-            # The coordinator missed a reply of ours and starts from an older size. Without a proof from the size we
-            # saw, only that very tree is consistent with it.
-            presentation = presentation.model_copy(update={"previous_size": seen_size, "consistency": ()})
-        leaves = {leaf_hash(entry.content).hex(): entry for entry in self._journal.open_entries(digest)}
+        copies = self._journal.ledgers
+        seen = copies.seen(digest)
         try:
-            verified = verify_presentation(
+            growth = follow(
                 presentation,
                 origin=f"synclave/{digest[:16]}",
                 operator_key=self._settings.coordinator_key,
-                seen_size=seen_size,
-                seen_root=seen_root,
-                expected_leaves=[
-                    leaf for leaf, entry in leaves.items() if entry.sent and not (proposal and entry.of_plan)
-                ],
+                known=EMPTY if seen is None else seen.frontier,
+                actors=copies.actors(digest),
+                site=self._settings.name,
+                wrote=lambda content: self._journal.wrote(digest, content),
+                sent=[entry.content for entry in self._journal.open_entries(digest) if demanded(entry)],
             )
         except LedgerError as error:
             raise PolicyRefusal("ledger-inconsistent", found=error.found, remedy=error.remedy) from None
-        seen = SeenNote(size=verified.size, root=verified.root, note=verified.note)
-        shown = [inclusion.leaf_hash for inclusion in presentation.inclusions]
-        self._journal.record_seen(digest, seen, [leaves[leaf].number for leaf in shown if leaf in leaves])
-        return seen, cosign(verified.note, self._settings.name, self._key, self._now())
+        return copies.extend(digest, growth, cosign(growth.note, self._settings.name, self._key, self._now()))
 
     def _refuse(
         self, digest: str, refusal: PolicyRefusal, *, round_number: int | None = None, as_entry: bool = False
@@ -370,7 +387,10 @@ class Vault:
         )
         return Envelope.of(
             self._reply(
-                status="refused", code=refusal.refusal, seen=self._journal.seen(digest), entries=self._send_open(digest)
+                status="refused",
+                code=refusal.refusal,
+                seen=self._journal.ledgers.seen(digest),
+                entries=self._send_open(digest),
             )
         )
 
@@ -385,8 +405,7 @@ class Vault:
         entries: tuple[str, ...],
         status: str = "ok",
         code: str = "",
-        seen: SeenNote | None = None,
-        cosignature: str = "",
+        seen: SeenLedger | None = None,
         payload_digest: str | None = None,
     ) -> Reply:
         fields = {} if payload_digest is None else {"payload_digest": payload_digest}
@@ -397,7 +416,7 @@ class Vault:
                 "site": self._settings.name,
                 "public_key": self._key.public_text,
                 "seen_size": 0 if seen is None else seen.size,
-                "cosignature": cosignature,
+                "cosignature": "" if seen is None else seen.cosignature,
                 "entries": entries,
                 **fields,
             }

@@ -160,7 +160,7 @@ def _entry(content: bytes, find: Callable[[str, str], None]) -> SignedEntry | No
     except LedgerError as error:
         find("entry-malformed", error.found)
         return None
-    if not entry.verify():
+    if not entry.is_signed(content):
         find("signature-invalid", f"the signature is not {entry.actor}'s")
     return entry
 

@@ -156,9 +156,16 @@ class Ledger:
         with _explained(self._folder):
             return split_bundle((self._folder / path).read_bytes())[0]
 
-    def checkpoint(self) -> str:
-        """The newest signed checkpoint with the co-signatures it has, as a note."""
-        return self._note.text
+    def checkpoint(self, size: int | None = None) -> str:
+        """The newest signed checkpoint with its co-signatures, as a note; or that of an earlier size, signed anew.
+
+        Raises:
+            LedgerError: if there is no such size, or the ledger is read only and an earlier one is asked for.
+        """
+        if size is None or size == self.size:
+            return self._note.text
+        self._require(0 <= size <= self.size, f"a size from 0 to {self.size}", str(size))
+        return _signed(Checkpoint(origin=self.origin, size=size, root=self._tree.root(size)), self._writing_key()).text
 
     def inclusion_proof(self, index: int) -> tuple[str, ...]:
         """Proof (hex hashes) that the entry is under :attr:`root`.

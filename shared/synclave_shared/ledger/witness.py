@@ -1,38 +1,58 @@
-"""Witnessing: the coordinator shows its ledger, the site checks that history only grew, and co-signs.
+"""Witnessing: the coordinator shows what its ledger gained, the site checks it, keeps a copy, and co-signs.
 
-Both sides are pure functions of bytes. A site that always asks for a proof from the checkpoint it saw last, and for the
-entries it sent, notices if the coordinator rewrites or withholds; its co-signature lets others know what it saw.
+Both sides are pure functions. A site holds every entry itself: that history only grew, and that the site's own entries
+are in it, follows from the root that it computes over them. Its co-signature lets others know what it saw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from synclave_shared.errors import LedgerError
-from synclave_shared.ledger.checkpoint import cosignature_line, open_checkpoint, parse_note
+from synclave_shared.ledger.checkpoint import Note, cosignature_line, is_operator_signature, open_checkpoint, parse_note
+from synclave_shared.ledger.entry import COORDINATOR, KeyRegistered, KeyRotated, SignedEntry, parse_entry
+from synclave_shared.ledger.frontier import Frontier
 from synclave_shared.ledger.keys import SigningKey
-from synclave_shared.ledger.merkle import EMPTY_ROOT, leaf_hash, verify_consistency, verify_inclusion
+from synclave_shared.ledger.merkle import leaf_hash
 from synclave_shared.ledger.store import Ledger
-from synclave_shared.protocol import CheckpointPresentation, InclusionPresentation
+from synclave_shared.protocol import MAX_SHOWN_BYTES, MAX_SHOWN_ENTRIES, CheckpointPresentation
 
-__all__ = ["SeenCheckpoint", "cosign", "present", "verify_presentation"]
+__all__ = ["Growth", "KnownActor", "cosign", "follow", "present"]
 
 
 @dataclass(frozen=True, slots=True)
-class SeenCheckpoint:
-    """A checkpoint that a site verified.
+class KnownActor:
+    """Somebody who signs entries of a ledger.
 
     Attributes:
-        size: number of entries.
-        root: Merkle root, hex.
-        note: the signed note.
+        public_key: the key that counts as its own now, base64.
+        newest: leaf hash, hex, of its newest entry.
     """
 
-    size: int
-    root: str
+    public_key: str
+    newest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """What a presentation adds to a site's copy of the ledger.
+
+    Attributes:
+        frontier: of the ledger as it was presented.
+        operator_key: public key that signed its checkpoint, base64.
+        note: its checkpoint, with the coordinator's signature alone.
+        entries: the bytes of the new entries; the first has the index ``frontier.size - len(entries)``.
+        actors: by name, everyone who signed one of them.
+    """
+
+    frontier: Frontier
+    operator_key: str
     note: str
+    entries: tuple[bytes, ...]
+    actors: Mapping[str, KnownActor]
 
 
 def _refused(expected: str, found: str) -> LedgerError:
@@ -43,73 +63,129 @@ def _refused(expected: str, found: str) -> LedgerError:
     )
 
 
-def present(ledger: Ledger, previous_size: int, leaf_indices: Iterable[int]) -> CheckpointPresentation:
-    """Show the ledger to a site.
+def present(ledger: Ledger, seen_size: int) -> CheckpointPresentation:
+    """Show a site what the ledger gained since it had ``seen_size`` entries, or as much as one presentation may hold.
 
-    Args:
-        ledger: as it is now.
-        previous_size: size that the site saw last (``Reply.seen_size``), 0 if none.
-        leaf_indices: the entries which that site sent since then.
+    In the latter case the checkpoint is that of an earlier size, so that each presentation can be verified by itself.
 
     Raises:
-        LedgerError: if the ledger has no such size or entry.
+        LedgerError: if the ledger has no such size.
     """
-    return CheckpointPresentation(
-        note=ledger.checkpoint(),
-        previous_size=previous_size,
-        consistency=ledger.consistency_proof(previous_size),
-        inclusions=tuple(
-            InclusionPresentation(
-                index=index, leaf_hash=leaf_hash(ledger.entry(index)).hex(), proof=ledger.inclusion_proof(index)
-            )
-            for index in leaf_indices
-        ),
-    )
+    stop, size_bytes = seen_size, 0
+    entries: list[str] = []
+    while stop < ledger.size and len(entries) < MAX_SHOWN_ENTRIES:
+        content = ledger.entry(stop)
+        size_bytes += len(content)
+        if size_bytes > MAX_SHOWN_BYTES:
+            break
+        entries.append(content.decode("utf-8"))
+        stop += 1
+    return CheckpointPresentation(note=ledger.checkpoint(stop), previous_size=seen_size, entries=tuple(entries))
 
 
-def verify_presentation(
+def follow(
     presentation: CheckpointPresentation,
     *,
     origin: str,
     operator_key: str,
-    seen_size: int,
-    seen_root: str,
-    expected_leaves: Sequence[str],
-) -> SeenCheckpoint:
-    """Check a presented ledger against what this site knows.
+    known: Frontier,
+    actors: Mapping[str, KnownActor],
+    site: str,
+    wrote: Callable[[bytes], bool],
+    sent: Collection[bytes] = (),
+) -> Growth:
+    """Check a presented ledger against this site's copy of it.
 
     Args:
         presentation: what the coordinator showed.
         origin: the ledger it must be.
         operator_key: the pinned coordinator's public key, base64.
-        seen_size: size of the checkpoint this site verified last; 0 if none.
-        seen_root: its root, hex; not looked at if ``seen_size`` is 0.
-        expected_leaves: leaf hashes (hex) of entries of this site that must be in the ledger by now.
+        known: frontier of the copy.
+        actors: by name, everyone who signed an entry of the copy.
+        site: this site's name.
+        wrote: whether this site signed an entry with these bytes.
+        sent: entries of this site that are not in the copy and must be in the ledger by now.
 
     Returns:
-        The checkpoint to remember.
+        What is new.
 
     Raises:
-        LedgerError: if the signature, the consistency with what was seen, or an inclusion does not hold.
+        LedgerError: if the coordinator did not sign it; if it is not the copy with entries behind it; if a new entry is
+            malformed, not signed with its actor's key or not next in its actor's chain; if one in this site's name is
+            not of this site; or if one of ``sent`` is missing.
     """
-    checkpoint = open_checkpoint(presentation.note, origin=origin, operator_key=operator_key).checkpoint
-    if presentation.previous_size != seen_size:
-        raise _refused(f"a proof from size {seen_size}", f"one from size {presentation.previous_size}")
-    known_root = bytes.fromhex(seen_root) if seen_size else EMPTY_ROOT
-    proof = [bytes.fromhex(node) for node in presentation.consistency]
-    if not verify_consistency(seen_size, checkpoint.size, proof, known_root, checkpoint.root):
+    note = open_checkpoint(presentation.note, origin=origin, operator_key=operator_key)
+    checkpoint = note.checkpoint
+    # A coordinator that missed a reply shows entries again that the copy has; the root decides about those, too.
+    repeated = known.size - presentation.previous_size
+    if repeated < 0:
+        raise _refused(f"the entries from {known.size} on", f"those from {presentation.previous_size} on")
+    if checkpoint.size != presentation.end or checkpoint.size < known.size:
         raise _refused(
-            f"a ledger that extends the one of {seen_size} entries seen before",
-            f"one of {checkpoint.size} entries without a valid proof of it",
+            f"a ledger that extends the {known.size} entries seen before, with all that is new",
+            f"one of {checkpoint.size} entries, shown up to {presentation.end}",
         )
-    for shown in presentation.inclusions:
-        path = [bytes.fromhex(node) for node in shown.proof]
-        if not verify_inclusion(bytes.fromhex(shown.leaf_hash), shown.index, checkpoint.size, path, checkpoint.root):
-            raise _refused("valid proofs of inclusion", f"an invalid one for entry {shown.index}")
-    missing = set(expected_leaves) - {shown.leaf_hash for shown in presentation.inclusions}
+    contents = tuple(text.encode("utf-8") for text in presentation.entries[repeated:])
+    frontier = known.extend(map(leaf_hash, contents))
+    if frontier.root() != checkpoint.root:
+        raise _refused("entries that have the root of the checkpoint", "entries with another root")
+    changed: dict[str, KnownActor] = {}
+    for index, content in enumerate(contents, known.size):
+        entry = _verified(content)
+        actor = changed.get(entry.actor) or actors.get(entry.actor)
+        changed[entry.actor] = _admitted(index, entry, content, actor, operator_key)
+        if entry.actor == site and not wrote(content):
+            raise LedgerError(
+                expected="in this site's name only what it signed, by its journal",
+                found=f"entry {index} ({entry.kind}), which the journal does not know",
+                remedy="Either somebody else has this site's key, or the journal is an older copy that forgets spends."
+                " Do not go on before you know which: see Back up in deploy/README.md.",
+            )
+    missing = set(sent).difference(contents)
     if missing:
         raise _refused("every entry that this site sent", f"{len(missing)} of them missing")
-    return SeenCheckpoint(size=checkpoint.size, root=checkpoint.root.hex(), note=presentation.note)
+    operator = next(line for line in note.signatures if is_operator_signature(checkpoint, line, operator_key))
+    return Growth(
+        frontier=frontier,
+        operator_key=operator_key,
+        note=Note(checkpoint=checkpoint, signatures=(operator,)).text,
+        entries=contents,
+        actors=changed,
+    )
+
+
+def _admitted(
+    index: int, entry: SignedEntry, content: bytes, actor: KnownActor | None, operator_key: str
+) -> KnownActor:
+    """The actor after this entry, which must be signed with its key and name its entry before.
+
+    Of the rules of a ledger, those that need nothing but the actor's last entry; verification checks the others.
+    """
+    key = None if actor is None else actor.public_key
+    if entry.actor == COORDINATOR:
+        key = operator_key
+    elif actor is None and isinstance(entry.body, KeyRegistered) and entry.body.name == entry.actor:
+        key = entry.body.public_key
+    if entry.key != key:
+        raise _refused(f"entries signed with the key that {entry.actor} registered", f"another key in entry {index}")
+    newest = "" if actor is None else actor.newest
+    if entry.previous != newest:
+        raise _refused(f"each entry of {entry.actor} after the one before it", f"another one named in entry {index}")
+    if isinstance(entry.body, KeyRotated) and entry.body.name == entry.actor:
+        key = entry.body.public_key
+    return KnownActor(key, leaf_hash(content).hex())
+
+
+@lru_cache(maxsize=1024)
+def _verified(content: bytes) -> SignedEntry:
+    """The entry, its signature checked. Kept for a while: the vaults of a simulation are all shown the same ones."""
+    try:
+        entry = parse_entry(content)
+    except LedgerError as error:
+        raise _refused("well-formed entries", error.found) from None
+    if not entry.is_signed(content):
+        raise _refused("entries with valid signatures", f"one in the name of {entry.actor} without")
+    return entry
 
 
 def cosign(note: str, site_name: str, key: SigningKey, time: datetime) -> str:
