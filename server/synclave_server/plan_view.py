@@ -12,12 +12,10 @@ from rich.table import Table
 
 from synclave_shared.canonical import decimal_text
 from synclave_shared.plan import MARGINALS_ROUND, Federation, Privacy, all_mechanisms, round_mechanism
-from synclave_shared.privacy.accountant import epsilon, epsilon_prv, epsilon_rdp
+from synclave_shared.privacy.accountant import epsilon, epsilon_prv, epsilon_rdp, epsilon_replace_one
+from synclave_shared.privacy.several_sites import SEVERAL, epsilon_at_sites, finite
 
 __all__ = ["budget_of", "cost_document", "draw_cost"]
-
-SHARED_PATIENT_SITES = (2, 3)
-"""A patient treated at several sites of the roster loses the composition over them; shown for two and three."""
 
 
 def budget_of(target: Decimal | None, cost: float) -> Decimal:
@@ -26,7 +24,7 @@ def budget_of(target: Decimal | None, cost: float) -> Decimal:
 
 
 def cost_document(privacy: Privacy, federation: Federation) -> dict[str, Any]:
-    """Epsilon of everything that the settings lead to, at each site, by two accountants.
+    """Epsilon of everything that the settings lead to, at each site, by three accountants and for whom.
 
     ``selection_rate``, ``rounds`` and ``steps`` are None where nothing is trained.
     """
@@ -34,6 +32,7 @@ def cost_document(privacy: Privacy, federation: Federation) -> dict[str, Any]:
     delta = float(privacy.delta)
     marginals = [round_mechanism(privacy, federation, MARGINALS_ROUND)] if privacy.marginals else []
     rounds, steps = federation.rounds, federation.steps_per_round
+    several = {str(sites): epsilon_at_sites(mechanisms, delta, sites) for sites in SEVERAL}
     return {
         "noise_multiplier": decimal_text(privacy.noise_multiplier),
         "selection_rate": None if privacy.selection_rate is None else decimal_text(privacy.selection_rate),
@@ -47,12 +46,14 @@ def cost_document(privacy: Privacy, federation: Federation) -> dict[str, Any]:
         "epsilon_rdp": epsilon_rdp(mechanisms, delta),
         "epsilon_prv": epsilon_prv(mechanisms, delta),
         "epsilon_marginals": epsilon(marginals, delta),
-        "epsilon_patient_at_sites": {str(sites): epsilon(mechanisms * sites, delta) for sites in SHARED_PATIENT_SITES},
+        "epsilon_replace_one": finite(epsilon_replace_one(mechanisms, delta)),
+        "epsilon_patient_at_sites": {sites: at.visible for sites, at in several.items()},
+        "epsilon_patient_at_sites_in_one_sum": {sites: finite(at.in_one_sum) for sites, at in several.items()},
     }
 
 
 def _or_dash(value: float | None) -> str:
-    """The third opinion, where Opacus is installed and can express the mechanisms."""
+    """A number, where there is one: without Opacus, or beyond what is computed, there is none."""
     return "-" if value is None else f"{value:.4f}"
 
 
@@ -72,9 +73,14 @@ def draw_cost(document: dict[str, Any], console: Console) -> None:
         ("unit and adjacency", f"{document['unit']}, {document['adjacency']}"),
         ("noise multiplier", document["noise_multiplier"]),
         *(trained if document["steps"] is not None else ()),
+        ("epsilon if one patient is replaced by another", _or_dash(document["epsilon_replace_one"])),
         *(
-            (f"epsilon of a patient treated at {sites} sites", f"{value:.4f}")
+            (f"epsilon of a patient at {sites} sites, every update seen", f"{value:.4f}")
             for sites, value in document["epsilon_patient_at_sites"].items()
+        ),
+        *(
+            (f"epsilon of a patient at {sites} sites, in one secure sum", _or_dash(value))
+            for sites, value in document["epsilon_patient_at_sites_in_one_sum"].items()
         ),
     )
     for name, value in rows:

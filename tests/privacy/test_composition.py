@@ -74,10 +74,9 @@ def _masses(borders: NDArray[np.float64], noise: float, rate: float, removed: bo
         # Where the loss is a border's; below the smallest loss there is nothing.
         odds = (np.exp(borders if removed else -borders) - (1.0 - rate)) / rate
         place = noise**2 * np.log(np.maximum(odds, 0.0)) + 0.5
+    below = ndtr(-place / noise)
     if removed:
         below = (1.0 - rate) * ndtr(place / noise) + rate * ndtr((place - 1.0) / noise)
-    else:
-        below = ndtr(-place / noise)
     below[0], below[-1] = 0.0, 1.0
     return np.diff(below)
 
@@ -141,7 +140,9 @@ def test_it_is_that_at_every_plans_end() -> None:
 def test_three_accountants_agree_on_it() -> None:
     found = cross_check(YEARS, 1e-5)
     assert (found.disagreements, found.not_checked) == ((), ())
-    assert found.pld is not None and found.prv is not None and found.pld < found.rdp
+    assert found.prv is not None
+    assert found.pld is not None
+    assert found.pld < found.rdp
 
 
 def test_the_composition_written_here_meets_the_closed_form() -> None:

@@ -1,5 +1,6 @@
-"""What mechanisms cost: cumulative epsilon at a given delta. Everything is for add-or-remove-one patient, but for
-:func:`epsilon_replace_one`.
+"""What mechanisms cost: cumulative epsilon at a given delta, for add-or-remove-one patient.
+
+The other adjacency, one patient replaced by another, is that of :func:`epsilon_replace_one` alone.
 
 The number that counts comes from privacy loss distributions (Koskela et al. 2020; Doroshenko et al. 2022, by
 ``dp_accounting``). Rényi divergences (Mironov 2017) and Opacus' PRV accountant (Gopi et al. 2021) check it.
@@ -14,6 +15,7 @@ is the smaller of the two.
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import logging
 import math
@@ -32,7 +34,11 @@ if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
 __all__ = [
+    "FINE_GRID",
+    "FINE_UP_TO",
+    "GRID",
     "Bounds",
+    "Continuation",
     "bounds",
     "distinct",
     "epsilon",
@@ -61,7 +67,8 @@ MAX_GRID_STEPS: Final = 1_000_000
 # The fractional ones matter for a large epsilon; where their series does not converge, an order is left out.
 # An order costs time in proportion to itself, hence few large ones.
 _FRACTIONAL = (1.25, 1.5, 1.75, 2.25, 2.5, 3.5)
-_ORDERS: Final = (*_FRACTIONAL, *range(2, 17), *range(18, 34, 2), 36, 40, 48, 56, 64, 96, 128, 256)
+_WHOLE: Final = (*range(2, 17), *range(18, 34, 2), 36, 40, 48, 56, 64, 96, 128, 256)
+_ORDERS: Final = (*_FRACTIONAL, *_WHOLE)
 
 _Mechanism = PoissonGaussian | GaussianSum
 
@@ -95,10 +102,10 @@ def _loss_distribution(noise: float, selection: float | None, count: int, grid: 
     return step.self_compose(count)
 
 
-def _rdp_accountant() -> rdp.RdpAccountant:
+def _rdp_accountant(orders: Sequence[float] = _ORDERS) -> rdp.RdpAccountant:
     from dp_accounting import rdp
 
-    return rdp.RdpAccountant(orders=_ORDERS)
+    return rdp.RdpAccountant(orders=orders)
 
 
 @contextlib.contextmanager
@@ -154,6 +161,12 @@ class _Composition:
     def _grid_epsilon(self, grid: float) -> float:
         distribution = self._grids.get(grid)
         return math.inf if distribution is None else float(distribution.get_epsilon_for_delta(self._delta))
+
+    def copied(self) -> _Composition:
+        """The same composition, to go on with apart."""
+        other = copy.copy(self)
+        other._rdp, other._grids = copy.deepcopy(self._rdp), dict(self._grids)
+        return other
 
     def bounds(self) -> Bounds:
         """Both upper bounds."""
@@ -226,6 +239,44 @@ def _total(counts: tuple[tuple[_Mechanism, int], ...], delta: float) -> Bounds:
     for mechanism, times in counts:
         composition.add(mechanism, times)
     return composition.bounds()
+
+
+class Continuation:
+    """What more would cost after what was spent, which is composed only once: for searching among plans.
+
+    Up to the last digits :func:`epsilon` of both together; decide by that, not by this.
+
+    Args:
+        spent: everything that was done before, in any order.
+        delta: at which epsilon is asked.
+
+    Raises:
+        ValueError: unless ``0 < delta < 1``.
+    """
+
+    def __init__(self, spent: Sequence[_Mechanism], delta: float) -> None:
+        self._before = _Composition(delta)
+        self._renyi = _rdp_accountant(_WHOLE)
+        self._delta = delta
+        for mechanism, times in distinct(spent):
+            self._before.add(mechanism, times)
+            with _quiet():
+                self._renyi.compose(to_event(mechanism), times)
+
+    def epsilon(self, more: Sequence[_Mechanism]) -> float:
+        """Cumulative epsilon of what was spent and ``more``."""
+        composition = self._before.copied()
+        for mechanism, times in distinct(more):
+            composition.add(mechanism, times)
+        return composition.bounds().smaller
+
+    def epsilon_rdp(self, more: Sequence[_Mechanism]) -> float:
+        """The same by Rényi divergences of whole orders: a higher bound, and many times quicker."""
+        accountant = copy.deepcopy(self._renyi)
+        with _quiet():
+            for mechanism, times in distinct(more):
+                accountant.compose(to_event(mechanism), times)
+            return float(accountant.get_epsilon(self._delta))
 
 
 def epsilon_over_time(mechanisms: Sequence[_Mechanism], delta: float) -> list[float]:

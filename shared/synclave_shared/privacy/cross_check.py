@@ -1,8 +1,9 @@
 """One spend by three accountants: privacy loss distributions, Rényi divergences, and Opacus' PRV accountant.
 
 The first is what the ledger states. It must not be above the Rényi bound, which is looser and shares with it no more
-than the description of the mechanisms; and it must be what Opacus comes to, whose code is another one altogether.
-Both up to a tolerance (:func:`tolerance`), which is rounding: of the losses to their grid, and of Opacus to its own.
+than the description of the mechanisms; and it must be what Opacus comes to, whose code is another one altogether:
+below it by no more than :func:`tolerance`, above it by no more than that and :func:`rounding`, since losses are
+rounded up.
 
 What was not compared is named, and is never an agreement: an auditor's installation has no Opacus, and beyond a number
 of steps, or of an epsilon that protects anybody, rounding and time grow without telling anything.
@@ -15,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from synclave_shared.privacy.accountant import bounds, distinct, epsilon_prv
+from synclave_shared.privacy.accountant import FINE_GRID, FINE_UP_TO, GRID, bounds, distinct, epsilon_prv
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 
-__all__ = ["CrossCheck", "cross_check", "tolerance"]
+__all__ = ["CrossCheck", "cross_check", "rounding", "tolerance"]
 
 PRV_ERROR: Final = 0.01
 """What Opacus adds to its estimate, to be an upper bound."""
@@ -44,7 +45,8 @@ class CrossCheck:
         pld: by privacy loss distributions; None where none is computed.
         rdp: by Rényi divergences.
         prv: by Opacus, :data:`PRV_ERROR` included; None where it was not asked.
-        tolerance: by how much two of them may differ.
+        tolerance: by how much PLD may be below PRV less its error.
+        rounding: by how much more it may be above, and above RDP.
         disagreements: what contradicts what, in words; empty if nothing that was compared does.
         not_checked: what was not compared, and why.
     """
@@ -53,6 +55,7 @@ class CrossCheck:
     rdp: float
     prv: float | None
     tolerance: float
+    rounding: float
     disagreements: tuple[str, ...]
     not_checked: tuple[str, ...]
 
@@ -60,6 +63,15 @@ class CrossCheck:
 def tolerance(epsilon: float) -> float:
     """How far accountants may lie apart at an epsilon: 0.005 and 0.3 %."""
     return 0.005 + 0.003 * epsilon
+
+
+def rounding(steps: int, grid: float) -> float:
+    """What rounding the losses of so many steps up to a grid can add to an epsilon: the grid times their root.
+
+    The distribution's connected dots keep the mean of ``exp(-loss)`` in every cell, so that only its variance grows,
+    by less than a quarter of the grid's square in a step.
+    """
+    return grid * math.sqrt(steps)
 
 
 def cross_check(mechanisms: Sequence[PoissonGaussian | GaussianSum], delta: float) -> CrossCheck:
@@ -74,27 +86,30 @@ def cross_check(mechanisms: Sequence[PoissonGaussian | GaussianSum], delta: floa
     """
     counts = distinct(mechanisms)
     found = bounds(mechanisms, delta)
+    steps = sum(times for _, times in counts)
     allowed = tolerance(found.smaller)
+    rounded_up = rounding(steps, FINE_GRID if found.by_divergence <= FINE_UP_TO else GRID)
     pld = found.by_distribution if math.isfinite(found.by_distribution) else None
     prv: float | None = None
     disagreements, not_checked = [], []
     if pld is None:
         not_checked.append("PLD: none is computed for so little noise, or so large an epsilon")
-    elif sum(times for _, times in counts) > MOST_STEPS:
+    elif steps > MOST_STEPS:
         not_checked.append(f"PLD against RDP and PRV: more than {MOST_STEPS} steps")
     elif counts:
-        if pld > found.by_divergence + allowed:
+        if pld > found.by_divergence + allowed + rounded_up:
             disagreements.append(f"PLD {pld:.6g} is above RDP {found.by_divergence:.6g}, the looser bound")
         prv, why_not = _prv(mechanisms, delta, found.smaller, counts)
         if prv is None:
             not_checked.append(f"PLD against PRV: {why_not}")
-        elif abs(max(prv - PRV_ERROR, 0.0) - pld) > allowed:
+        elif not -allowed <= pld - max(prv - PRV_ERROR, 0.0) <= allowed + rounded_up:
             disagreements.append(f"PLD {pld:.6g} is not PRV {prv:.6g} less its error of {PRV_ERROR}")
     return CrossCheck(
         pld=pld,
         rdp=found.by_divergence,
         prv=prv,
         tolerance=allowed,
+        rounding=rounded_up,
         disagreements=tuple(disagreements),
         not_checked=tuple(not_checked),
     )
