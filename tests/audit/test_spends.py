@@ -123,5 +123,8 @@ def test_the_sites_that_spent_most_are_the_ones_stated(found: list[Account]) -> 
 def test_ranges_and_deltas_are_short_and_plain() -> None:
     assert ranges([9, 1, 2, 3, 7, 3]) == "1-3, 7, 9"
     assert ranges([]) == ""
+    long = ranges(range(0, 20_000, 2))
+    assert len(long) < 400
+    assert long.endswith("... 19998 (10,000 in all)")
     assert small(1e-5) == "0.00001"
     assert small(0.05) == "0.05"

@@ -276,7 +276,6 @@ def test_what_is_no_folder_is_an_error(tmp_path: Path) -> None:
 
 def test_the_report_as_json_has_no_infinity(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "epsilon", lambda mechanisms, delta: float("inf"))
-    monkeypatch.setattr(verify, "epsilon_over_time", lambda mechanisms, delta: [float("inf")] * len(mechanisms))
     report = verify_ledger(ledger)
     assert {code for code, _ in errors(report)} == {"budget-exceeded"}
     assert report.to_json()["sites"]["berlin"]["epsilon"] is None

@@ -38,15 +38,23 @@ def small(value: float) -> str:
     return f"{Decimal(repr(value)):f}"
 
 
+MOST_RANGES: Final = 60
+"""A longer list of indices is cut: nobody reads it, and with many sites it would fill megabytes. JSON has them all."""
+
+
 def ranges(indices: Iterable[int]) -> str:
-    """Indices as short text, say ``4, 7-9``."""
+    """Indices as short text, say ``4, 7-9``; a long list ends with its last index and how many there are."""
     parts: list[list[int]] = []
-    for index in sorted(set(indices)):
+    known = sorted(set(indices))
+    for index in known:
         if parts and index == parts[-1][1] + 1:
             parts[-1][1] = index
         else:
             parts.append([index, index])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+    texts = [str(first) if first == last else f"{first}-{last}" for first, last in parts]
+    if len(texts) > MOST_RANGES:
+        texts = [*texts[: MOST_RANGES - 1], f"... {texts[-1]} ({len(known):,} in all)"]
+    return ", ".join(texts)
 
 
 def describe(entry: SignedEntry) -> str:
