@@ -64,7 +64,7 @@ def test_a_target_is_positive(target: float) -> None:
         noise_multiplier_for(target, 1e-5, release)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     target=st.sampled_from(["0.2", "0.7", "1", "2.5", "6"]),
     delta=st.sampled_from([1e-4, 1e-5, 1e-7]),

@@ -93,7 +93,7 @@ def noise_multiplier_for(
 
 
 def _doubled(first: int, most: int, enough: Callable[[int], bool]) -> tuple[int, int]:
-    """Doubled from ``first`` until it is enough, or ``most``: the last that is not (or one below ``first``), and that."""
+    """Double ``first`` until it is enough, or ``most``; and the last that is not, or one below ``first``."""
     low, high = first - 1, first
     while high < most and not enough(high):
         low, high = high, min(2 * high, most)

@@ -44,7 +44,7 @@ MAX_EPSILON: Final = 30.0
 """Visible epsilon above which the one in a sum is not computed: it is larger still, and its grid grows with it."""
 
 TAIL: Final = 10.0
-"""Deviations of the noise up to which losses are told apart. What is beyond, 1e-23 of probability, counts as infinite."""
+"""Deviations of the noise up to which losses are told apart. What is beyond, with 1e-23 of probability, is infinite."""
 
 BISECTIONS: Final = 44
 """Halvings that find the place of a loss to 1e-11. The delta is largest there, so it errs by the square of that."""
