@@ -62,6 +62,10 @@ def _files(reading: Reading) -> int:
     return 1 + sum(1 + (level == 0) for level, _, _ in tile_positions(reading.report.size))
 
 
+def _cosigning(reading: Reading) -> int:
+    return sum(site.witnessed_size is not None for site in reading.report.sites.values())
+
+
 def _spending(reading: Reading) -> int:
     return len({site for site, _ in reading.replay.spends})
 
@@ -94,7 +98,7 @@ RULES: Final = (
         how="Ed25519 over origin, number of entries and Merkle root, with the key of the coordinator.",
         codes=("checkpoint-malformed", "checkpoint-unsigned", "checkpoint-signature-invalid"),
         of="checkpoints",
-        count=lambda reading: 1 + sum(site.witnessed_size is not None for site in reading.report.sites.values()),
+        count=lambda reading: 1 + _cosigning(reading),
         remedy=AGAIN,
     ),
     Rule(
@@ -108,11 +112,18 @@ RULES: Final = (
     Rule(
         title="Sites that co-signed saw this same history",
         how="Each co-signed checkpoint must be how this ledger begins, and its signature that of the registered site.",
-        codes=("cosignature-invalid", "fork", "unwitnessed"),
+        codes=("cosignature-invalid", "fork"),
+        of="co-signing sites",
+        count=_cosigning,
+        remedy="Two histories were shown, or a signature was invented. Keep the files, they prove it; tell every site.",
+    ),
+    Rule(
+        title="Every site that spent co-signed a state of this ledger",
+        how="Who reserved anything must have a valid co-signature in the checkpoint or beside it.",
+        codes=("unwitnessed",),
         of="spending sites",
         count=_spending,
-        remedy="A fork is proof that two histories were shown: keep both files and tell every site. Where only a"
-        " co-signature is missing, ask that site for the checkpoint it kept and give it with `--seen`.",
+        remedy="Ask that site for the checkpoint it kept (`synclave-site checkpoint`) and give it with --seen.",
     ),
     Rule(
         title="The ledger extends every checkpoint that you were given",

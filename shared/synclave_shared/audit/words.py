@@ -38,7 +38,7 @@ def small(value: float) -> str:
     return f"{Decimal(repr(value)):f}"
 
 
-MOST_RANGES: Final = 60
+MOST_RANGES: Final = 30
 """A longer list of indices is cut: nobody reads it, and with many sites it would fill megabytes. JSON has them all."""
 
 
