@@ -11,7 +11,8 @@ from rich.table import Table
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import Journal
 from synclave_shared.errors import REFUSAL_CODES
-from synclave_shared.privacy.accountant import epsilon
+from synclave_shared.privacy.accountant import epsilon, epsilon_replace_one
+from synclave_shared.privacy.several_sites import SEVERAL, epsilon_at_sites, finite
 
 __all__ = ["budget_document", "draw_budget"]
 
@@ -30,8 +31,10 @@ def budget_document(settings: SiteSettings, journal: Journal) -> dict[str, Any]:
         journal: its journal, opened for reading.
     """
     delta = float(settings.budget.delta)
-    spent = epsilon(journal.spent(settings.dataset), delta)
+    mechanisms = journal.spent(settings.dataset)
+    spent = epsilon(mechanisms, delta)
     committed = epsilon(journal.committed(settings.dataset), delta)
+    several = {str(sites): epsilon_at_sites(mechanisms, delta, sites) for sites in SEVERAL}
     allowed = float(settings.budget.epsilon)
     return {
         "name": settings.name,
@@ -43,6 +46,11 @@ def budget_document(settings: SiteSettings, journal: Journal) -> dict[str, Any]:
             "spent": round(spent, _DIGITS),
             "left": round(max(0.0, allowed - spent), _DIGITS),
             "worst_case": round(committed, _DIGITS),
+        },
+        "spent_otherwise": {
+            "replace_one": _rounded(epsilon_replace_one(mechanisms, delta)),
+            "patient_at_sites": {sites: _rounded(at.visible) for sites, at in several.items()},
+            "patient_at_sites_in_one_sum": {sites: _rounded(at.in_one_sum) for sites, at in several.items()},
         },
         "plans": [
             {
@@ -66,6 +74,15 @@ def budget_document(settings: SiteSettings, journal: Journal) -> dict[str, Any]:
     }
 
 
+def _rounded(epsilon: float) -> float | None:
+    value = finite(epsilon)
+    return None if value is None else round(value, _DIGITS)
+
+
+def _shown(epsilon: float | None) -> str:
+    return "not computed" if epsilon is None else f"{epsilon:.4g}"
+
+
 def draw_budget(out: Console, document: dict[str, Any]) -> None:
     """Print the document of :func:`budget_document` as tables."""
     total = document["epsilon"]
@@ -80,6 +97,13 @@ def draw_budget(out: Console, document: dict[str, Any]) -> None:
     summary.add_row("spent", f"{total['spent']:.4g}")
     summary.add_row("left", f"{total['left']:.4g}", style="green" if total["left"] > 0 else "red")
     summary.add_row("spent, if open plans run to their end", f"{total['worst_case']:.4g}")
+    otherwise = document["spent_otherwise"]
+    if total["spent"]:
+        summary.add_row("spent, if one patient is replaced by another", _shown(otherwise["replace_one"]))
+        for sites, value in otherwise["patient_at_sites"].items():
+            summary.add_row(f"spent, of a patient at {sites} sites alike, every update seen", _shown(value))
+        for sites, value in otherwise["patient_at_sites_in_one_sum"].items():
+            summary.add_row(f"spent, of a patient at {sites} sites alike, in one secure sum", _shown(value))
     out.print(summary)
     if document["plans"]:
         plans = Table(title="Plans", title_justify="left", caption="Epsilons of plans compose; they do not add up.")

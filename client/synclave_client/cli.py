@@ -199,6 +199,35 @@ def budget(settings: SettingsOption = _DEFAULT_SETTINGS, as_json: JsonOption = F
 
 
 @app.command()
+def afford(
+    patients: Annotated[int, typer.Option(min=1, help="Public, rounded number of patients, as in plans.")],
+    rounds: Annotated[
+        list[int] | None, typer.Option(min=1, max=10_000, help="Number of rounds; repeat (default: 5, 20, 50).")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, max=100_000, help="Steps of a round.")] = 20,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Expected patients in a step; repeat (default: 1, 4 and 17 % of them)."),
+    ] = None,
+    settings: SettingsOption = _DEFAULT_SETTINGS,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which trainings still fit into what is left: rounds against batch, and the noise that each needs."""
+    from synclave_client.afford_view import afford_document, draw_afford
+    from synclave_client.vault.journal import Journal
+
+    site = SiteSettings.load(settings)
+    journal = Journal.read(site.journal_file)
+    try:
+        document = afford_document(
+            site, journal, patients=patients, steps_per_round=steps, rounds=rounds or (), batches=batch or ()
+        )
+    finally:
+        journal.close()
+    _show(document, as_json, lambda out: draw_afford(out, document))
+
+
+@app.command()
 def withdraw(
     plan: Annotated[str, typer.Argument(help="Digest of the plan, or its beginning (see budget).", metavar="PLAN")],
     settings: SettingsOption = _DEFAULT_SETTINGS,

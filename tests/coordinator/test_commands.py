@@ -74,6 +74,18 @@ def test_a_plan_is_costed_without_keys_and_signed_with_them(
     assert "public node key of north" in missing["error"]["expected"]
 
 
+def test_alternatives_to_a_plan_cost_no_more_than_it_does(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cost = answer(capsys, "plan", plan, "--alternatives")
+    offers = {(offer["rounds"], offer["selection_rate"]): offer for offer in cost["alternatives"]}
+    assert [rounds for rounds, _ in offers] == [1, 2] * 3  # of a plan of one round
+    assert all(offer["epsilon"] <= cost["epsilon"] + 1e-4 for offer in offers.values())
+    same = offers[cost["rounds"], cost["selection_rate"]]
+    assert float(same["noise_multiplier"]) == pytest.approx(float(cost["noise_multiplier"]), rel=0.03, abs=0.01)
+    assert call("plan", plan, "--alternatives") == 0
+    shown = capsys.readouterr().out
+    assert same["noise_multiplier"] in shown
+
+
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [("chol", "column chol"), (None, "nothing at")],

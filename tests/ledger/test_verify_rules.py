@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -23,6 +24,7 @@ from synclave_shared.ledger.entry import (
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.verify import VerifyReport, verify_ledger
 from synclave_shared.plan import signed_plan_bytes
+from synclave_shared.privacy import cross_check
 from synclave_shared.privacy.accountant import epsilon, epsilon_rdp
 from synclave_shared.privacy.budget import Budget
 from synclave_shared.privacy.mechanism import GaussianSum
@@ -244,6 +246,17 @@ def test_epsilon_is_that_of_everything_reserved(tmp_path: Path) -> None:
         assert (spent.delta, spent.dataset, spent.budget_epsilon, spent.spends) == (1e-5, DATASET, 3.0, 3)
         assert spent.witnessed_size == len(story.entries)
     assert (report.plans[0].accepted_by, report.plans[0].rounds_combined) == (SITES, 3)
+
+
+def test_accountants_that_contradict_each_other_are_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    story = Story().whole()
+    story.write(tmp_path)
+    right = cross_check.bounds(story.plan.mechanisms(), 1e-5)
+    wrong = dataclasses.replace(right, by_distribution=0.5 * right.by_distribution)
+    monkeypatch.setattr(cross_check, "bounds", lambda mechanisms, delta: wrong)
+    report = verify_ledger(tmp_path)
+    assert codes(report) == {("accountants-disagree", None)}
+    assert len(report.findings) == len(SITES)
 
 
 def test_a_reservation_that_was_never_released_is_spent(tmp_path: Path) -> None:

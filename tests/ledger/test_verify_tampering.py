@@ -20,6 +20,7 @@ from synclave_shared.ledger.entry import COORDINATOR
 from synclave_shared.ledger.merkle import MerkleTree, leaf_hash
 from synclave_shared.ledger.tiles import encode_bundle, tile_content
 from synclave_shared.ledger.verify import VerifyReport, verify_ledger
+from synclave_shared.privacy.cross_check import CrossCheck
 from tests.ledger.story import SITES, Story, files_of, key_of
 
 STORY = Story().whole()
@@ -32,6 +33,8 @@ def _cheap_epsilon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of verifications of the same spends: the numbers themselves are tested elsewhere."""
     monkeypatch.setattr(verify, "epsilon", lambda mechanisms, delta: 0.5)
     monkeypatch.setattr(verify, "epsilon_rdp", lambda mechanisms, delta: 0.6)
+    agreed = CrossCheck(pld=0.5, rdp=0.6, prv=None, tolerance=0.01, rounding=0.0, disagreements=(), not_checked=())
+    monkeypatch.setattr(verify, "cross_check", lambda mechanisms, delta: agreed)
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +276,6 @@ def test_what_is_no_folder_is_an_error(tmp_path: Path) -> None:
 
 def test_the_report_as_json_has_no_infinity(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "epsilon", lambda mechanisms, delta: float("inf"))
-    monkeypatch.setattr(verify, "epsilon_over_time", lambda mechanisms, delta: [float("inf")] * len(mechanisms))
     report = verify_ledger(ledger)
     assert {code for code, _ in errors(report)} == {"budget-exceeded"}
     assert report.to_json()["sites"]["berlin"]["epsilon"] is None

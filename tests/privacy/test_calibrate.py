@@ -4,6 +4,8 @@ from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from synclave_shared.errors import PlanError
 from synclave_shared.privacy.accountant import epsilon
@@ -60,3 +62,31 @@ def test_a_fixed_part_that_exceeds_the_target_is_named() -> None:
 def test_a_target_is_positive(target: float) -> None:
     with pytest.raises(PlanError, match="above 0"):
         noise_multiplier_for(target, 1e-5, release)
+
+
+@settings(max_examples=4, deadline=None)
+@given(
+    target=st.sampled_from(["0.2", "0.7", "1", "2.5", "6"]),
+    delta=st.sampled_from([1e-4, 1e-5, 1e-7]),
+    selection=st.sampled_from(["0.002", "0.01", "0.06", "0.3", "1"]),
+    steps=st.integers(1, 800),
+    share=st.integers(2, 20),
+    spent=st.integers(0, 40),
+)
+def test_random_plans_on_top_of_random_spends_never_protect_less(
+    target: str, delta: float, selection: str, steps: int, share: int, spent: int
+) -> None:
+    before = [
+        PoissonGaussian(noise_multiplier=Decimal(8), clip_norm=Decimal(1), selection_rate=Decimal("0.01"), steps=1)
+    ]
+
+    def mechanisms(noise: Decimal) -> Mechanisms:
+        marginals = GaussianSum(noise_multiplier=share * noise, clip_norm=Decimal(5))
+        step = PoissonGaussian(
+            noise_multiplier=noise, clip_norm=Decimal(1), selection_rate=Decimal(selection), steps=steps
+        )
+        return [*before * spent, marginals, step]
+
+    noise = noise_multiplier_for(Decimal(target), delta, mechanisms)
+    assert epsilon(mechanisms(noise), delta) <= float(target)
+    assert epsilon(mechanisms(noise - GRID), delta) > float(target)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.receipt import check_receipt
 from synclave_shared.ledger.verify import verify_ledger
 from synclave_shared.privacy.accountant import epsilon
+from synclave_shared.privacy.mechanism import PoissonGaussian
 from tests.data.icu import channel, make_schema, write
 from tests.vault.coordinator import COORDINATOR_KEY, Coordinator, FakeWorkload, make_plan, open_vault
 from tests.vault.toy import write_hospital
@@ -332,8 +334,35 @@ def test_the_budget_shows_spent_and_promised_by_composition(site: Any, settings:
     assert [refusal["refusal"] for refusal in document["refusals"]] == ["budget-exceeded"]
     table = site("budget", "--settings", settings)
     assert table.code == 0
-    for part in ("first", digest[:12], "open", "2 of 4", f"{spent:.4g}", "refused"):
+    for part in ("first", digest[:12], "open", "2 of 4", f"{spent:.4g}", "refused", "replaced", "secure sum"):
         assert part in table.out
+    otherwise = document["spent_otherwise"]
+    assert spent < otherwise["patient_at_sites"]["2"] < otherwise["patient_at_sites"]["3"]
+    assert otherwise["patient_at_sites"]["2"] < otherwise["patient_at_sites_in_one_sum"]["2"]
+    assert spent < otherwise["replace_one"]
+
+
+def test_what_can_still_be_trained_fits_on_top_of_what_is_promised(site: Any, settings: Path) -> None:
+    open_plan(settings)
+    asked = ("--patients", "2000", "--rounds", "4", "--batch", "100", "--settings", settings)
+    document = site("afford", *asked, "--json").document
+    (offer,) = document["offers"]
+    assert (offer["rounds"], offer["batch"], offer["selection_rate"]) == (4, 100, "0.05")
+    step = PoissonGaussian(
+        noise_multiplier=Decimal(offer["noise_multiplier"]),
+        clip_norm=Decimal(1),
+        selection_rate=Decimal("0.05"),
+        steps=20,
+    )
+    promised = make_plan().mechanisms()
+    assert document["committed"] == pytest.approx(epsilon(promised, 1e-5))
+    assert offer["epsilon_after"] == pytest.approx(epsilon([*promised, *[step] * 4], 1e-5))
+    assert 2.8 < offer["epsilon_after"] <= 3
+    table = site("afford", *asked)
+    assert table.code == 0
+    for part in (offer["noise_multiplier"], "batch 100", "rate 0.05", document["one_sum_noise_multiplier"]):
+        assert part in table.out
+    assert site("afford", *asked, "--batch", "2001", "--json").document["error"]["code"] == "plan"
 
 
 def test_withdrawing_frees_what_was_promised_and_keeps_what_was_spent(site: Any, settings: Path) -> None:

@@ -24,6 +24,7 @@ from synclave_shared.ledger.replay import Finding, Replay, Spend
 from synclave_shared.ledger.tiles import CHECKPOINT_PATH, witness_path
 from synclave_shared.privacy.accountant import epsilon, epsilon_rdp
 from synclave_shared.privacy.budget import Budget, within
+from synclave_shared.privacy.cross_check import cross_check
 from synclave_shared.privacy.mechanism import MAX_STEPS, GaussianSum, PoissonGaussian
 
 __all__ = ["DatasetReport", "Finding", "PlanReport", "SiteReport", "VerifyReport", "verify_ledger"]
@@ -330,6 +331,8 @@ class _Verification:
         budget = budgets[-1][1] if budgets else None
         delta = float(budget.delta) if budget else spends[0].delta
         total = spent(mechanisms, delta)
+        for disagreement in cross_check(tallied(mechanisms), delta).disagreements:
+            self._files.find("accountants-disagree", f"{site}, {dataset}, at delta {delta:g}: {disagreement}")
         self._check_budgets(site, dataset, budgets, spends)
         return DatasetReport(
             dataset=dataset,

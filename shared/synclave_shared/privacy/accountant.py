@@ -1,5 +1,7 @@
 """What mechanisms cost: cumulative epsilon at a given delta, for add-or-remove-one patient.
 
+The other adjacency, one patient replaced by another, is that of :func:`epsilon_replace_one` alone.
+
 The number that counts comes from privacy loss distributions (Koskela et al. 2020; Doroshenko et al. 2022, by
 ``dp_accounting``). Rényi divergences (Mironov 2017) and Opacus' PRV accountant (Gopi et al. 2021) check it.
 
@@ -13,12 +15,14 @@ is the smaller of the two.
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import logging
 import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +33,21 @@ if TYPE_CHECKING:
     from dp_accounting import rdp
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
-__all__ = ["epsilon", "epsilon_over_time", "epsilon_prv", "epsilon_rdp", "merge_equal"]
+__all__ = [
+    "FINE_GRID",
+    "FINE_UP_TO",
+    "GRID",
+    "Bounds",
+    "Continuation",
+    "bounds",
+    "distinct",
+    "epsilon",
+    "epsilon_over_time",
+    "epsilon_prv",
+    "epsilon_rdp",
+    "epsilon_replace_one",
+    "merge_equal",
+]
 
 GRID: Final = 1e-3
 FINE_GRID: Final = 1e-4
@@ -49,7 +67,8 @@ MAX_GRID_STEPS: Final = 1_000_000
 # The fractional ones matter for a large epsilon; where their series does not converge, an order is left out.
 # An order costs time in proportion to itself, hence few large ones.
 _FRACTIONAL = (1.25, 1.5, 1.75, 2.25, 2.5, 3.5)
-_ORDERS: Final = (*_FRACTIONAL, *range(2, 17), *range(18, 34, 2), 36, 40, 48, 56, 64, 96, 128, 256)
+_WHOLE: Final = (*range(2, 17), *range(18, 34, 2), 36, 40, 48, 56, 64, 96, 128, 256)
+_ORDERS: Final = (*_FRACTIONAL, *_WHOLE)
 
 _Mechanism = PoissonGaussian | GaussianSum
 
@@ -83,10 +102,10 @@ def _loss_distribution(noise: float, selection: float | None, count: int, grid: 
     return step.self_compose(count)
 
 
-def _rdp_accountant() -> rdp.RdpAccountant:
+def _rdp_accountant(orders: Sequence[float] = _ORDERS) -> rdp.RdpAccountant:
     from dp_accounting import rdp
 
-    return rdp.RdpAccountant(orders=_ORDERS)
+    return rdp.RdpAccountant(orders=orders)
 
 
 @contextlib.contextmanager
@@ -143,14 +162,38 @@ class _Composition:
         distribution = self._grids.get(grid)
         return math.inf if distribution is None else float(distribution.get_epsilon_for_delta(self._delta))
 
-    def epsilon(self) -> float:
-        """The smallest of the upper bounds."""
+    def copied(self) -> _Composition:
+        """The same composition, to go on with apart."""
+        other = copy.copy(self)
+        other._rdp, other._grids = copy.deepcopy(self._rdp), dict(self._grids)
+        return other
+
+    def bounds(self) -> Bounds:
+        """Both upper bounds."""
+        by_distribution = min(self._grid_epsilon(grid) for grid in (GRID, FINE_GRID))
+        return Bounds(by_distribution=by_distribution, by_divergence=self._rdp_epsilon())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Two upper bounds of one cumulative epsilon.
+
+    Attributes:
+        by_distribution: by privacy loss distributions; infinite where none was computed.
+        by_divergence: by Rényi divergences.
+    """
+
+    by_distribution: float
+    by_divergence: float
+
+    @property
+    def smaller(self) -> float:
+        """The epsilon that counts."""
         # Divergences below the rounding of a double come out as zero or less; then they bound nothing.
-        bound = self._rdp_epsilon() or math.inf
-        return min(bound, *(self._grid_epsilon(grid) for grid in (GRID, FINE_GRID)))
+        return min(self.by_divergence or math.inf, self.by_distribution)
 
 
-def _counts(mechanisms: Sequence[_Mechanism]) -> list[tuple[_Mechanism, int]]:
+def distinct(mechanisms: Sequence[_Mechanism]) -> list[tuple[_Mechanism, int]]:
     """Distinct mechanisms (up to ``steps`` and ``clip_norm``, which no loss depends on) and how often each occurs."""
     counts: Counter[_Mechanism] = Counter()
     for mechanism in mechanisms:
@@ -175,18 +218,65 @@ def epsilon(mechanisms: Sequence[_Mechanism], delta: float) -> float:
     Raises:
         ValueError: unless ``0 < delta < 1``.
     """
-    return _total(tuple(_counts(mechanisms)), delta)
+    return bounds(mechanisms, delta).smaller
+
+
+def bounds(mechanisms: Sequence[_Mechanism], delta: float) -> Bounds:
+    """The two upper bounds of which :func:`epsilon` is the smaller one; both 0 for an empty list.
+
+    Raises:
+        ValueError: unless ``0 < delta < 1``.
+    """
+    return _total(tuple(distinct(mechanisms)), delta)
 
 
 @lru_cache(maxsize=4096)
-def _total(counts: tuple[tuple[_Mechanism, int], ...], delta: float) -> float:
+def _total(counts: tuple[tuple[_Mechanism, int], ...], delta: float) -> Bounds:
     # Sites of one plan have the same spend: it is composed once for all of them.
     composition = _Composition(delta)
     if not counts:
-        return 0.0
+        return Bounds(by_distribution=0.0, by_divergence=0.0)
     for mechanism, times in counts:
         composition.add(mechanism, times)
-    return composition.epsilon()
+    return composition.bounds()
+
+
+class Continuation:
+    """What more would cost after what was spent, which is composed only once: for searching among plans.
+
+    Up to the last digits :func:`epsilon` of both together; decide by that, not by this.
+
+    Args:
+        spent: everything that was done before, in any order.
+        delta: at which epsilon is asked.
+
+    Raises:
+        ValueError: unless ``0 < delta < 1``.
+    """
+
+    def __init__(self, spent: Sequence[_Mechanism], delta: float) -> None:
+        self._before = _Composition(delta)
+        self._renyi = _rdp_accountant(_WHOLE)
+        self._delta = delta
+        for mechanism, times in distinct(spent):
+            self._before.add(mechanism, times)
+            with _quiet():
+                self._renyi.compose(to_event(mechanism), times)
+
+    def epsilon(self, more: Sequence[_Mechanism]) -> float:
+        """Cumulative epsilon of what was spent and ``more``."""
+        composition = self._before.copied()
+        for mechanism, times in distinct(more):
+            composition.add(mechanism, times)
+        return composition.bounds().smaller
+
+    def epsilon_rdp(self, more: Sequence[_Mechanism]) -> float:
+        """The same by Rényi divergences of whole orders: a higher bound, and many times quicker."""
+        accountant = copy.deepcopy(self._renyi)
+        with _quiet():
+            for mechanism, times in distinct(more):
+                accountant.compose(to_event(mechanism), times)
+            return float(accountant.get_epsilon(self._delta))
 
 
 def epsilon_over_time(mechanisms: Sequence[_Mechanism], delta: float) -> list[float]:
@@ -204,7 +294,7 @@ def _course(mechanisms: tuple[_Mechanism, ...], delta: float) -> tuple[float, ..
     totals = []
     for mechanism in mechanisms:
         composition.add(mechanism)
-        totals.append(composition.epsilon())
+        totals.append(composition.bounds().smaller)
     return tuple(totals)
 
 
@@ -220,9 +310,37 @@ def epsilon_rdp(mechanisms: Sequence[_Mechanism], delta: float) -> float:
         return 0.0
     accountant = _rdp_accountant()
     with _quiet():
-        for mechanism, times in _counts(mechanisms):
+        for mechanism, times in distinct(mechanisms):
             accountant.compose(to_event(mechanism), times)
         return float(accountant.get_epsilon(delta))
+
+
+def epsilon_replace_one(mechanisms: Sequence[_Mechanism], delta: float) -> float:
+    """Cumulative epsilon for the other adjacency: one patient's data are replaced by another's.
+
+    By privacy loss distributions alone, on the coarse grid. It is more than :func:`epsilon`, and at most what removing
+    one patient and adding another come to together.
+
+    Returns:
+        0 for an empty list; infinity where no distribution is computed.
+
+    Raises:
+        ValueError: unless ``0 < delta < 1``.
+    """
+    return _replaced(tuple(distinct(mechanisms)), delta)
+
+
+@lru_cache(maxsize=256)
+def _replaced(counts: tuple[tuple[_Mechanism, int], ...], delta: float) -> float:
+    from dp_accounting import NeighboringRelation
+    from dp_accounting.pld import PLDAccountant
+
+    if not math.isfinite(_total(counts, delta).by_distribution):
+        return math.inf
+    accountant = PLDAccountant(NeighboringRelation.REPLACE_ONE, value_discretization_interval=GRID)
+    for mechanism, times in counts:
+        accountant.compose(to_event(mechanism), times)
+    return float(accountant.get_epsilon(delta)) if counts else 0.0
 
 
 def epsilon_prv(mechanisms: Sequence[_Mechanism], delta: float) -> float | None:
@@ -231,9 +349,11 @@ def epsilon_prv(mechanisms: Sequence[_Mechanism], delta: float) -> float | None:
     Returns:
         None if Opacus is not installed, or if there is nothing to compose.
     """
-    counts = _counts(mechanisms)
-    if not counts:
-        return None
+    return _by_opacus(tuple(distinct(mechanisms)), delta) if mechanisms else None
+
+
+@lru_cache(maxsize=1024)
+def _by_opacus(counts: tuple[tuple[_Mechanism, int], ...], delta: float) -> float | None:
     try:
         # By name, at run time: an auditor's installation has no Opacus, and needs none.
         accountants: Any = importlib.import_module("opacus.accountants")

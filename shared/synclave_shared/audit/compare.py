@@ -1,0 +1,197 @@
+"""Two copies of a ledger, or a copy and a checkpoint: the same, an extension, cut short, or two histories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from synclave_shared.audit.reading import read_entries
+from synclave_shared.errors import LedgerError
+from synclave_shared.ledger.checkpoint import MAX_NOTE_BYTES, Note, is_operator_signature, parse_note
+from synclave_shared.ledger.entry import KeyRegistered, parse_entry
+from synclave_shared.ledger.merkle import MerkleTree, leaf_hash
+
+__all__ = ["Comparison", "Copy", "Relation", "compare", "load_copy", "load_note", "of_note"]
+
+Relation = Literal["same", "first-extends", "second-extends", "fork", "truncated", "foreign", "damaged"]
+
+WORDS: Final[dict[Relation, str]] = {
+    "same": "Both are the same ledger in the same state.",
+    "first-extends": "The first continues the second: everything that the second holds is how the first begins.",
+    "second-extends": "The second continues the first: everything that the first holds is how the second begins."
+    " The first is older, or was cut short.",
+    "fork": "Two histories: they begin alike and then differ. Neither continues the other.",
+    "truncated": "The copy lacks entries which the checkpoint covers: it is older, or was cut short.",
+    "foreign": "These are not one ledger: they state different origins.",
+    "damaged": "At least one does not hold the entries that its own checkpoint covers: run `synclave-audit verify`.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """One side of a comparison.
+
+    Attributes:
+        origin: which ledger it states to be.
+        size: number of entries of its checkpoint.
+        root: root of its checkpoint, hex.
+        note: the checkpoint with its signatures.
+        entries: the entries; None for a checkpoint alone.
+    """
+
+    origin: str
+    size: int
+    root: str
+    note: Note
+    entries: tuple[bytes, ...] | None
+
+    @property
+    def sound(self) -> bool:
+        """Whether the entries have the checkpoint's root; a checkpoint alone has nothing that could disagree."""
+        if self.entries is None:
+            return True
+        return len(self.entries) == self.size and _root(self.entries) == self.root
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """How two copies relate.
+
+    Attributes:
+        relation: see :data:`Relation`.
+        explanation: the same in words.
+        first_size, second_size: numbers of entries.
+        first_difference: index of the first entry in which they differ, or that only one has; None if there is none, or
+            if only a checkpoint is there to compare with.
+        coordinator_key: the key that the shared beginning registers as the coordinator's.
+        signed: whether that key signed the first and the second checkpoint. A fork with two true values is proof, by
+            the coordinator's own signatures, that it showed two histories.
+        cosigners: names of the sites whose co-signatures the first and the second checkpoint carry (not verified here).
+    """
+
+    relation: Relation
+    explanation: str
+    first_size: int
+    second_size: int
+    first_difference: int | None
+    coordinator_key: str | None
+    signed: tuple[bool, bool]
+    cosigners: tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def load_note(path: Path) -> Note:
+    """Read a checkpoint from a file.
+
+    Raises:
+        LedgerError: if it is none.
+    """
+    with path.open("rb") as file:
+        data = file.read(MAX_NOTE_BYTES + 1)
+    try:
+        return parse_note(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise LedgerError(
+            expected="a checkpoint note", found=f"{path}: not text", remedy="Ask the site for it again."
+        ) from None
+
+
+def load_copy(folder: Path) -> Copy:
+    """Read a ledger folder to compare it; it need not be valid.
+
+    Raises:
+        LedgerError: if its checkpoint is missing or malformed.
+    """
+    if not (folder / "checkpoint").is_file():
+        raise LedgerError(
+            expected="a ledger folder, an exported ledger or a checkpoint",
+            found=f"no checkpoint in {folder}",
+            remedy="Check the path.",
+        )
+    note = load_note(folder / "checkpoint")
+    return _copy(note, tuple(read_entries(folder, note.checkpoint.size)))
+
+
+def of_note(note: Note) -> Copy:
+    """A checkpoint alone as one side of a comparison."""
+    return _copy(note, None)
+
+
+def _copy(note: Note, entries: tuple[bytes, ...] | None) -> Copy:
+    checkpoint = note.checkpoint
+    return Copy(origin=checkpoint.origin, size=checkpoint.size, root=checkpoint.root.hex(), note=note, entries=entries)
+
+
+def compare(first: Copy, second: Copy) -> Comparison:
+    """Say how two copies relate. At least one of them needs entries to tell more than whether they are equal."""
+    relation, difference = _relation(first, second)
+    key = _coordinator(first.entries or second.entries or ())
+    return Comparison(
+        relation=relation,
+        explanation=WORDS[relation],
+        first_size=first.size,
+        second_size=second.size,
+        first_difference=difference,
+        coordinator_key=key,
+        signed=(_signed(first.note, key), _signed(second.note, key)),
+        cosigners=(_cosigners(first), _cosigners(second)),
+    )
+
+
+def _relation(first: Copy, second: Copy) -> tuple[Relation, int | None]:
+    if first.origin != second.origin:
+        return "foreign", None
+    if not first.sound or not second.sound:
+        return "damaged", _first_difference(first.entries, second.entries)
+    if (first.size, first.root) == (second.size, second.root):
+        return "same", None
+    if first.entries is not None and second.entries is not None:
+        difference = _first_difference(first.entries, second.entries)
+        if difference == second.size:
+            return "first-extends", difference
+        return ("second-extends" if difference == first.size else "fork"), difference
+    if first.entries is None and second.entries is None:
+        raise LedgerError(
+            expected="at least one ledger with its entries",
+            found="two checkpoints of different states, which alone prove nothing about each other",
+            remedy="Compare each with a copy of the ledger.",
+        )
+    whole, note = (first, second) if first.entries is not None else (second, first)
+    if note.size > whole.size:
+        return "truncated", whole.size
+    extends = _root((whole.entries or ())[: note.size]) == note.root
+    if not extends:
+        return "fork", None
+    return ("first-extends" if whole is first else "second-extends"), note.size
+
+
+def _first_difference(first: Sequence[bytes] | None, second: Sequence[bytes] | None) -> int | None:
+    if first is None or second is None:
+        return None
+    shorter = min(len(first), len(second))
+    differing = next((place for place in range(shorter) if first[place] != second[place]), shorter)
+    return None if differing == len(first) == len(second) else differing
+
+
+def _root(entries: Sequence[bytes]) -> str:
+    return MerkleTree(leaf_hash(entry) for entry in entries).root().hex()
+
+
+def _coordinator(entries: Sequence[bytes]) -> str | None:
+    for content in entries:
+        try:
+            body = parse_entry(content).body
+        except LedgerError:
+            continue
+        if isinstance(body, KeyRegistered) and body.role == "coordinator":
+            return body.public_key
+    return None
+
+
+def _signed(note: Note, key: str | None) -> bool:
+    return key is not None and any(is_operator_signature(note.checkpoint, line, key) for line in note.signatures)
+
+
+def _cosigners(copy: Copy) -> tuple[str, ...]:
+    return tuple(line.name for line in copy.note.signatures if line.name != copy.origin)

@@ -1,0 +1,136 @@
+"""Plain words for what the ledger says in numbers and tags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Final
+
+from synclave_shared.ledger.entry import (
+    Aggregate,
+    BudgetChanged,
+    KeyRegistered,
+    KeyRotated,
+    PlanAccepted,
+    PlanProposed,
+    PlanRefused,
+    RunClosed,
+    SamplesReleased,
+    SignedEntry,
+    SnapshotWritten,
+    SpendReserved,
+    UpdateReleased,
+)
+from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
+
+__all__ = ["MODELS", "TRUST", "describe", "in_words", "mechanism_line", "number", "ranges", "small"]
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """An epsilon for a person: four decimals, a dash for none, ``infinite`` for no guarantee at all."""
+    if value is None:
+        return "-"
+    return "infinite" if value == float("inf") else f"{value:.{digits}f}"
+
+
+def small(value: float) -> str:
+    """A delta in full, say ``0.00001``: people read zeros more surely than exponents."""
+    return f"{Decimal(repr(value)):f}"
+
+
+MOST_RANGES: Final = 30
+"""A longer list of indices is cut: nobody reads it, and with many sites it would fill megabytes. JSON has them all."""
+
+
+def ranges(indices: Iterable[int]) -> str:
+    """Indices as short text, say ``4, 7-9``; a long list ends with its last index and how many there are."""
+    parts: list[list[int]] = []
+    known = sorted(set(indices))
+    for index in known:
+        if parts and index == parts[-1][1] + 1:
+            parts[-1][1] = index
+        else:
+            parts.append([index, index])
+    texts = [str(first) if first == last else f"{first}-{last}" for first, last in parts]
+    if len(texts) > MOST_RANGES:
+        texts = [*texts[: MOST_RANGES - 1], f"... {texts[-1]} ({len(known):,} in all)"]
+    return ", ".join(texts)
+
+
+def describe(entry: SignedEntry) -> str:
+    """One line about an entry."""
+    match entry.body:
+        case KeyRegistered() as body:
+            return f"{body.role} with key {body.public_key}{_until(body.not_after)}"
+        case KeyRotated() as body:
+            return f"from now on with key {body.public_key}{_until(body.not_after)}"
+        case PlanProposed() as body:
+            return f"plan {body.plan.get('name')} {body.plan_digest[:16]}"
+        case PlanAccepted() as body:
+            return f"for {body.dataset}, budget epsilon {body.budget.epsilon} at delta {body.budget.delta}"
+        case BudgetChanged() as body:
+            return f"of {body.dataset} to epsilon {body.budget.epsilon} at delta {body.budget.delta}"
+        case PlanRefused() as body:
+            return body.refusal
+        case SpendReserved() as body:
+            return f"round {body.round}: {mechanism_line(body.mechanism)} on {body.dataset}"
+        case UpdateReleased() as body:
+            return f"round {body.round}: update {body.update_digest[:16]}"
+        case Aggregate() as body:
+            return f"round {body.round}: of {', '.join(body.sites)}"
+        case SnapshotWritten() as body:
+            return f"round {body.round}: model {body.snapshot_digest[:16]}"
+        case RunClosed() as body:
+            return f"after {body.rounds} rounds"
+        case SamplesReleased() as body:
+            return f"{body.patients} synthetic patients of model {body.snapshot_digest[:16]}"
+    return ""
+
+
+def _until(not_after: str) -> str:
+    return f", until {not_after}" if not_after else ""
+
+
+def mechanism_line(mechanism: PoissonGaussian | GaussianSum) -> str:
+    """A mechanism on one line, every parameter but the clip norm, which no epsilon depends on."""
+    if isinstance(mechanism, GaussianSum):
+        return f"sum with noise multiplier {mechanism.noise_multiplier}"
+    return (
+        f"{mechanism.steps} steps with noise multiplier {mechanism.noise_multiplier},"
+        f" selection rate {mechanism.selection_rate}"
+    )
+
+
+def in_words(mechanism: PoissonGaussian | GaussianSum) -> str:
+    """A mechanism in two or three sentences, for somebody who decides and does not compute."""
+    noise = (
+        f"Gaussian noise of standard deviation {mechanism.noise_multiplier} times that bound was added"
+        " before anything left the site."
+    )
+    if isinstance(mechanism, GaussianSum):
+        return (
+            "One sum over all patients of the data set. Each patient's contribution was cut to length"
+            f" {mechanism.clip_norm} at most, and {noise}"
+        )
+    return (
+        f"{mechanism.steps:,} training steps. For each step every patient was drawn independently with probability"
+        f" {mechanism.selection_rate}; the contribution of each drawn patient was cut to length"
+        f" {mechanism.clip_norm} at most, and {noise}"
+    )
+
+
+MODELS: Final = {
+    "diffusion": "a generative model of coded records",
+    "copula": "a statistical model of coded records (Gaussian copula)",
+    "series": "a generative model of time series",
+    "classifier": "a clinical model that predicts a label",
+    "influence": "a guidance vector of a clinical model",
+    "scores": "a measurement of how well a clinical model predicts",
+}
+"""Kind of model in a plan -> what it is."""
+
+TRUST: Final = {
+    "local": "Each site adds all of the noise itself, before anything leaves it. The guarantee holds against everybody"
+    " who sees what a site sends, the coordinator among them.",
+}
+"""Trust mode of a plan -> against whom its guarantee holds."""

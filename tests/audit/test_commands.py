@@ -1,0 +1,190 @@
+"""The command lines beyond `verify` and `show`, as a person types them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synclave_shared.audit.cli import app
+from synclave_shared.audit.console import run
+from synclave_shared.ledger.entry import COORDINATOR
+from synclave_shared.ledger.receipt import make_receipt
+from synclave_shared.ledger.store import Ledger
+from tests.audit.ledgers import HOSTILE, hostile, two_plans, written
+from tests.ledger.story import Story, files_of, key_of
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as left:
+        run(app, arguments)
+    output = capsys.readouterr()
+    assert isinstance(left.value.code, int)
+    return left.value.code, output.out, output.err
+
+
+def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:
+    code, out, err = call(capsys, *arguments, "--json")
+    assert err == ""
+    return code, json.loads(out)
+
+
+def test_a_spend_by_site_plan_and_round(capsys: pytest.CaptureFixture[str], two_plans_ledger: Path) -> None:
+    code, shown = document(capsys, "spend", str(two_plans_ledger))
+    assert code == 0
+    berlin, oslo = shown["accounts"]
+    assert (berlin["site"], oslo["site"]) == ("berlin", "oslo")
+    assert [plan["name"] for plan in berlin["plans"]] == ["demo", "second"]
+    assert [point["entry"] for point in berlin["course"]] == berlin["entries"]
+    code, out, err = call(capsys, "spend", str(two_plans_ledger), "--site", "berlin", "--rounds")
+    assert (code, err) == (0, "")
+    assert f"berlin, data set admissions: epsilon {berlin['epsilon']:.4f} of 4" in out
+    assert "oslo" not in out
+    assert out.count("\n│ ") >= len(berlin["entries"])
+    code, out, err = call(capsys, "spend", str(two_plans_ledger), "--site", "paris")
+    assert (code, out) == (1, "")
+    assert "berlin, oslo" in err
+
+
+def test_a_broken_ledger_still_says_what_it_spent(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    story = Story().opening()
+    story.round(0)
+    story.reserve("berlin", 0)
+    written(story, tmp_path / "ledger")
+    code, out, _ = call(capsys, "spend", str(tmp_path / "ledger"))
+    assert code == 0
+    assert "not valid" in out
+    assert "berlin, data set admissions: epsilon" in out
+
+
+def test_one_entry_in_plain_words(capsys: pytest.CaptureFixture[str], two_plans_ledger: Path) -> None:
+    code, out, err = call(capsys, "explain", str(two_plans_ledger), "6")
+    assert (code, err) == (0, "")
+    for label in ("Who: Site berlin", "What: Charges the budget", "Plan: ", "For patients: ", "holds"):
+        assert label in out
+    code, shown = document(capsys, "explain", str(two_plans_ledger), "6")
+    assert shown["kind"] == "spend-reserved"
+    assert all(holds for _, holds in shown["rules"])
+    code, out, err = call(capsys, "explain", str(two_plans_ledger), "999")
+    assert (code, out) == (1, "")
+    assert "an entry from 0 to" in err
+
+
+def test_copies_are_compared(capsys: pytest.CaptureFixture[str], two_plans_ledger: Path, tmp_path: Path) -> None:
+    short = two_plans()
+    short.entries = short.entries[:9]
+    written(short, tmp_path / "short")
+    forked = two_plans()
+    forked.entries = forked.entries[:8]
+    forked.release("oslo", 0, b"another")
+    written(forked, tmp_path / "forked")
+    note = str(tmp_path / "short" / "checkpoint")
+    assert call(capsys, "export", str(two_plans_ledger), "--out", str(tmp_path / "a.tar"))[0] == 0
+    for second, relation, code in (
+        (str(tmp_path / "a.tar"), "same", 0),
+        (str(tmp_path / "short"), "first-extends", 0),
+        (note, "first-extends", 0),
+        (str(tmp_path / "forked"), "fork", 1),
+    ):
+        assert document(capsys, "compare", str(two_plans_ledger), second)[0] == code
+        assert document(capsys, "compare", str(two_plans_ledger), second)[1]["relation"] == relation
+    code, out, _ = call(capsys, "compare", str(two_plans_ledger), str(tmp_path / "forked"))
+    assert code == 1
+    assert "Entry 8 differs" in out
+    assert "The coordinator signed both histories" in out
+    code, out, _ = call(capsys, "compare", str(tmp_path / "short"), str(two_plans_ledger / "checkpoint"))
+    assert code == 1
+    assert out.startswith("TRUNCATED")
+
+
+def test_a_receipt_is_checked_offline(
+    capsys: pytest.CaptureFixture[str], two_plans_ledger: Path, tmp_path: Path
+) -> None:
+    ledger = Ledger.open(two_plans_ledger)
+    key = key_of(COORDINATOR).public_text
+    receipt = make_receipt(ledger.entry(6), 6, ledger.inclusion_proof(6), ledger.checkpoint(), key)
+    path = tmp_path / "receipt.json"
+    path.write_bytes(receipt.to_bytes())
+    code, shown = document(capsys, "receipt", str(path))
+    assert (code, shown["valid"], shown["index"], shown["entry"]["actor"]) == (0, True, 6, "berlin")
+    code, out, _ = call(capsys, "receipt", str(path), "--coordinator-key", key)
+    assert code == 0
+    assert out.startswith("VALID receipt")
+    assert "Compare with the key" not in out
+    site_key = key_of("oslo").public_text
+    code, out, _ = call(capsys, "receipt", str(path), "--site-key", site_key)
+    assert code == 1
+    assert "[site-key-unexpected]" in out
+    path.write_bytes(receipt.to_bytes()[:-10])
+    code, out, _ = call(capsys, "receipt", str(path))
+    assert code == 1
+    assert "[receipt-malformed]" in out
+    code, out, err = call(capsys, "receipt", str(tmp_path / "absent"))
+    assert (code, out) == (1, "")
+    assert "Traceback" not in err
+
+
+def test_a_report_is_written(capsys: pytest.CaptureFixture[str], two_plans_ledger: Path, tmp_path: Path) -> None:
+    before = files_of(two_plans_ledger)
+    out_folder = str(tmp_path / "report")
+    key = key_of(COORDINATOR).public_text
+    code, shown = document(capsys, "report", str(two_plans_ledger), "--out", out_folder, "--coordinator-key", key)
+    assert (code, shown["valid"]) == (0, True)
+    assert sorted(files_of(tmp_path / "report")) == ["index.html", "registry.json", "report.json"]
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["verdict"] == shown["verdict"]
+    assert files_of(two_plans_ledger) == before
+    code, out, err = call(capsys, "report", str(two_plans_ledger), "--out", out_folder)
+    assert (code, out) == (1, "")
+    assert "something in it" in err
+
+
+def test_an_invalid_ledger_is_reported_and_is_still_invalid(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    story = Story().opening()
+    story.release("berlin", 0)
+    written(story, tmp_path / "ledger")
+    code, out, _ = call(capsys, "report", str(tmp_path / "ledger"), "--out", str(tmp_path / "report"))
+    assert code == 1
+    assert "must not be relied on" in out
+    assert (tmp_path / "report" / "index.html").exists()
+
+
+def test_every_view_reads_the_exported_file(
+    capsys: pytest.CaptureFixture[str], two_plans_ledger: Path, tmp_path: Path
+) -> None:
+    tar = str(tmp_path / "ledger.tar")
+    code, shown = document(capsys, "export", str(two_plans_ledger), "--out", tar, "--spends", str(tmp_path / "s.csv"))
+    assert code == 0
+    assert len(shown["sha256"]) == 64
+    for arguments in (["verify"], ["show"], ["spend"]):
+        assert document(capsys, *arguments, tar) == document(capsys, *arguments, str(two_plans_ledger))
+    assert document(capsys, "explain", tar, "7") == document(capsys, "explain", str(two_plans_ledger), "7")
+    rows = list(csv.DictReader((tmp_path / "s.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["site"] for row in rows] == ["berlin"] * 5 + ["oslo"] * 3
+    total = document(capsys, "spend", tar)[1]["accounts"][0]["epsilon"]
+    assert float(rows[4]["epsilon"]) == pytest.approx(total, abs=1e-4)
+    before = files_of(tmp_path)
+    for out, spends in ((tar, "new.csv"), ("new.tar", "s.csv")):
+        options = ["--out", str(tmp_path / out), "--spends", str(tmp_path / spends)]
+        assert call(capsys, "export", str(two_plans_ledger), *options)[0] == 1
+        assert files_of(tmp_path) == before
+
+
+def test_names_steer_neither_a_terminal_nor_a_spreadsheet(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, name in enumerate((HOSTILE, "=cmd|' /C calc'!A0", "\x1b[31mred")):
+        monkeypatch.setattr("tests.audit.ledgers.HOSTILE", name)
+        folder = str(written(hostile(), tmp_path / str(place)))
+        for arguments in (["spend", "--rounds"], ["explain"], ["verify"], ["show"]):
+            index = ["6"] if arguments[0] == "explain" else []
+            code, out, err = call(capsys, arguments[0], folder, *index, *arguments[1:])
+            assert code == 0
+            assert not {"\x1b", "\u202e"} & set(out + err)
+        options = ["--out", str(tmp_path / f"{place}.tar"), "--spends", str(tmp_path / f"{place}.csv")]
+        assert call(capsys, "export", folder, *options)[0] == 0
+        lines = (tmp_path / f"{place}.csv").read_text(encoding="utf-8").splitlines()
+        cells = [cell for row in csv.reader(lines) for cell in row]
+        assert not [cell for cell in cells if cell[:1] in ("=", "+", "-", "@", "\x1b")]

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import dataclasses
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from synclave_shared.audit import spends
+from synclave_shared.audit.claims import all_datasets, several_sites
+from synclave_shared.audit.reading import Reading, read_ledger
+from synclave_shared.audit.spends import Account, accounts, course
+from synclave_shared.audit.words import ranges, small
+from synclave_shared.privacy.accountant import epsilon, epsilon_rdp
+from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
+from tests.audit.ledgers import FIRST, SECOND, written
+from tests.ledger.story import Story
+
+STEP = PoissonGaussian(noise_multiplier=Decimal(1), clip_norm=Decimal(1), selection_rate=Decimal("0.02"), steps=5)
+SUM = GaussianSum(noise_multiplier=Decimal(10), clip_norm=Decimal(5))
+
+
+@pytest.fixture(scope="module")
+def found(reading: Reading) -> list[Account]:
+    return accounts(reading)
+
+
+def test_totals_are_those_of_the_verdict(reading: Reading, found: list[Account]) -> None:
+    assert [account.site for account in found] == ["berlin", "oslo"]
+    for account in found:
+        report = reading.report.sites[account.site]
+        assert (account.epsilon, account.delta, account.budget) == (report.epsilon, report.delta, report.budget_epsilon)
+        assert account.check.rdp == pytest.approx(report.epsilon_rdp)
+        assert not account.exceeded
+        assert account.left == pytest.approx((account.budget or 0) - account.epsilon)
+
+
+def test_each_plan_is_charged_with_its_own_reservations(found: list[Account]) -> None:
+    berlin, oslo = found
+    first, second = FIRST.mechanisms(), SECOND.mechanisms()
+    assert [plan.name for plan in berlin.plans] == ["demo", "second"]
+    assert berlin.plans[0].epsilon_alone == berlin.plans[0].epsilon_after == epsilon(first, 1e-5)
+    assert berlin.plans[1].epsilon_alone == epsilon(second, 1e-5)
+    assert berlin.plans[1].epsilon_after == berlin.epsilon == epsilon([*first, *second], 1e-5)
+    # Composing is not adding.
+    assert berlin.epsilon < sum(plan.epsilon_alone for plan in berlin.plans)
+    assert [entry for plan in berlin.plans for entry in plan.entries] == list(berlin.entries)
+    assert oslo.epsilon == epsilon(first, 1e-5)
+
+
+def test_every_number_names_the_entries_it_is_of(reading: Reading, found: list[Account]) -> None:
+    for account in found:
+        for entry, mechanism in zip(account.entries, account.mechanisms, strict=True):
+            signed = reading.entry(entry)
+            assert (signed.kind, signed.actor) == ("spend-reserved", account.site)
+            assert signed.body.model_dump()["mechanism"] == mechanism.model_dump()
+        for entry, budget in account.budgets:
+            assert reading.entry(entry).kind in ("plan-accepted", "budget-changed")
+            assert reading.entry(entry).body.model_dump()["budget"] == budget.model_dump()
+    assert [float(budget.epsilon) for _, budget in found[0].budgets] == [3, 4]
+
+
+def test_epsilon_after_each_reservation(found: list[Account]) -> None:
+    for account in found:
+        assert [point.entry for point in account.course] == list(account.entries)
+        for count, point in enumerate(account.course, start=1):
+            done = account.mechanisms[:count]
+            assert point.epsilon == pytest.approx(epsilon(done, account.delta), rel=1e-5)
+            assert point.epsilon_rdp == pytest.approx(epsilon_rdp(done, account.delta), rel=1e-9)
+            assert point.reservations == count
+
+
+@pytest.mark.parametrize("length", [1, 6, 7, 8, 29])
+def test_a_long_history_is_thinned_without_changing_a_value(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    monkeypatch.setattr(spends, "MAX_POINTS", 7)
+    history = [SUM, *[STEP] * (length // 2), SUM, *[STEP] * length][:length]
+    points = course(history, 1e-5)
+    assert len(points) == min(length, 7)
+    assert points[-1][0] == length
+    assert [stop for stop, _, _ in points] == sorted({stop for stop, _, _ in points})
+    for stop, value, bound in points:
+        assert value == pytest.approx(epsilon(history[:stop], 1e-5), rel=2e-4)
+        assert bound == pytest.approx(epsilon_rdp(history[:stop], 1e-5), rel=1e-9)
+
+
+def test_a_ledger_in_which_nothing_was_spent(tmp_path: Path) -> None:
+    found = accounts(read_ledger(written(Story().opening(), tmp_path / "ledger")))
+    assert [(account.epsilon, account.course, account.entries) for account in found] == [(0.0, (), ())] * 2
+    assert several_sites(found, 2) is None
+    assert all_datasets(found, "berlin") is None
+
+
+def test_what_breaks_a_rule_is_spent_all_the_same(tmp_path: Path) -> None:
+    story = Story().opening()
+    story.round(0)
+    story.reserve("berlin", 0)
+    reading = read_ledger(written(story, tmp_path / "ledger"))
+    berlin = next(account for account in accounts(reading) if account.site == "berlin")
+    assert not reading.report.valid
+    assert len(berlin.entries) == 2
+    assert berlin.epsilon == reading.report.sites["berlin"].epsilon
+
+
+def test_a_patient_at_two_sites_loses_the_composition(found: list[Account]) -> None:
+    both = several_sites(found, 2)
+    assert both is not None
+    assert both.epsilon == epsilon([*found[0].mechanisms, *found[1].mechanisms], 1e-5)
+    assert set(both.entries) == {*found[0].entries, *found[1].entries}
+    assert several_sites(found, 3) is None
+
+
+def test_the_sites_that_spent_most_are_the_ones_stated(found: list[Account]) -> None:
+    third = dataclasses.replace(found[1], site="paris", epsilon=0.01, mechanisms=(SUM,), entries=(99,))
+    both = several_sites([third, *found], 2)
+    assert both is not None
+    assert both.sites == ("berlin", "oslo")
+    another = dataclasses.replace(third, site="oslo", dataset="more")
+    together = all_datasets([*found, another], "oslo")
+    assert together is not None
+    assert together.epsilon == epsilon([*found[1].mechanisms, SUM], 1e-5)
+
+
+def test_ranges_and_deltas_are_short_and_plain() -> None:
+    assert ranges([9, 1, 2, 3, 7, 3]) == "1-3, 7, 9"
+    assert ranges([]) == ""
+    long = ranges(range(0, 20_000, 2))
+    assert len(long) < 400
+    assert long.endswith("... 19998 (10,000 in all)")
+    assert small(1e-5) == "0.00001"
+    assert small(0.05) == "0.05"
