@@ -62,12 +62,12 @@ class RoundWatch:
         self._cells = np.zeros(CELLS, np.int64)
         self._noise_before = np.zeros(0)
         self._sketches: list[bytes] = []
-        self._sizes: list[float] = []
-        self._overlaps: list[float] = []
+        self._sizes: list[int] = []
+        self._overlaps: list[int] = []
         self._counts = np.zeros(patients, np.int64)
         self._before = np.zeros(patients, np.bool_)
         self._last: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._selected = self._contributions = 0
+        self._contributions = 0
         self._largest = self._longest_sum = 0.0
 
     @property
@@ -77,19 +77,16 @@ class RoundWatch:
 
     def selected(self, chosen: NDArray[np.int64]) -> None:
         """Told the numbers of the patients of each step, once per step."""
-        size = len(chosen)
-        self._sizes.append(self._score(size, self._patients))
-        if len(self._sizes) > 1:
-            again = int(self._before[chosen].sum())
-            self._overlaps.append(self._score(again, len(self._last)))
+        if self._sizes:
+            self._overlaps.append(int(self._before[chosen].sum()))
+        self._sizes.append(len(chosen))
         self._before[self._last] = False
         self._before[chosen] = True
         self._last = chosen
         np.add.at(self._counts, chosen, 1)
-        self._selected += size
 
-    def _score(self, count: int, trials: int) -> float:
-        return float(normal_scores(np.array([count]), trials, self._rate, self._rng.random(1))[0])
+    def _scores(self, counts: NDArray[np.int64], trials: int) -> NDArray[np.float64]:
+        return normal_scores(counts, trials, self._rate, self._rng.random(counts.size))
 
     def probe(self, step: int, patients: int) -> int | None:
         """Which of a step's patients is to be computed once more by itself: its place, or None in most steps.
@@ -143,9 +140,11 @@ class RoundWatch:
         Args:
             sketches_before: of the noise of all earlier rounds of the site.
         """
-        sizes = np.array(self._sizes)
-        steps = len(sizes)
-        scores = normal_scores(self._counts, steps, self._rate, self._rng.random(self._patients)) if steps else sizes
+        steps = len(self._sizes)
+        sizes = self._scores(np.array(self._sizes, np.int64), self._patients)
+        overlaps = [
+            self._scores(np.array([again]), before) for again, before in zip(self._overlaps, self._sizes, strict=False)
+        ]
         fresh = set(self._sketches) - sketches_before
         return Evidence(
             noise=self._noise,
@@ -153,10 +152,10 @@ class RoundWatch:
             echoes=self._echoes,
             sizes=Tally.of(sizes),
             runs=Tally.of(sizes[1:] * np.where(sizes[:-1] < 0, -1.0, 1.0)),
-            overlaps=Tally.of(np.array(self._overlaps)),
-            inclusions=Tally.of(scores),
+            overlaps=Tally.of(np.concatenate([np.zeros(0), *overlaps])),
+            inclusions=Tally.of(self._scores(self._counts, steps)) if steps else Tally(),
             favoured=self._favoured(steps),
-            selected=self._selected,
+            selected=sum(self._sizes),
             expected=self._patients * self._rate * steps,
             contributions=self._contributions,
             largest=self._largest,

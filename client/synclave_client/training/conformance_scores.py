@@ -24,7 +24,7 @@ FEWEST_COUNTS: Final = 60
 """Counts on either side of the mean whose probability is computed, however small the standard deviation."""
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def _binomial(trials: int, rate: float) -> tuple[int, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """First count, then the probabilities of fewer, of just as many, and of more, for each count from there on.
 

@@ -81,7 +81,7 @@ class ConformanceFolder:
 
     def plans(self) -> list[str]:
         """Digests of the plans that have reports."""
-        return sorted(path.name for path in self._folder.glob("*") if path.is_dir())
+        return sorted({path.parent.name for path in self._folder.glob("*/*.json")})
 
     def reports(self, plan_digest: str) -> list[RoundReport]:
         """Every report of a plan, oldest first.
