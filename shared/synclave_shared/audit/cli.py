@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from synclave_shared.audit import console as frame
+from synclave_shared.audit.attack_view import attack
 from synclave_shared.errors import ConfigurationError, LedgerError
 from synclave_shared.ledger.checkpoint import MAX_NOTE_BYTES, Note, parse_note
 from synclave_shared.ledger.entry import (
@@ -192,6 +193,9 @@ def _site_cells(site: SiteReport) -> tuple[str, ...]:
         str(site.spends),
         "-" if site.witnessed_size is None else str(site.witnessed_size),
     )
+
+
+app.command()(attack)
 
 
 def main() -> None:
