@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from synclave_client.settings import SiteSettings
-from synclave_client.training.conformance_checks import FALSE_ALARM
+from synclave_client.training.conformance_checks import FALSE_ALARM, NOTHING
 from synclave_client.vault.conformance import ConformanceFolder, RoundReport
 from synclave_shared.errors import ConfigurationError
 
@@ -82,26 +82,34 @@ def draw_conformance(out: Console, document: dict[str, Any]) -> None:
         )
         table = Table(title=f"Round {newest['round']}, and all rounds up to it", title_justify="left")
         table.add_column("Check", overflow="fold")
-        for heading in ("Of", "Expected", "Found"):
+        for heading in ("Expected", "Round", "All rounds"):
             table.add_column(heading, overflow="fold")
-        table.add_column("z", justify="right")
-        table.add_column("p", justify="right")
-        table.add_column("Verdict")
-        for check in newest["checks"]:
+        table.add_column("Conforms")
+        for name in dict.fromkeys(check["name"] for check in newest["checks"]):
+            scopes = {check["scope"]: check for check in newest["checks"] if check["name"] == name}
             table.add_row(
-                check["name"],
-                check["scope"],
-                check["expected"],
-                check["found"],
-                "" if check["deviation"] is None else f"{check['deviation']:+.1f}",
-                "" if check["probability"] is None else f"{check['probability']:.2g}",
-                _verdict(check["passed"]),
+                name,
+                scopes["round"]["expected"],
+                *(_found(scopes.get(scope)) for scope in ("round", "plan")),
+                "[green]yes[/green]"
+                if all(check["passed"] for check in scopes.values())
+                else "[bold red]NO[/bold red]",
             )
         out.print(table)
     out.print(
         f"A training that does what its plan says is stopped with probability {document['false_alarm_probability']:g}"
         " at most. This is patient-derived: it stays at the site."
     )
+
+
+def _found(check: dict[str, Any] | None) -> str:
+    if check is None:
+        return ""
+    if check["deviation"] is not None and check["found"] != NOTHING:
+        return f"{check['found']} (z {check['deviation']:+.1f})"
+    if check["probability"] is not None and check["found"] != NOTHING:
+        return f"{check['found']} (p {check['probability']:.1g})"
+    return str(check["found"])
 
 
 def _verdict(passed: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from typing import Any
 
@@ -69,8 +70,6 @@ def test_without_the_sites_installation_it_says_what_to_install(
 
 
 def test_the_auditors_command_does_not_load_torch() -> None:
-    import subprocess
-
     loaded = "import sys, synclave_shared.audit.cli; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -46,10 +46,10 @@ def test_a_round_that_does_not_conform_is_refused_with_a_closed_code_spent_and_n
     coordinator = Coordinator(vault, make_plan())
     coordinator.join()
     coordinator.round(0)
-    workload.error = NotConforming(found="noise variance: 0.25 of patient P7", remedy="")
+    workload.error = NotConforming(found="noise variance: 0.25 of patient-seven", remedy="")
     reply = coordinator.vault.handle(coordinator.round_request(1))
     assert b"not-conforming" in reply.header
-    assert b"P7" not in reply.header
+    assert b"patient-seven" not in reply.header
     assert reply.payload == b""
     assert journal.stored_release(coordinator.plan.digest, 1) is None
     assert len(journal.spent("north-patients")) == 2
@@ -95,7 +95,7 @@ def test_deviations_too_small_for_one_round_are_seen_over_the_rounds_of_a_plan(t
         for number in range(4, 30):
             folder.conclude(plan, number, watched(0.97, seed=number))
 
-    with pytest.raises(NotConforming, match=r"noise variance \(plan\)"):
+    with pytest.raises(NotConforming, match=r"noise variance / the plan's \(plan\)"):
         go_on()
 
 

@@ -12,6 +12,7 @@ Nothing of this leaves the site. What is kept is a function of the site's own co
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -23,13 +24,16 @@ from synclave_client.training.conformance_evidence import CELLS, SKETCH_BYTES, E
 from synclave_client.training.conformance_scores import cell_counts, normal_scores
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 
-__all__ = ["PROBES", "RoundWatch"]
+__all__ = ["LOOKED_AT", "STEPS_PER_PROBE", "RoundWatch"]
 
-LOOKED_AT: Final = 2**15
-"""Coordinates of a step whose noise is looked at, evenly spread over the vector: 30 steps give a million."""
+LOOKED_AT: Final = 2**14
+"""Coordinates of a step whose noise is looked at, evenly spread over the vector: 30 steps give half a million."""
 
-PROBES: Final = 8
-"""Patients of a round whose contribution is computed once more, each by itself; at most one in four steps."""
+STEPS_PER_PROBE: Final = 15
+"""In so many steps one patient's contribution is computed once more by itself. That costs up to a third of a step."""
+
+FEW: Final = 8
+"""Patients of a sum over all of them who are computed once more."""
 
 SKETCHED: Final = 16
 """Coordinates of which a sketch of a step's noise is made. Rounded to 2^-16 they have 280 bits, so a sketch tells
@@ -54,10 +58,9 @@ class RoundWatch:
         self._clip_norm = float(mechanism.clip_norm)
         self._noise_std = float(mechanism.noise_multiplier) * self._clip_norm
         self._rate = float(mechanism.selection_rate) if isinstance(mechanism, PoissonGaussian) else 1.0
-        self._steps = mechanism.steps if isinstance(mechanism, PoissonGaussian) else 1
         self._patients = patients
         self._rng = np.random.default_rng(seed)
-        self._offset = self._rng.random()
+        self._offset, self._first_probe = self._rng.random(2).tolist()
         self._noise = self._echoes = Tally()
         self._cells = np.zeros(CELLS, np.int64)
         self._noise_before = np.zeros(0)
@@ -95,14 +98,14 @@ class RoundWatch:
             step: number of the step, from 0.
             patients: in it.
         """
-        probes = min(PROBES, -(-self._steps // 4))
-        if not patients or step * probes // self._steps == (step - 1) * probes // self._steps:
+        before, after = (math.floor(self._first_probe + number / STEPS_PER_PROBE) for number in (step, step + 1))
+        if not patients or before == after:
             return None
         return int(self._rng.integers(patients))
 
     def few(self, patients: int) -> list[int]:
         """Some of the patients of a sum over all of them, to be computed once more by themselves."""
-        return [int(patient) for patient in self._rng.permutation(patients)[:PROBES]]
+        return [int(patient) for patient in self._rng.permutation(patients)[:FEW]]
 
     def contributed(self, norm: float) -> None:
         """Told the L2 norm of what one patient alone adds to a sum."""

@@ -35,6 +35,9 @@ TESTS: Final = 10
 
 SCOPES: Final = 2
 
+NOTHING: Final = "-"
+"""Found where there was nothing to look at."""
+
 Scope = Literal["round", "plan"]
 
 
@@ -92,14 +95,16 @@ def _checks(seen: Evidence, scope: Scope, limit: float) -> list[Check]:
             passed=probability >= limit,
         )
 
-    def mean(name: str, of: Tally, expected: str, found: str) -> Check:
+    def mean(name: str, of: Tally, expected: str = "0", found: str = "") -> Check:
         deviation = of.total / math.sqrt(of.count) if of.count else 0.0
-        return test(name, expected, found, deviation, math.erfc(abs(deviation) / math.sqrt(2.0)))
+        shown = found or f"{of.total / of.count:.3g}" if of.count else NOTHING
+        return test(name, expected, shown, deviation, math.erfc(abs(deviation) / math.sqrt(2.0)))
 
-    def spread(name: str, of: Tally, expected: str) -> Check:
+    def spread(name: str, of: Tally) -> Check:
         excess = of.squares / of.count - 1.0 if of.count else 0.0
         deviation = excess * math.sqrt(of.count / 2.0)
-        return test(name, expected, f"{1.0 + excess:.4g}" if of.count else "none", deviation, _tail(excess, of.count))
+        shown = f"{1.0 + excess:.4g}" if of.count else NOTHING
+        return test(name, "1", shown, deviation, _tail(excess, of.count))
 
     def bound(name: str, expected: str, found: str, passed: bool) -> Check:
         return Check(
@@ -113,64 +118,37 @@ def _checks(seen: Evidence, scope: Scope, limit: float) -> list[Check]:
         )
 
     distance = _distance(seen.cells)
-    rate = f"{seen.selected} selections"
-    return [
-        spread("noise variance", noise, "1 times the plan's"),
-        mean("noise mean", noise, "0", f"{noise.total / noise.count:.3g}" if noise.count else "none"),
+    checks = [
+        spread("noise variance / the plan's", noise),
+        mean("noise mean", noise),
         test(
-            "noise law",
-            "standard normal",
-            f"Kolmogorov-Smirnov distance {distance:.3g}",
+            "noise law, distance from normal",
+            "0",
+            f"{distance:.3g}",
             None,
             min(2.0 * math.exp(-2.0 * noise.count * distance * distance), 1.0),
         ),
-        mean(
-            "noise against the step before",
-            seen.echoes,
-            "uncorrelated",
-            f"mean {seen.echoes.total / max(seen.echoes.count, 1):.3g} of standard normal scores",
-        ),
-        mean("selection rate", sizes, f"{seen.expected:.6g} selections", rate),
-        spread("spread of batch sizes", sizes, "1 times the binomial's"),
-        mean(
-            "batch sizes in a row",
-            seen.runs,
-            "independent",
-            f"mean {seen.runs.total / max(seen.runs.count, 1):.3g} of standard normal scores",
-        ),
-        mean(
-            "patients selected again in the next step",
-            seen.overlaps,
-            "as by independent coins",
-            f"mean {seen.overlaps.total / max(seen.overlaps.count, 1):.3g} of standard normal scores",
-        ),
-        spread("spread of selections per patient", seen.inclusions, "1 times the binomial's"),
-        *(
-            [
-                test(
-                    "most selected patient",
-                    "no patient more often than by coins",
-                    f"probability {math.exp(-seen.favoured):.3g}",
-                    None,
-                    math.exp(-seen.favoured),
-                )
-            ]
-            if scope == "round"
-            else []
-        ),
+        mean("noise against the step before", seen.echoes),
+        mean("patients selected", sizes, f"{seen.expected:.6g}", str(seen.selected)),
+        spread("variance of batch sizes / binomial", sizes),
+        mean("batch sizes in a row", seen.runs),
+        mean("patients selected again at once", seen.overlaps),
+        spread("variance of a patient's selections / binomial", seen.inclusions),
+    ]
+    if scope == "round":
+        # Of several rounds together there is no such count: a site's patients may change between them.
+        chance = math.exp(-seen.favoured)
+        checks.append(test("most selected patient, chance of it", "not small", f"{chance:.2g}", None, chance))
+    return [
+        *checks,
         bound(
-            "one patient's contribution",
-            "at most 1 clip norm",
-            f"{seen.largest:.4g} at most, of {seen.contributions} looked at",
+            "one patient's contribution / clip norm",
+            "at most 1",
+            f"{seen.largest:.4g}" if seen.contributions else NOTHING,
             seen.largest <= 1.0,
         ),
-        bound(
-            "a step's clipped sum",
-            "at most 1 clip norm per patient",
-            f"{seen.longest_sum:.4g} at most, of {seen.steps} steps",
-            seen.longest_sum <= 1.0,
-        ),
-        bound("noise used twice", "never", f"{seen.repeated} times", seen.repeated == 0),
+        bound("a step's sum / patients' clip norms", "at most 1", f"{seen.longest_sum:.4g}", seen.longest_sum <= 1.0),
+        bound("noise used twice", "0 times", str(seen.repeated), seen.repeated == 0),
     ]
 
 
