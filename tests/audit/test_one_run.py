@@ -72,7 +72,7 @@ def test_canaries_are_needed_for_a_bound() -> None:
 
 
 def test_half_the_noise_stays_unseen_under_subsampling_even_by_ten_thousand_canaries() -> None:
-    """Why the conformance audit is needed: 30 steps at q = .01 and noise multiplier 1; epsilon 1.1 is claimed."""
+    """Why the conformance audit is needed: 30 steps at q = .01 and noise multiplier 1; epsilon .51 is claimed."""
     assert ideal_lower_bound(10_000, 2 * 0.01 * math.sqrt(30) / 1.0, 1e-5, 0.95) < 0.2
 
 
