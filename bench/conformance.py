@@ -2,13 +2,12 @@
 
 *Power*: the smallest deviation that the first round of a plan shows with probability 99 %, computed from the checks'
 own bounds and the quantiles of what they look at; the last line draws 100 rounds of 30 steps at those deviations and
-counts. *Overhead*: rounds of the real training with a watch and with a stand-in that looks at nothing, in turns, on the
-same invented patients; the ratio is the median over turns. Writes bench/results/conformance.md and .json.
+counts. *Overhead*: CPU time of a step of the real training with a stand-in that looks at nothing, and of each thing that
+a watch adds, on invented patients; medians. Writes bench/results/conformance.md and .json.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import platform
@@ -27,10 +26,11 @@ from torch import Tensor, nn
 
 from bench.private_step import models
 from synclave_client.performance import Performance
-from synclave_client.training.conformance import LOOKED_AT, RoundWatch
+from synclave_client.training.conformance import LOOKED_AT, STEPS_PER_PROBE, RoundWatch
 from synclave_client.training.conformance_checks import check_evidence, threshold
 from synclave_client.training.loop import run_steps
 from synclave_client.training.noise import SecretRandomness
+from synclave_client.training.private import PatientGradients
 from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.plan import Federation, ModelSpec, Optimiser, Privacy, SiteEntry, TrainPlan
 from synclave_shared.privacy.mechanism import PoissonGaussian
@@ -172,30 +172,53 @@ def plan_of(steps: int, patients: int, rate: str) -> TrainPlan:
     )
 
 
-def overhead(work: models.Workload, steps: int, turns: int) -> dict[str, Any]:
-    """Seconds of a step with and without a watch, judgement included."""
-    learner, plan = Patients(work, 2_000), plan_of(steps, 2_000, "0.1")
-    model = parameter_vector(work.network)
-    found: dict[str, list[float]] = {"watched": [], "unwatched": []}
-    for turn in range(turns + 1):
-        for name, kind in (("unwatched", Unwatched), ("watched", RoundWatch)):
-            begun = time.process_time()
-            watch = kind(plan.training()[1], len(learner))
-            run_steps(plan, "site", learner, model, SecretRandomness.from_os(), Performance(), watch)
-            if kind is RoundWatch:
-                evidence = watch.evidence()
-                check_evidence(evidence, evidence, 1)
-            if turn:
-                found[name].append((time.process_time() - begun) / steps)
-    ratios = [watched / plain - 1 for watched, plain in zip(found["watched"], found["unwatched"], strict=True)]
+def cpu_ms(act: Callable[[], object], times: int) -> float:
+    """Median CPU time, after one that does not count."""
+    act()
+    found = []
+    for _ in range(times):
+        begun = time.process_time()
+        act()
+        found.append(1000 * (time.process_time() - begun))
+    return statistics.median(found)
+
+
+def overhead(work: models.Workload, steps: int = 30) -> dict[str, Any]:
+    """CPU time of an unwatched step, and of each thing that a watch adds."""
+    learner, mechanism = Patients(work, 2_000), plan_of(steps, 2_000, "0.1").training()[1]
+    model, rng = parameter_vector(work.network), np.random.default_rng(0)
+    short, performance = plan_of(2, 2_000, "0.1"), Performance()
+
+    def unwatched() -> None:
+        stand_in = Unwatched(short.training()[1], len(learner))
+        run_steps(short, "site", learner, model, SecretRandomness.from_os(), performance, stand_in)
+
+    step = cpu_ms(unwatched, 7) / 2
+    gradients = PatientGradients(work.network, learner.loss, 1.0, performance)
+    probe = cpu_ms(lambda: gradients.contribution_norm(learner.batch(np.array([0]), 1, None, 0)), 15)
+    watch, values = RoundWatch(mechanism, len(learner)), rng.standard_normal(model.size)
+
+    def look() -> None:
+        watch.selected(chosen)
+        with watch.noising(values, len(chosen)):
+            pass
+
+    chosen = np.sort(rng.permutation(2_000)[:200])
+    look_ms = cpu_ms(look, steps - 1)
+
+    def judge() -> None:
+        evidence = watch.evidence()
+        check_evidence(evidence, evidence, 1)
+
+    judge_ms = cpu_ms(judge, 7)
     return {
         "title": work.title,
         "parameters": model.size,
-        "steps": steps,
-        "step_s": statistics.median(found["unwatched"]),
-        "overhead": statistics.median(ratios),
-        "lowest": min(ratios),
-        "highest": max(ratios),
+        "step_ms": step,
+        "look_ms": look_ms,
+        "probe_ms": probe,
+        "judge_ms": judge_ms,
+        "share": (look_ms + probe / STEPS_PER_PROBE + judge_ms / steps) / step,
     }
 
 
@@ -222,29 +245,30 @@ def table(document: dict[str, Any]) -> str:
         f" {drawn_['rounds']} rounds, the wrong rate in {drawn_['rate']}; of {drawn_['rounds']} honest rounds"
         f" {drawn_['honest']} gave an alarm.",
         "",
-        "| training | parameters | CPU time of a step | added by the watch (lowest to highest turn) |",
-        "|---|---|---|---|",
+        "CPU time on one thread, rounds of 30 steps:",
+        "",
+        "| training | parameters | a step | looking, each step | one patient again, each 15th | judging, once a round |"
+        " added |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| {line['title']} | {line['parameters']:,} | {line['step_ms']:.0f} ms | {line['look_ms']:.2f} ms |"
+            f" {line['probe_ms']:.0f} ms | {line['judge_ms']:.1f} ms | {100 * line['share']:.1f} % |"
+            for line in document["overhead"]
+        ),
     ]
-    for line in document["overhead"]:
-        lines.append(
-            f"| {line['title']}, {line['steps']} steps | {line['parameters']:,} | {1000 * line['step_s']:.0f} ms |"
-            f" {100 * line['overhead']:.1f} % ({100 * line['lowest']:.1f} to {100 * line['highest']:.1f}) |"
-        )
     return "\n".join([*lines, ""])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--turns", type=int, default=5)
-    options = parser.parse_args()
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     document: dict[str, Any] = {
         "machine": {"processor": platform.processor() or platform.machine(), "torch": torch.__version__},
         "power": power(),
         "confirmed": confirmed(100),
         "overhead": [
-            overhead(models.code_denoiser(), 30, options.turns),
-            overhead(models.mlp(), 10, options.turns),
+            overhead(models.code_denoiser()),
+            overhead(models.mlp()),
         ],
     }
     text = table(document)

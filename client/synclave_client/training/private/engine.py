@@ -190,7 +190,7 @@ class PatientGradients(Generic[Batch]):
         left_out = self._left_out.clone()
         self._add(batch, first=True)
         self._left_out = left_out
-        return float(torch.linalg.vector_norm(self._sum, dtype=torch.float64))
+        return float(torch.linalg.vector_norm(self._sum))
 
     def _add(self, batch: Batch, first: bool) -> None:
         with _buffers_kept(self._modules):
