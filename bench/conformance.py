@@ -2,8 +2,8 @@
 
 *Power*: the smallest deviation that the first round of a plan shows with probability 99 %, computed from the checks'
 own bounds and the quantiles of what they look at; the last line draws 100 rounds of 30 steps at those deviations and
-counts. *Overhead*: CPU time of a step of the real training with a stand-in that looks at nothing, and of each thing that
-a watch adds, on invented patients; medians. Writes bench/results/conformance.md and .json.
+counts. *Overhead*: CPU time of a step of the real training with a stand-in that looks at nothing, and of each thing
+that a watch adds, on invented patients; medians. Writes bench/results/conformance.md and .json.
 """
 
 from __future__ import annotations
