@@ -228,6 +228,25 @@ def afford(
 
 
 @app.command()
+def conformance(
+    plan: Annotated[
+        str, typer.Argument(help="Digest of a plan, or its beginning (default: all).", metavar="[PLAN]")
+    ] = "",
+    settings: SettingsOption = _DEFAULT_SETTINGS,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what trainings really did: noise, clipping, selection, measured. Exit code 1 if one did not conform."""
+    from synclave_client.conformance_view import conformance_document, draw_conformance
+    from synclave_client.vault.conformance import ConformanceFolder
+
+    site = SiteSettings.load(settings)
+    document = conformance_document(site, ConformanceFolder(site.conformance_folder), plan)
+    _show(document, as_json, lambda out: draw_conformance(out, document))
+    if not all(each["passed"] for each in document["plans"]):
+        raise typer.Exit(console.EXIT_ERROR)
+
+
+@app.command()
 def withdraw(
     plan: Annotated[str, typer.Argument(help="Digest of the plan, or its beginning (see budget).", metavar="PLAN")],
     settings: SettingsOption = _DEFAULT_SETTINGS,

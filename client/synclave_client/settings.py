@@ -210,6 +210,11 @@ class SiteSettings(FrozenModel):
         return self.state_folder / "journal.sqlite"
 
     @property
+    def conformance_folder(self) -> Path:
+        """What each training at this site really did, by measurement; patient-derived, and never sent."""
+        return self.state_folder / "conformance"
+
+    @property
     def pause_file(self) -> Path:
         """While this file exists the vault refuses plans and rounds."""
         return self.state_folder / "paused"

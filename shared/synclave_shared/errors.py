@@ -15,7 +15,8 @@
     ├── ProtocolError            a message that is malformed, oversized or out of order
     ├── FederationError          processes, ports and rounds that did not come about
     └── PolicyRefusal            the site said no; only its closed code leaves the site
-        └── BudgetExceeded
+        ├── BudgetExceeded
+        └── NotConforming    a training did not do what its plan says
 
 ``code`` is the only part of an error that may cross from a site to the coordinator: it is a constant of the class or
 one of :data:`REFUSAL_CODES`, never text that was computed from data.
@@ -34,6 +35,7 @@ __all__ = [
     "FederationError",
     "JournalError",
     "LedgerError",
+    "NotConforming",
     "PlanError",
     "PolicyRefusal",
     "ProtocolError",
@@ -58,6 +60,7 @@ REFUSAL_CODES: Final = {
     "plan-not-accepted": "a round was requested for a plan that this site has not accepted",
     "round-out-of-order": "the requested round does not follow the last one this site took part in",
     "ledger-inconsistent": "the presented ledger does not extend the one this site saw before, or omits its entries",
+    "not-conforming": "a training at the site did not do what the plan says, by the site's own measurement",
     "paused": "the data steward has paused this site",
 }
 """Closed vocabulary of refusals: code -> what it means, the same text at site, coordinator and auditor."""
@@ -168,3 +171,10 @@ class BudgetExceeded(PolicyRefusal):
 
     def __init__(self, *, found: str, remedy: str) -> None:
         super().__init__("budget-exceeded", found=found, remedy=remedy)
+
+
+class NotConforming(PolicyRefusal):
+    """Noise, clipping or selection of a training were not those of its plan; nothing of it was released."""
+
+    def __init__(self, *, found: str, remedy: str) -> None:
+        super().__init__("not-conforming", found=found, remedy=remedy)

@@ -130,6 +130,11 @@ def test_figures_are_quoted_as_the_bench_printed_them() -> None:
     assert set(readme) <= set(table.splitlines())
 
 
+def test_what_the_conformance_audit_sees_is_quoted_as_the_bench_printed_it() -> None:
+    figures = (ROOT / "bench" / "results" / "conformance.md").read_text(encoding="utf-8").strip()
+    assert figures in (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
+
+
 def test_every_refusal_code_is_documented() -> None:
     text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert not [code for code in REFUSAL_CODES if f"`{code}`" not in text]

@@ -18,9 +18,10 @@ import pytest
 from synclave_client.cli import app
 from synclave_client.performance import Performance
 from synclave_client.settings import SiteSettings
+from synclave_client.vault.conformance import ConformanceFolder
 from synclave_client.vault.journal import Journal
 from synclave_shared.audit import console
-from synclave_shared.errors import ConfigurationError
+from synclave_shared.errors import ConfigurationError, NotConforming
 from synclave_shared.ledger.checkpoint import parse_note
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.receipt import check_receipt
@@ -29,6 +30,7 @@ from synclave_shared.privacy.accountant import epsilon
 from synclave_shared.privacy.mechanism import PoissonGaussian
 from tests.data.icu import channel, make_schema, write
 from tests.vault.coordinator import COORDINATOR_KEY, Coordinator, FakeWorkload, make_plan, open_vault
+from tests.vault.test_conformance import watched
 from tests.vault.toy import write_hospital
 
 
@@ -363,6 +365,34 @@ def test_what_can_still_be_trained_fits_on_top_of_what_is_promised(site: Any, se
     for part in (offer["noise_multiplier"], "batch 100", "rate 0.05", document["one_sum_noise_multiplier"]):
         assert part in table.out
     assert site("afford", *asked, "--batch", "2001", "--json").document["error"]["code"] == "plan"
+
+
+def test_a_site_that_has_trained_nothing_has_nothing_to_show(site: Any, settings: Path) -> None:
+    assert site("conformance", "--settings", settings, "--json").document["plans"] == []
+    assert "trained no round" in site("conformance", "--settings", settings).out
+    assert site("conformance", "abc", "--settings", settings).code == 1
+
+
+def test_the_steward_sees_what_each_training_really_did(site: Any, settings: Path) -> None:
+    folder, plan = ConformanceFolder(SiteSettings.load(settings).conformance_folder), make_plan()
+    folder.conclude(plan, 0, watched(seed=0))
+    done = site("conformance", "--settings", settings, "--json")
+    assert done.code == 0
+    ((shown,),) = (done.document["plans"],)
+    assert (shown["name"], shown["digest"], shown["passed"]) == ("first", plan.digest, True)
+    variance = shown["rounds"][0]["checks"][0]
+    assert variance["name"] == "noise variance / the plan's"
+    assert abs(variance["deviation"]) < 5
+    assert 0 < variance["probability"] <= 1
+    with pytest.raises(NotConforming):
+        folder.conclude(plan, 1, watched(0.5, seed=1))
+    failed = site("conformance", plan.digest[:8], "--settings", settings, "--json")
+    assert failed.code == 1
+    assert [each["passed"] for each in failed.document["plans"][0]["rounds"]] == [True, False]
+    table = site("conformance", "--settings", settings)
+    assert table.code == 1
+    for part in ("DOES NOT CONFORM", "yes", "NO", "0.25", "z -37.", "noise variance"):
+        assert part in " ".join(table.out.split())
 
 
 def test_withdrawing_frees_what_was_promised_and_keeps_what_was_spent(site: Any, settings: Path) -> None:

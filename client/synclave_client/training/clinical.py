@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from synclave_client.performance import Performance
 from synclave_client.training.allocator import freed_memory_kept
+from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.loop import run_steps
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import PatientGradients
@@ -150,6 +151,7 @@ def train_clinical_round(
     device: torch.device | str,
     randomness: SecretRandomness,
     performance: Performance | None = None,
+    watch: RoundWatch | None = None,
 ) -> NDArray[np.int64]:
     """One round of a clinical model; see :func:`synclave_client.training.loop.run_steps`.
 
@@ -163,6 +165,7 @@ def train_clinical_round(
         device: where to compute.
         randomness: the site's secret randomness.
         performance: how to compute; changes cost only.
+        watch: stands beside the round; the vault judges what it saw before anything leaves.
 
     Returns:
         [P], fixed point.
@@ -184,7 +187,7 @@ def train_clinical_round(
         weights=np.ones(layout.label_values, np.float32),
         device=device,
     )
-    return run_steps(plan, site_name, learner, model_vector, randomness, performance or Performance())
+    return run_steps(plan, site_name, learner, model_vector, randomness, performance or Performance(), watch)
 
 
 def release_influence(
@@ -198,6 +201,7 @@ def release_influence(
     device: torch.device | str,
     randomness: SecretRandomness,
     performance: Performance | None = None,
+    watch: RoundWatch | None = None,
 ) -> NDArray[np.int64]:
     """The site's noisy sum of clipped gradients of the clinical model's loss over all its patients.
 
@@ -214,6 +218,7 @@ def release_influence(
         device: where to compute.
         randomness: the site's secret randomness.
         performance: how to compute; changes cost only.
+        watch: stands beside the round; the vault judges what it saw before anything leaves.
 
     Returns:
         [P], fixed point.
@@ -255,5 +260,9 @@ def release_influence(
         for first in range(0, len(dataset), PATIENTS_SUMMED):
             stop = min(first + PATIENTS_SUMMED, len(dataset))
             total += gradients.clipped_sum(batches(first, stop)).double().cpu().numpy()
-    randomness.add_normal(total, float(mechanism.noise_multiplier) * clip_norm)
+    watch = watch or RoundWatch(mechanism, len(dataset))
+    for patient in watch.few(len(dataset)):
+        watch.contributed(gradients.contribution_norm(learner.batch(np.array([patient]), 1)))
+    with watch.noising(total, len(dataset)):
+        randomness.add_normal(total, float(mechanism.noise_multiplier) * clip_norm)
     return to_fixed(total)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from synclave_client.performance import Performance
 from synclave_client.training.allocator import freed_memory_kept
 from synclave_client.training.batch_selection import select_patients
+from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import PatientGradients
 from synclave_client.training.private.batch import PatientBatch
@@ -67,6 +68,7 @@ def run_steps(
     model_vector: NDArray[np.float32],
     randomness: SecretRandomness,
     performance: Performance,
+    watch: RoundWatch | None = None,
 ) -> NDArray[np.int64]:
     """Make the plan's DP-SGD steps of one round and return the update.
 
@@ -81,6 +83,7 @@ def run_steps(
         model_vector: [P], the global model.
         randomness: the site's secret randomness.
         performance: how to compute; changes cost only. Noise is added once per step, whatever the tiles.
+        watch: stands beside the round; the vault judges what it saw before anything leaves.
 
     Returns:
         [P], fixed point, of L2 norm at most ``plan.federation.update_norm`` (up to rounding).
@@ -91,6 +94,7 @@ def run_steps(
         SnapshotError: if the model vector has another length.
     """
     _, mechanism = plan.training()
+    watch = watch or RoundWatch(mechanism, len(learner))
     network = learner.network
     load_parameter_vector(network, model_vector)
     clip_norm = float(mechanism.clip_norm)
@@ -112,8 +116,13 @@ def run_steps(
     with freed_memory_kept():
         for step in range(mechanism.steps):
             chosen = select_patients(len(learner), mechanism.selection_rate, randomness)
+            watch.selected(chosen)
             exact.grad.copy_(gradients.clipped_sum(batches(step, chosen)))
-            randomness.add_normal(exact.grad.numpy(), noise_std)
+            if (place := watch.probe(step, len(chosen))) is not None:
+                alone = learner.batch(chosen[place : place + 1], 1, streams, step)
+                watch.contributed(gradients.contribution_norm(alone))
+            with watch.noising(exact.grad.numpy(), len(chosen)):
+                randomness.add_normal(exact.grad.numpy(), noise_std)
             exact.grad /= batch_size
             optimiser.step()
             load_parameter_vector(network, exact.detach().numpy().astype(np.float32))

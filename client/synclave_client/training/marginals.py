@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.noise import SecretRandomness
 from synclave_shared.errors import PlanError
 from synclave_shared.fixed_point import to_fixed
@@ -44,7 +45,11 @@ def clipped_marginals(
 
 
 def release_marginals(
-    plan: TrainPlan, schema: Schema, dataset: PatientDataset, randomness: SecretRandomness
+    plan: TrainPlan,
+    schema: Schema,
+    dataset: PatientDataset,
+    randomness: SecretRandomness,
+    watch: RoundWatch | None = None,
 ) -> NDArray[np.int64]:
     """The site's noisy marginals: one Gaussian release, :class:`synclave_shared.privacy.mechanism.GaussianSum`.
 
@@ -53,6 +58,7 @@ def release_marginals(
         schema: columns and label values.
         dataset: the site's patients.
         randomness: the site's secret randomness.
+        watch: stands beside the round; the vault judges what it saw before anything leaves.
 
     Returns:
         [L*D + L], fixed point.
@@ -68,5 +74,14 @@ def release_marginals(
         )
     clip_norm = float(plan.privacy.marginals.clip_norm)
     noise_std = float(plan.privacy.marginals.noise_multiplier) * clip_norm
-    sums = clipped_marginals(dataset.features, dataset.labels, len(schema.label.values), clip_norm)
-    return to_fixed(sums + noise_std * randomness.normal(sums.size))
+    label_values = len(schema.label.values)
+    sums = clipped_marginals(dataset.features, dataset.labels, label_values, clip_norm)
+    watch = watch or RoundWatch(plan.mechanism(0), len(dataset))
+    for patient in watch.few(len(dataset)):
+        alone = dataset.select(np.array([patient]))
+        watch.contributed(
+            float(np.linalg.norm(clipped_marginals(alone.features, alone.labels, label_values, clip_norm)))
+        )
+    with watch.noising(sums, len(dataset)):
+        randomness.add_normal(sums, noise_std)
+    return to_fixed(sums)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.noise import SecretRandomness
 from synclave_shared.errors import PlanError
 from synclave_shared.fixed_point import to_fixed
@@ -29,6 +30,7 @@ def release_moments(
     dataset: PatientDataset,
     anchor: Anchor,
     randomness: SecretRandomness,
+    watch: RoundWatch | None = None,
 ) -> NDArray[np.int64]:
     """The site's noisy second moments: one Gaussian release, :class:`synclave_shared.privacy.mechanism.GaussianSum`.
 
@@ -39,6 +41,7 @@ def release_moments(
         dataset: the site's patients.
         anchor: what the coordinator sent, checked. It decides what is summed and not how much a patient may count for.
         randomness: the site's secret randomness.
+        watch: stands beside the round; the vault judges what it saw before anything leaves.
 
     Returns:
         [M], fixed point.
@@ -55,6 +58,13 @@ def release_moments(
         )
     mechanism = plan.mechanism(round_number)
     clip_norm = float(mechanism.clip_norm)
-    moments = second_moments(dataset.features, dataset.labels, anchor, CodeLayout.of(schema), clip_norm)
-    randomness.add_normal(moments, float(mechanism.noise_multiplier) * clip_norm)
+    layout = CodeLayout.of(schema)
+    moments = second_moments(dataset.features, dataset.labels, anchor, layout, clip_norm)
+    watch = watch or RoundWatch(mechanism, len(dataset))
+    for patient in watch.few(len(dataset)):
+        alone = dataset.select(np.array([patient]))
+        own = second_moments(alone.features, alone.labels, anchor, layout, clip_norm)
+        watch.contributed(float(np.linalg.norm(own)))
+    with watch.noising(moments, len(dataset)):
+        randomness.add_normal(moments, float(mechanism.noise_multiplier) * clip_norm)
     return to_fixed(moments)

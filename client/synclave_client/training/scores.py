@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from synclave_client.performance import Performance
 from synclave_client.training.clinical import ClinicalLearner
+from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.noise import SecretRandomness
 from synclave_shared.errors import PlanError
 from synclave_shared.fixed_point import to_fixed
@@ -36,6 +37,7 @@ def release_scores(
     device: torch.device | str,
     randomness: SecretRandomness,
     performance: Performance | None = None,
+    watch: RoundWatch | None = None,
 ) -> NDArray[np.int64]:
     """The site's noisy histograms of the clinical model's predictions for all its patients.
 
@@ -53,6 +55,7 @@ def release_scores(
         device: where to compute.
         randomness: the site's secret randomness.
         performance: how to compute; changes cost only. Scores are float32 whatever its precision.
+        watch: stands beside the round; the vault judges what it saw before anything leaves.
 
     Returns:
         [:func:`~synclave_shared.score_histogram.histogram_size`], fixed point.
@@ -88,5 +91,10 @@ def release_scores(
         logits[rows] = found.detach()[: len(rows)].double().cpu().numpy()
     clip_norm = float(mechanism.clip_norm)
     total = clip_norm * score_histogram(logits, dataset.labels).reshape(-1)
-    randomness.add_normal(total, float(mechanism.noise_multiplier) * clip_norm)
+    watch = watch or RoundWatch(mechanism, len(dataset))
+    for patient in watch.few(len(dataset)):
+        own = score_histogram(logits[patient : patient + 1], dataset.labels[patient : patient + 1])
+        watch.contributed(clip_norm * float(np.linalg.norm(own)))
+    with watch.noising(total, len(dataset)):
+        randomness.add_normal(total, float(mechanism.noise_multiplier) * clip_norm)
     return to_fixed(total)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from synclave_client.performance import Performance
+from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.loop import run_steps
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private.batch import PatientBatch
@@ -200,7 +201,11 @@ def series_spec(plan: TrainPlan) -> SeriesSpec:
 
 
 def release_series_marginals(
-    plan: TrainPlan, layout: SeriesLayout, dataset: SeriesDataset, randomness: SecretRandomness
+    plan: TrainPlan,
+    layout: SeriesLayout,
+    dataset: SeriesDataset,
+    randomness: SecretRandomness,
+    watch: RoundWatch | None = None,
 ) -> NDArray[np.int64]:
     """The site's noisy moments: one Gaussian release, :class:`synclave_shared.privacy.mechanism.GaussianSum`.
 
@@ -209,6 +214,7 @@ def release_series_marginals(
         layout: of the schema.
         dataset: the site's patients.
         randomness: the site's secret randomness.
+        watch: stands beside the round; the vault judges what it saw before anything leaves.
 
     Returns:
         [:func:`~synclave_shared.models.series.anchor.moments_size`], fixed point.
@@ -222,7 +228,12 @@ def release_series_marginals(
         )
     clip_norm = float(plan.privacy.marginals.clip_norm)
     sums = contributions(dataset, layout, clip_norm)
-    randomness.add_normal(sums, float(plan.privacy.marginals.noise_multiplier) * clip_norm)
+    watch = watch or RoundWatch(plan.mechanism(0), len(dataset))
+    for patient in watch.few(len(dataset)):
+        own = contributions(dataset.select(np.array([patient])), layout, clip_norm)
+        watch.contributed(float(np.linalg.norm(own)))
+    with watch.noising(sums, len(dataset)):
+        randomness.add_normal(sums, float(plan.privacy.marginals.noise_multiplier) * clip_norm)
     return to_fixed(sums)
 
 
@@ -236,6 +247,7 @@ def train_series_round(
     device: torch.device | str,
     randomness: SecretRandomness,
     performance: Performance | None = None,
+    watch: RoundWatch | None = None,
 ) -> NDArray[np.int64]:
     """One round on time series; see :func:`synclave_client.training.loop.run_steps`.
 
@@ -249,6 +261,7 @@ def train_series_round(
         device: where to compute.
         randomness: the site's secret randomness.
         performance: how to compute; changes cost only.
+        watch: stands beside the round; the vault judges what it saw before anything leaves.
 
     Returns:
         [P], fixed point.
@@ -270,4 +283,4 @@ def train_series_round(
         dataset=dataset,
         device=device,
     )
-    return run_steps(plan, site_name, learner, model_vector, randomness, performance or Performance())
+    return run_steps(plan, site_name, learner, model_vector, randomness, performance or Performance(), watch)

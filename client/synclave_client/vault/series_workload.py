@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from synclave_client.performance import Performance
 from synclave_client.settings import SiteSettings
 from synclave_client.training.clinical import release_influence, train_clinical_round
+from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.noise import SecretRandomness
 from synclave_client.training.private import SelfTestReport
 from synclave_client.training.rehearsal import rehearse_clinical, rehearse_series
 from synclave_client.training.scores import release_scores
 from synclave_client.training.series import release_series_marginals, series_spec, train_series_round
+from synclave_client.vault.conformance import ConformanceFolder
 from synclave_client.vault.rehearsals import Rehearsals
 from synclave_client.vault.workload import check_device, check_size, check_start, report_self_test, require_nothing
 from synclave_shared.data.series.reading import load_series
@@ -47,6 +49,7 @@ class SeriesWorkload:
         dataset: its patients.
         performance: how to compute; changes cost only.
         rehearsals: shares the self-test within a simulation; None: it is made for every plan.
+        conformance: where it is kept what each round really did; None: nowhere, and nothing is judged.
     """
 
     def __init__(
@@ -58,11 +61,13 @@ class SeriesWorkload:
         dataset: SeriesDataset,
         performance: Performance | None = None,
         rehearsals: Rehearsals | None = None,
+        conformance: ConformanceFolder | None = None,
     ) -> None:
         self._site_name, self._device, self._schema, self._dataset = site_name, device, schema, dataset
         self._layout = SeriesLayout.of(schema)
         self._performance = performance or Performance()
         self._rehearsals = rehearsals
+        self._conformance = conformance
 
     @classmethod
     def load(cls, settings: SiteSettings, rehearsals: Rehearsals | None = None) -> SeriesWorkload:
@@ -88,6 +93,7 @@ class SeriesWorkload:
             dataset=load_series(schema, settings.data_folder),
             performance=settings.performance,
             rehearsals=rehearsals,
+            conformance=ConformanceFolder(settings.conformance_folder),
         )
 
     @property
@@ -116,7 +122,10 @@ class SeriesWorkload:
             ProtocolError: if a marginals round brings a payload, or a model or an anchor has another size or holds
                 numbers that it cannot have, or the first of them is another than the plan says.
             PolicyRefusal: if the plan's clinical model is no longer installed here.
+            NotConforming: if an earlier round of the plan did not do what the plan says.
         """
+        if self._conformance is not None:
+            self._conformance.require_conforming(plan)
         self._require_installed(plan)
         if plan.round_kind(round_number) == "marginals":
             require_nothing(payload)
@@ -131,11 +140,21 @@ class SeriesWorkload:
 
         Returns:
             Moments, an influence vector, histograms or the model's update [P], as the round is; fixed point, noised.
+
+        Raises:
+            NotConforming: if the round did not do what the plan says, by what was seen of it.
         """
+        watch = RoundWatch(plan.mechanism(round_number), len(self._dataset))
+        released = self._release(plan, round_number, payload, watch)
+        if self._conformance is not None:
+            self._conformance.conclude(plan, round_number, watch)
+        return released
+
+    def _release(self, plan: TrainPlan, round_number: int, payload: bytes, watch: RoundWatch) -> NDArray[np.int64]:
         randomness = SecretRandomness.from_os()
         kind = plan.round_kind(round_number)
         if kind == "marginals":
-            return release_series_marginals(plan, self._layout, self._dataset, randomness)
+            return release_series_marginals(plan, self._layout, self._dataset, randomness, watch)
         model, anchor, shares = self._public(plan, payload)
         if kind == "influence":
             return release_influence(
@@ -149,6 +168,7 @@ class SeriesWorkload:
                 self._device,
                 randomness,
                 self._performance,
+                watch,
             )
         if kind == "scores":
             return release_scores(
@@ -161,6 +181,7 @@ class SeriesWorkload:
                 self._device,
                 randomness,
                 self._performance,
+                watch,
             )
         train = train_clinical_round if isinstance(plan.model, ClassifierSpec) else train_series_round
         return train(
@@ -173,6 +194,7 @@ class SeriesWorkload:
             self._device,
             randomness,
             self._performance,
+            watch,
         )
 
     def _size(self, plan: TrainPlan) -> int:

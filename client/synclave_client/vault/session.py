@@ -23,7 +23,15 @@ from synclave_client.vault.journal import AcceptedPlan, EntrySigner, Journal, Jo
 from synclave_client.vault.ledger_copies import SeenLedger
 from synclave_client.vault.policy import check_delta, check_held_out, check_round_budget, check_signer, decide
 from synclave_shared.canonical import FrozenModel, sha256_hex
-from synclave_shared.errors import ClippingError, JournalError, LedgerError, PlanError, PolicyRefusal, SynclaveError
+from synclave_shared.errors import (
+    ClippingError,
+    JournalError,
+    LedgerError,
+    NotConforming,
+    PlanError,
+    PolicyRefusal,
+    SynclaveError,
+)
 from synclave_shared.ledger.checkpoint import parse_note
 from synclave_shared.ledger.entry import (
     BudgetChanged,
@@ -83,7 +91,10 @@ class Workload(Protocol):
         ...
 
     def release(self, plan: TrainPlan, round_number: int, payload: bytes) -> NDArray[np.int64]:
-        """Run the plan's mechanism for that round on the patients and return what may leave: fixed point, noised."""
+        """Run the plan's mechanism for that round on the patients and return what may leave: fixed point, noised.
+
+        Raises ``NotConforming`` if what was seen of it is not what the plan says.
+        """
         ...
 
 
@@ -264,6 +275,9 @@ class Vault:
         try:
             with self._training_lock:
                 released = encode_update(self._workload.release(accepted.plan, number, payload))
+        except NotConforming as refusal:
+            # Of a mechanism that does what its plan says this is a false alarm, one in a million.
+            return self._refuse(digest, refusal, round_number=number)
         except Exception:  # noqa: BLE001 - what failed may hang on a patient: its class must not travel either
             _log.exception("%s: round %d of plan %s was not released", self._settings.name, number, digest[:16])
             return failed("internal")

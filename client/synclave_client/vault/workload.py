@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from synclave_client.performance import Performance
 from synclave_client.settings import SiteSettings
 from synclave_client.training.codes import code_model, train_round, trained_codes
+from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.marginals import release_marginals
 from synclave_client.training.moments import release_moments
 from synclave_client.training.noise import SecretRandomness
 from synclave_client.training.private import SelfTestReport
 from synclave_client.training.rehearsal import rehearse
+from synclave_client.vault.conformance import ConformanceFolder
 from synclave_client.vault.rehearsals import Rehearsals
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.patients import PatientDataset
@@ -44,6 +46,7 @@ class PatientWorkload:
         dataset: its patients.
         performance: how to compute; changes cost only.
         rehearsals: shared by simulated sites of one process; None: every plan is rehearsed anew.
+        conformance: where it is kept what each round really did; None: nowhere, and nothing is judged.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class PatientWorkload:
         dataset: PatientDataset,
         performance: Performance | None = None,
         rehearsals: Rehearsals | None = None,
+        conformance: ConformanceFolder | None = None,
     ) -> None:
         self._site_name = site_name
         self._device = device
@@ -62,6 +66,7 @@ class PatientWorkload:
         self._dataset = dataset
         self._performance = performance or Performance()
         self._rehearsals = rehearsals
+        self._conformance = conformance
 
     @classmethod
     def load(cls, settings: SiteSettings, rehearsals: Rehearsals | None = None) -> PatientWorkload:
@@ -87,6 +92,7 @@ class PatientWorkload:
             dataset=load_patients(schema, settings.data_folder),
             performance=settings.performance,
             rehearsals=rehearsals,
+            conformance=ConformanceFolder(settings.conformance_folder),
         )
 
     @property
@@ -111,7 +117,10 @@ class PatientWorkload:
         Raises:
             ProtocolError: if a marginals round brings a payload, or a model or an anchor has another size or holds
                 numbers that it cannot have, or the training begins with another model than the plan says.
+            NotConforming: if an earlier round of the plan did not do what the plan says.
         """
+        if self._conformance is not None:
+            self._conformance.require_conforming(plan)
         match plan.round_kind(round_number):
             case "marginals":
                 require_nothing(payload)
@@ -127,14 +136,24 @@ class PatientWorkload:
 
         Returns:
             Marginals [L*D + L], second moments [M] or the model's update [P], as the round is; fixed point, noised.
+
+        Raises:
+            NotConforming: if the round did not do what the plan says, by what was seen of it.
         """
+        watch = RoundWatch(plan.mechanism(round_number), len(self._dataset))
+        released = self._release(plan, round_number, payload, watch)
+        if self._conformance is not None:
+            self._conformance.conclude(plan, round_number, watch)
+        return released
+
+    def _release(self, plan: TrainPlan, round_number: int, payload: bytes, watch: RoundWatch) -> NDArray[np.int64]:
         randomness = SecretRandomness.from_os()
         match plan.round_kind(round_number):
             case "marginals":
-                return release_marginals(plan, self._schema, self._dataset, randomness)
+                return release_marginals(plan, self._schema, self._dataset, randomness, watch)
             case "moments":
                 about = self._anchor(payload)
-                return release_moments(plan, round_number, self._schema, self._dataset, about, randomness)
+                return release_moments(plan, round_number, self._schema, self._dataset, about, randomness, watch)
             case "influence" | "scores" as kind:
                 raise PlanError(
                     expected="a round of codes",
@@ -155,6 +174,7 @@ class PatientWorkload:
                     self._device,
                     randomness,
                     self._performance,
+                    watch,
                 )
 
     def _anchor(self, payload: bytes) -> Anchor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from synclave_shared.audit import console as frame
+from synclave_shared.audit.commands.attack import attack
 from synclave_shared.audit.commands.compare import compare
 from synclave_shared.audit.commands.explain import explain
 from synclave_shared.audit.commands.export import export
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (verify, show, spend, explain, receipt, compare, report, export):
+for command in (verify, show, spend, explain, receipt, compare, report, export, attack):
     app.command()(command)
 
 

@@ -182,6 +182,16 @@ class PatientGradients(Generic[Batch]):
         with _buffers_kept(self._modules):
             return self._engine.run(batch).squared_bounds.sqrt()
 
+    def contribution_norm(self, batch: Batch) -> float:
+        """L2 norm of what :meth:`clipped_sum` makes of a batch, found on the sum itself; for the conformance audit.
+
+        Overwrites the memory of the last sum. Depends on patients' data.
+        """
+        left_out = self._left_out.clone()
+        self._add(batch, first=True)
+        self._left_out = left_out
+        return float(torch.linalg.vector_norm(self._sum))
+
     def _add(self, batch: Batch, first: bool) -> None:
         with _buffers_kept(self._modules):
             found = self._engine.run(batch)
