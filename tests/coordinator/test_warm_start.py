@@ -131,7 +131,7 @@ def test_a_plan_without_warm_start_says_so_and_lays_nothing_down(tmp_path: Path)
     path.write_text(text, encoding="utf-8")
     key = tmp_path / "coordinator.key"
     SigningKey.generate(key)
-    plan, run = prepare_run(read_draft(path), key_name=key, site_keys={"north": SITE}, out=tmp_path / "run")
+    plan, run = prepare_run(read_draft(path), key_name=str(key), site_keys={"north": SITE}, out=tmp_path / "run")
     assert plan.warm_start is None
     assert not (run.path / "start.f32").exists()
 

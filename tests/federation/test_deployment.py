@@ -103,7 +103,7 @@ def test_two_hospitals_train_over_tls_and_one_is_lost_on_the_way(short_folder: P
                 if "synclave_client.vault" in command:
                     os.kill(process, signal.SIGKILL)
 
-    run_deployed(run, key_file, settings, watch)
+    run_deployed(run, str(key_file), settings, watch)
     assert seen[-1].stage == "complete"
     metrics = run.read_metrics()["rounds"]
     assert metrics[1]["sites"] == sorted(names)
@@ -120,7 +120,7 @@ def test_the_same_sites_train_in_the_simulation_engine(short_folder: Path) -> No
     names = ("budapest", "cleveland-clinic", "zurich-basel")
     run, key_file, settings = install(short_folder, names, rounds=1, round_timeout_s=60)
     seen: list[RoundProgress] = []
-    run_simulated(run, key_file, settings, seen.append)
+    run_simulated(run, str(key_file), settings, seen.append)
     assert seen[-1].stage == "complete"
     assert run.read_metrics()["rounds"][-1]["sites"] == sorted(names)
     assert verify_ledger(run.ledger).valid
@@ -137,9 +137,9 @@ def test_a_killed_coordinator_resumes(short_folder: Path) -> None:
                     os.kill(process, signal.SIGKILL)
 
     with pytest.raises(FederationError, match="serverapp ended"):
-        run_deployed(run, key_file, settings, kill)
+        run_deployed(run, str(key_file), settings, kill)
     assert eventually(lambda: not processes_about(short_folder))
-    run_deployed(run, key_file, settings, lambda _event: None)
+    run_deployed(run, str(key_file), settings, lambda _event: None)
     assert read_snapshot(run.snapshot).record.round == 4
     assert verify_ledger(run.ledger).valid
 
@@ -150,7 +150,7 @@ def test_a_vault_that_cannot_start_is_named(short_folder: Path) -> None:
     for file in (short_folder / "budapest" / "state").iterdir():
         file.unlink()
     with pytest.raises(FederationError) as error:
-        run_deployed(run, key_file, settings, lambda _event: None)
+        run_deployed(run, str(key_file), settings, lambda _event: None)
     assert "vault-budapest" in error.value.expected
     assert "vault-budapest.log" in error.value.remedy
     assert eventually(lambda: not processes_about(short_folder))
