@@ -16,7 +16,7 @@
     ├── FederationError          processes, ports and rounds that did not come about
     └── PolicyRefusal            the site said no; only its closed code leaves the site
         ├── BudgetExceeded
-        └── NotConforming    a training did not do what its plan says
+        └── NotConforming        a training did not do what its plan says
 
 ``code`` is the only part of an error that may cross from a site to the coordinator: it is a constant of the class or
 one of :data:`REFUSAL_CODES`, never text that was computed from data.
