@@ -22,7 +22,7 @@ from synclave_shared.privacy.budget import Budget
 
 __all__ = ["CoordinatorAddress", "SitePolicy", "SiteSettings"]
 
-_PATHS: Final = ("data_folder", "schema_file", "state_folder", "socket_path", "root_certificate")
+_PATHS: Final = ("data_folder", "schema_file", "state_folder", "socket_path", "root_certificate", "models_folder")
 
 
 class SitePolicy(FrozenModel):
@@ -34,7 +34,11 @@ class SitePolicy(FrozenModel):
         minimum_noise_multiplier: floor for every noise multiplier of a plan (std / clip_norm, dimensionless).
     """
 
-    modalities: Annotated[tuple[Literal["codes", "series"], ...], Field(min_length=1)] = ("codes", "series")
+    modalities: Annotated[tuple[Literal["codes", "series", "notes"], ...], Field(min_length=1)] = (
+        "codes",
+        "series",
+        "notes",
+    )
     trust_modes: Annotated[tuple[Literal["local"], ...], Field(min_length=1)] = ("local",)
     minimum_noise_multiplier: Annotated[ExactDecimal, Field(ge=0, le=1000)] = Decimal("0.3")
 
@@ -67,6 +71,8 @@ class SiteSettings(FrozenModel):
         state_folder: key and journal of the vault.
         socket_path: the Unix socket at which the vault answers the gateway.
         gateway_group: group that may connect to the socket; None if gateway and vault run as the same user.
+        models_folder: where published language models lie, each in the folder that plans name; None: notes are trained
+            with the embedded one alone.
         device: torch device of the training.
         performance: how to compute on it; changes cost only.
         budget: what all trainings together may spend on ``dataset``.
@@ -82,6 +88,7 @@ class SiteSettings(FrozenModel):
     state_folder: Path
     socket_path: Path
     gateway_group: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$|^[0-9]{1,10}$")] | None = None
+    models_folder: Path | None = None
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$")] = "cpu"
     budget: Budget
     policy: SitePolicy = SitePolicy()

@@ -134,7 +134,7 @@ def _inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def test_a_folder_without_a_language_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lm").mkdir()
-    with pytest.raises(PlanError, match="config.json"):
+    with pytest.raises(PlanError, match=r"config\.json"):
         look_up_base(NotesSpec(base="lm"), tmp_path)
     with pytest.raises(ValueError, match="adapter_rank"):
         NotesSpec(adapter_rank=4)

@@ -126,7 +126,7 @@ def tokenizer_of_merges(content: str) -> NoteTokenizer:
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    merges = [tuple(line.split(" ", 1)) for line in content.splitlines() if line]
+    merges = [(first, second) for first, second in (line.split(" ", 1) for line in content.splitlines() if line)]
     slots = [f"[{slot}]" for slot in SLOTS]
     tokens = [*SPECIALS, *slots, *sorted(pre_tokenizers.ByteLevel.alphabet()), *(a + b for a, b in merges)]
     vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
