@@ -47,9 +47,11 @@ def parameters_of(model: AnyModel, schema: AnySchema) -> int:
             return model.parameter_count()
         case Schema(), ModelSpec() | CopulaSpec():
             return model.parameter_count(schema.width, values)
+    other = "diffusion or copula"
     kinds = {"series": "series, classifier, influence or scores", "notes": "notes"}
     raise PlanError(
-        expected=f"model.kind = {kinds.get(schema.modality, 'diffusion or copula')}: the modality of schema {schema.name} is {schema.modality}",
+        expected=f"model.kind = {kinds.get(schema.modality, other)}: the modality of schema {schema.name} is"
+        f" {schema.modality}",
         found=f"model.kind = {model.kind}",
         remedy="Write kind under [model], or name another schema.",
     )

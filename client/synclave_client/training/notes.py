@@ -47,7 +47,8 @@ class NotesLearner:
         """Numbers that a patient takes in a tile: hidden states of one layer, and a part of the logits."""
         width: int = next(module.embedding_dim for module in self.network.modules() if isinstance(module, nn.Embedding))
         words = self.spec.predicted_tokens * self.tokenizer.size // 8
-        return self.spec.chunks_per_step * (self.chunks.ids.shape[1] * width + words)
+        length: int = self.chunks.ids.shape[1]
+        return self.spec.chunks_per_step * (length * width + words)
 
     def __len__(self) -> int:
         return len(self.chunks)

@@ -69,7 +69,8 @@ def note_loss(network: nn.Module, batch: NotesBatch) -> Tensor:
 
 def normals_of(chunks: NoteChunks, spec: NotesSpec) -> int:
     """How many standard normal numbers hide a patient's words: a public number."""
-    return chunks.most + spec.chunks_per_step * (1 + chunks.ids.shape[1])
+    length: int = chunks.ids.shape[1]
+    return chunks.most + spec.chunks_per_step * (1 + length)
 
 
 def draw_notes(

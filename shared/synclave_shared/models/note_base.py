@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,8 +32,9 @@ LONGEST_CHUNK: Final = 512
 """Places of the embedded network."""
 
 WEIGHTS_SEED: Final = 0
-"""Of the embedded network's first weights and of the adapters' fixed factors: public, and the same everywhere."""
+"""Of the embedded network's first weights, which travel, and of the adapters' fixed factors, the same everywhere."""
 
+_building: Final = threading.Lock()
 _BLOCK_BYTES: Final = 2**20
 
 
@@ -106,7 +109,8 @@ def build_note_lm(spec: NotesSpec, base: LoadedBase) -> NoteLm:
     Raises:
         PlanError: if the folder holds no masked language model that can be read.
     """
-    with _quiet():
+    # One at a time: the library builds networks under settings of the whole process.
+    with _building, _quiet():
         model = _embedded_network(spec, base.tokenizer) if base.folder is None else _published(base.folder)
         if spec.adapter_rank:
             _adapt(model, spec.adapter_rank)
@@ -200,17 +204,21 @@ def _adapt(model: Any, rank: int) -> None:
     """Put adapters beside every linear layer but the vocabulary head; the first factor stays as it is drawn."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    with _public_weights():
-        inject_adapter_in_model(
-            LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, bias="none", target_modules="all-linear"), model
-        )
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_B" in name)
+    inject_adapter_in_model(
+        LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, bias="none", target_modules="all-linear"), model
+    )
+    # From a generator of its own: what other threads draw meanwhile changes nothing.
+    generator = torch.Generator().manual_seed(WEIGHTS_SEED)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("lora_B" in name)
+            if "lora_A" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / math.sqrt(parameter.shape[1]))
 
 
 @contextmanager
 def _public_weights() -> Iterator[None]:
-    """Random weights are the same everywhere, and the caller's own random numbers go on as if nothing had been."""
+    """The same random weights every time, and the caller's own random numbers go on as if nothing had been."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(WEIGHTS_SEED)
         yield
