@@ -46,6 +46,14 @@ class Modality(StrEnum):
     SERIES = "series"
 
 
+class SampledModality(StrEnum):
+    """Kinds of data that can be drawn."""
+
+    CODES = "codes"
+    SERIES = "series"
+    NOTES = "notes"
+
+
 class TargetBy(StrEnum):
     """Ways in which a clinical model guides."""
 
@@ -277,9 +285,13 @@ def sample(
         typer.Option(help="Column that every patient has, or with =0 has not; repeat.", metavar="COLUMN[=0]"),
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="Name of the sampler (default: unipc, or masked).", metavar="NAME")
+        str | None,
+        typer.Option(help="Name of the sampler (default: unipc; masked; of notes, confidence).", metavar="NAME"),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Noise levels visited (default: 10).")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000, help="Noise levels visited, or calls that fill notes (default: 10)."),
+    ] = None,
     guidance: Annotated[str, typer.Option(help="Weight of classifier-free guidance; 0 is none.")] = "0",
     classifier_guidance: Annotated[
         str, typer.Option(help="Strength of guidance by the measured prevalences' classifier; 0 is none.")
@@ -309,6 +321,23 @@ def sample(
     calibrated: Annotated[
         bool, typer.Option("--calibrated/--uncalibrated", help="Codes: bring prevalences back to the measured ones.")
     ] = True,
+    modality: Annotated[
+        SampledModality | None, typer.Option(help="Refuse a snapshot of another modality (default: whatever it is).")
+    ] = None,
+    temperature: Annotated[str | None, typer.Option(help="Notes: of the words; lower is plainer (default: 1).")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=0, help="Notes: only so many likeliest words (default: all).")
+    ] = None,
+    top_p: Annotated[
+        str | None, typer.Option(help="Notes: only the likeliest words that add up to this (default: 1, all).")
+    ] = None,
+    codes: Annotated[
+        Path | None, typer.Option(help="Notes: write about the patients of this cohort of codes.", metavar="FILE")
+    ] = None,
+    codes_schema: Annotated[Path | None, typer.Option(help="Its schema.", metavar="S.toml")] = None,
+    models: Annotated[
+        Path | None, typer.Option(help="Notes: folder in which a published language model lies.", metavar="DIR")
+    ] = None,
     cohort_format: Annotated[str, typer.Option("--format", help="Format of the output.", metavar="NAME")] = "parquet",
     device: Annotated[
         list[str] | None, typer.Option(help="cpu, cuda or cuda:N; repeat to share the work (default: cpu).")
@@ -338,6 +367,10 @@ def sample(
             found="--target-by classifier",
             remedy="Leave one of the two away.",
         )
+    if (codes is None) != (codes_schema is None):
+        raise ConfigurationError(
+            expected="--codes and --codes-schema together", found="one of them", remedy="Give both, or neither."
+        )
     document = run_sample(
         snapshot,
         patients,
@@ -355,6 +388,15 @@ def sample(
         seed=seed,
         precision=precision.value,
         calibrated=calibrated,
+        modality=None if modality is None else modality.value,
+        notes={
+            "temperature": None if temperature is None else _number(temperature, "--temperature"),
+            "top_k": top_k,
+            "top_p": None if top_p is None else _number(top_p, "--top-p"),
+        },
+        models=models,
+        codes=codes,
+        codes_schema=codes_schema,
         cohort_format=cohort_format,
         devices=device or ["cpu"],
         workers=workers,
