@@ -144,6 +144,8 @@ def main() -> None:
 
     spanish: collections.Counter[str] = collections.Counter()
     spanish_places: set[str] = set()
+    spanish_names: set[str] = set()
+    spanish_upper: set[str] = set()
     for line in read_lines(data / "meddocan/train.jsonl.gz"):
         note = json.loads(line)
         text = list(note["text"])
@@ -151,7 +153,7 @@ def main() -> None:
             label = entity["label"]
             words = [folded(word) for word in LETTERS.findall(entity["text"])]
             if label == "NOMBRE_SUJETO_ASISTENCIA" or label == "NOMBRE_PERSONAL_SANITARIO":
-                family |= {word for word in words if len(word) > 2} - {"del", "las", "los"}
+                spanish_names |= {word for word in words if len(word) > 2} - {"del", "las", "los"}
             if label == "TERRITORIO" and words:
                 spanish_places.add(folded(entity["text"].strip()))
             for start, end in entity["spans"]:
@@ -159,6 +161,11 @@ def main() -> None:
         for word in LETTERS.findall("".join(text)):
             if word.islower():
                 spanish[folded(word)] += 1
+            elif word[0].isupper() and len(word) > 2:
+                spanish_upper.add(folded(word))
+    family |= spanish_names
+    # Every name of this set is marked, so that a capital outside its marks belongs to an eponym, a drug or a sentence.
+    write("eponyms-es", {word for word in spanish_upper - spanish_names if spanish[word] < 2})
     write("given", given)
     write("family", family - {""})
     write("places-us", {place for place in places if re.fullmatch(r"[a-z][a-z.' -]{2,30}", place)} | states)

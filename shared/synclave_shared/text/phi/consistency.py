@@ -29,6 +29,7 @@ def find_again(
     """The further places of what ``found`` names for sure."""
     names: dict[str, Span] = {}
     initials: dict[str, Span] = {}
+    shouted: set[str] = set()
     others: dict[str, Span] = {}
     for span in found:
         if span.confidence < _SURE:
@@ -38,6 +39,8 @@ def find_again(
             for part in parts:
                 if len(part.key) > 2 and part.key not in locale.particles and part.key not in locale.titles:
                     names.setdefault(part.key, span)
+                    if part.shouted:
+                        shouted.add(part.key)
                     for piece in part.key.split("-"):
                         if len(piece) > 3:
                             names.setdefault(piece, span)
@@ -47,20 +50,23 @@ def find_again(
             surface = text[span.start : span.end]
             if len(surface) > 4 and len(others) < _MOST_PLACES:
                 others.setdefault(surface, span)
-    yield from _words_again(words, names, lexicon)
+    yield from _words_again(words, names, shouted, lexicon)
     for letters, span in list(initials.items())[:_MOST_PLACES]:
         for again in re.finditer(rf"(?<![\w.]){letters}\.(?![\w])", text):
             yield _copy(span, again.start(), again.end(), 0.65)
     yield from _literally_again(text, others)
 
 
-def _words_again(words: Sequence[Word], names: dict[str, Span], lexicon: Lexicon) -> Iterator[Span]:
+def _words_again(words: Sequence[Word], names: dict[str, Span], shouted: set[str], lexicon: Lexicon) -> Iterator[Span]:
     for place, word in enumerate(words):
         span = names.get(word.key) or names.get(word.key.split("-")[0] if "-" in word.key else "")
         if span is None:
             continue
         # In small letters only what is long and no word of the language.
         if not word.capital and (lexicon.plain(word) or len(word.text) < 5):
+            continue
+        # ROS, ANA, LBP: short and in capitals it is an abbreviation, unless the name was in capitals, too.
+        if word.shouted and len(word.text) < 5 and word.key not in shouted:
             continue
         if lexicon.plain(word):
             # A name that is also a word: only inside a sentence, where a capital is no accident.

@@ -21,15 +21,17 @@ class DateWords:
 
     Attributes:
         months: full names and abbreviations.
-        short_months: those of them that are words of their own in small letters (``may``, ``march``) and count only
-            with a number beside them or with a capital behind one of ``before``.
         weekdays: full names and abbreviations.
         ordinals: ``st|nd|rd|th`` behind a number.
         days: days of the month in words.
         years: years in words.
         of: between day, month and year.
         before: words that a date follows (``on``, ``since``, ``dated``); they let through what is ambiguous.
-        not_after, not_before: what makes of ``4/5`` a strength, a pressure, a score.
+        on_the: before a day without a month (``on the 14th``).
+        labels: of date fields (``admission``), before a colon.
+        not_before: what behind ``4/5`` makes it a strength, a pressure, a score.
+        year_confidence: of a year alone. The Safe Harbor rule lets years stand; other rules do not.
+        ambiguous: months that are words, with what must stand around them.
         seasons: and feasts; with a year or one of ``before``.
     """
 
@@ -40,10 +42,12 @@ class DateWords:
     years: str
     of: str
     before: str
-    not_after: str
+    on_the: str
+    labels: str
     not_before: str
     seasons: str
     feasts: str
+    year_confidence: float
     ambiguous: Sequence[str] = ()
 
 
@@ -87,7 +91,7 @@ def date_patterns(words: DateWords) -> tuple[Pattern, ...]:
         make("numeric-short", r"(?<![\w/.-])\d{1,2}([/-])\d{1,2}\1['´]?\d\d(?![\d/]|-\d|[ ]?(?:mg|ml|mm|cm)\b)", 0.95, check=_plausible),
         make("numeric-dots", r"(?<![\w/.-])\d{1,2}\.\d{1,2}\.\d\d(?![\w/]|[-.]\d)", 0.8, check=_plausible),
         make("numeric-glued", r"(?<![\w/.-])\d{1,2}([/-])\d{1,2}\1(?:(?:19|20)\d\d|\d\d)(?=[A-Za-z])(?!\d)", 0.7, check=_plausible),
-        make("compact", rf"(?:{words.before})\b[ :]{{0,2}}(?P<v>(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?!\d)", 0.8),
+        make("compact", rf"(?<!\w)(?:{words.before})\b[ :]{{0,2}}(?P<v>(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?!\d)", 0.8),
         make("day-month-year", rf"(?<![\w/]){weekday}{d}{gap}{of}(?:{words.months})\b{gap}(?:(?:{words.of})\b[ ]?)?(?:{year}|\d\d)(?![\w%/]|[.,]\d)", 0.98),
         make("month-day-year", rf"(?<!\w){weekday}{m}[ .\-]{{0,3}}(?:the )?{d}[ ,.\-]{{1,4}}{of}(?:{year}|\d\d(?=[-.,;)]?(?:\s|$)))(?![\w%])", 0.98),
         make("day-month", rf"(?<![\w/.]){weekday}{d}[ .\-]{{0,2}}{of}(?:{words.months})\b(?!\w)", 0.9),
@@ -98,13 +102,14 @@ def date_patterns(words: DateWords) -> tuple[Pattern, ...]:
         make("words-day-month", rf"(?<!\w){weekday}(?:the )?(?:{days})[ ]{of}(?:{words.months})\b(?:,?[ ]{of}(?:{year}|{years}))?(?!\w)", 0.9),
         make("words-month-day", rf"(?<!\w){weekday}(?:{words.months})[ ](?:the )?(?:{days})\b(?:,?[ ]{of}(?:{year}|{years}))?(?!\w)", 0.9),
         make("words-month-year", rf"(?<!\w)(?:{words.months}),?[ ]{of}(?:{years})(?!\w)", 0.9),
-        make("partial", rf"(?<!\w)(?:{words.before})\b[:,]?[ ]{{1,2}}(?:{words.weekdays})?,?[ ]?(?P<v>\d{{1,2}}[/-]\d{{1,2}})(?![\w/%]|[.,-]\d|[ ]?(?:{words.not_before}))", 0.85, check=_plausible),
-        make("partial-slash", rf"(?<![\w/.,+-])(?<!\b[xX] )(?P<v>(?:0?[1-9]|1[0-2])/(?:[12]\d|3[01]|0[1-9]))(?![\w/%]|[.,-]\d|[ ]?(?:{words.not_before}))", 0.5, check=_plausible),
-        make("partial-range", r"(?<![\w/.-])(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01])[ ]?(?:-|to|through|thru|a|al)[ ]?(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01])(?:/\d\d(?:\d\d)?)?(?![\w/%])", 0.8),
+        make("partial", rf"(?<!\w)(?:{words.before})\b[:,]?[ ]{{1,2}}(?:(?:{words.weekdays})\b)?,?[ ]?(?P<v>\d{{1,2}}/\d{{1,2}})(?![\w/%]|[.,-]\d|[ ]?(?:{words.not_before}))", 0.85, check=_plausible),
+        make("partial-labelled", rf"(?<!\w)(?:{words.labels})(?: of [a-z]{{3,12}})?[ ]?[:=][ ]{{0,3}}(?P<v>\d{{1,2}}[/-]\d{{1,2}})(?![\w/%-])", 0.9, check=_plausible),
+        make("partial-slash", rf"(?<![\w/.,+-])(?<!\b[xX] )(?P<v>(?:0?[1-9]|1[0-2])/(?:1[1-9]|2[1-9]|3[01]|0[1-9]))(?![\w/%]|[.,-]\d|[ ]?(?:{words.not_before}))", 0.5, check=_plausible),
+        make("partial-range", r"(?<![\w/.-])(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01])[ ]?(?:-|to|through|thru|a|al)[ ]?(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01])(?:/\d\d(?:\d\d)?)?(?![\w/%]|[ ]?(?:inch|in\b|cm|mm|of an?\b))", 0.8),
         make("weekday-date", rf"(?<!\w)(?:{words.weekdays})\b\.?,?[ ]{{1,2}}(?:the |el )?(?:\d{{1,2}}(?:{words.ordinals})|\d{{1,2}}[/-]\d{{1,2}})(?![\w/%])", 0.9),
-        make("day-ordinal", rf"(?<!\w)(?:{words.before})[ ]the[ ](?P<v>(?:\d{{1,2}}(?:{words.ordinals})|(?:{days})))(?![\w]|[ ](?:day|week|month|year|rib|toe|finger|percentile|floor|digit|metatarsal|intercostal|nerve|interspace|vertebra))", 0.6),
-        make("year", rf"(?<!\w)(?:{words.before})[ ](?:the[ ]year[ ])?(?P<v>(?:19|20)\d\d)(?![\w%/]|[.,-]\d|[ ]?(?:mg|ml|cc|mm|g|kcal|calories|units|hours|hrs)\b)", 0.7, kind="year"),
-        make("year-range", r"(?<![\w/.-])(?:19|20)\d\d ?- ?(?:(?:19|20)\d\d|\d\d)(?![\w/-]|\.\d)", 0.6, kind="year"),
+        make("day-ordinal", rf"(?<!\w)(?:{words.on_the})[ ](?P<v>(?:\d{{1,2}}(?:{words.ordinals})|(?:{days})))(?![\w]|[ ](?:or|and|to|grade|pass|attempt|postoperative|stage|dose|try|level|side|time|one|two|trimester|\d|hospital day|day|week|month|year|rib|toe|finger|percentile|floor|digit|metatarsal|intercostal|nerve|interspace|vertebra))", 0.6),
+        make("year", rf"(?<!\w)(?:{words.before})[ ](?:the[ ]year[ ])?(?P<v>(?:19|20)\d\d)(?![\w%/]|[.,-]\d|[ ]?(?:mg|ml|cc|mm|g|kcal|calories|units|hours|hrs)\b)", words.year_confidence, kind="year"),
+        make("year-range", r"(?<![\w/.-])(?:19|20)\d\d ?- ?(?:(?:19|20)\d\d|\d\d)(?![\w/-]|\.\d)", words.year_confidence, kind="year"),
         make("season", rf"(?<!\w)(?:{words.seasons})\b,?[ ]{of}(?:the[ ]year[ ])?(?:19|20)\d\d(?!\w)", 0.85),
         make("feast", rf"(?<!\w)(?:{words.feasts})(?!\w)", 0.6, kind="feast"),
         make("weekday", rf"(?<!\w)(?:{words.before})[ ](?P<v>(?:{words.weekdays}))(?![\w]|[, /-]{{1,2}}(?:{words.weekdays}|and|y|or)\b)", 0.6, kind="weekday"),

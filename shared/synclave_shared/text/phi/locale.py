@@ -35,7 +35,7 @@ class Locale:
         place_prepositions: before a place that the gazetteer knows.
         states: abbreviation (capital letters) -> full name, for ``City, ST``.
         regions: full names of states and provinces, folded, masked wherever they stand.
-        risky_states: abbreviations that are also words or degrees.
+        risky_states: abbreviations that are also words or degrees; ``degree_states`` stand behind names of persons.
         facility_heads: words that make a facility of the name before them, folded; several words are one head.
         facility_first: heads that stand before the name (``hospital de``).
         facility_links: small words inside facility names.
@@ -60,6 +60,7 @@ class Locale:
     states: Mapping[str, str]
     regions: frozenset[str]
     risky_states: frozenset[str]
+    degree_states: frozenset[str]
     facility_heads: frozenset[str]
     facility_first: frozenset[str]
     facility_links: frozenset[str]

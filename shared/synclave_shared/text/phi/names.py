@@ -25,7 +25,7 @@ _LONGEST_RUN: Final = 6
 _CUE_REACH: Final = 48
 """Characters before and behind a word that cues are looked for in; longer than any cue."""
 
-_PLACEHOLDERS: Final = frozenset("x y z xx xxx xxxx xyz abc abcd abcdef doe_ mm dd yyyy".split())
+_PLACEHOLDERS: Final = frozenset("xx xxx xxxx xyz abc abcd abcdef doe_ mm dd yyyy".split())
 
 
 def find_names(text: str, words: Sequence[Word], locale: Locale, lexicon: Lexicon) -> Iterator[Span]:
@@ -47,12 +47,12 @@ class _Finder:
 
     def _namely(self, word: Word, *, trusted: bool) -> bool:
         """Whether ``word`` can be part of a name; ``trusted``: something before it says that a name is here."""
+        if word.initial:
+            return True
         if len(word.text) > LONGEST_NAME or word.key in self.locale.not_names or word.key in _PLACEHOLDERS:
             return False
         if word.key in self.lexicon.keep:
             return False
-        if word.initial:
-            return True
         if word.shouted:
             return self.lexicon.name(word) or (trusted and not self.lexicon.plain(word))
         if word.capital:
@@ -78,10 +78,12 @@ class _Finder:
             if end > place and not self._joined(end, comma=comma and end - place <= 3):
                 break
             if word.key in self.locale.particles and not word.initial:
-                following = words[end + 1] if end + 1 < len(words) else None
-                inside = following is not None and self._joined(end + 1) and self._namely(following, trusted=True)
+                step = end + 1
+                while step < len(words) and step - end < 3 and words[step].key in self.locale.particles:
+                    step += 1
+                inside = step < len(words) and self._joined(step) and self._namely(words[step], trusted=True)
                 if inside and (end > place or word.capital or trusted):
-                    end += 1
+                    end = step
                     continue
                 if not word.capital:
                     break
@@ -147,7 +149,8 @@ class _Finder:
         end = place
         while end < min(len(self.words), place + 4) and (end == place or self._joined(end, comma=True)):
             word = self.words[end]
-            if not (self.lexicon.name(word) or len(word.text) == 1) or self.lexicon.plain(word):
+            known = self.lexicon.name(word) or len(word.text) == 1
+            if not known or self.lexicon.plain(word) or word.key in self.locale.not_names:
                 break
             end += 1
         return end if end > place and len(self.words[place].text) > 1 else place
@@ -188,7 +191,7 @@ class _Finder:
         if first >= len(self.words):
             return
         word = self.words[first]
-        if word.gap not in (" ", ". ", ".", "  ", ".  ", ".\n", ": ", " (", ". (", "s. ", "/"):
+        if word.gap not in (" ", ". ", ".", "  ", ".  ", ".\n", " (", ". (", "s. "):
             return
         if word.key in self.locale.titles:
             return
@@ -202,7 +205,10 @@ class _Finder:
             return
         if weak and not any(self.lexicon.name(part) and not self.lexicon.plain(part) for part in self.words[first:end]):
             return
-        if all(part.initial for part in self.words[first:end]) and word.text in "XYZ":
+        if all(part.initial for part in self.words[first:end]) and word.text in "XYZABI":
+            return
+        # Dr. Previous records were ...: a sentence begins.
+        if end - first == 1 and self.lexicon.plain(word) and not self.lexicon.name(word):
             return
         yield self._span(first, end, kind, 0.9 if weak else 0.96)
         # Drs. Smith and Jones; Mr. and Mrs. Jones stands at the second title.
@@ -249,7 +255,10 @@ class _Finder:
             yield self._span(place, end, "person", 0.6)
             return
         if len(long) == 1 and fresh and len(parts) > 1 and len(long[0].text) > 2:
-            # S. Arrance
+            # S. Arrance, Arrance S.; not "A Foley", "Vitamin D"
+            dotted = parts[0].initial and self.words[place + 1].gap.startswith(".")
+            if not dotted:
+                return
             yield self._span(place, end, "person", 0.7)
             return
         if comma > end and end > place:

@@ -40,6 +40,11 @@ def find_places(text: str, words: Sequence[Word], locale: Locale, lexicon: Lexic
             sure = listed or state[2] or locale.place_cues.search(before) is not None
             if sure or not all(lexicon.plain(part) for part in words[place:town]):
                 confidence = 0.9 if listed else 0.75
+                if not state[2] and text[state[0] : state[1]] in locale.degree_states and word.gap in (" ", ". ") and (
+                    words[place - 1].key not in locale.place_prepositions
+                ):
+                    place += 1
+                    continue
                 if not state[2] and not listed and text[state[0] : state[1]] in locale.risky_states:
                     place += 1
                     continue
@@ -76,6 +81,8 @@ def _place(start: int, end: int, kind: str, confidence: float) -> Span:
 def _longest_listed(words: Sequence[Word], place: int, lexicon: Lexicon) -> int:
     """One past the longest run from ``place`` that the list of places has; ``place`` if none."""
     best, key = place, ""
+    if place and words[place].gap in ("-", "'"):
+        return place
     for end in range(place, min(place + _LONGEST_PLACE, len(words))):
         if end > place and words[end].gap not in (" ", ". ", "-"):
             break
@@ -121,7 +128,7 @@ def find_facilities(text: str, words: Sequence[Word], locale: Locale, lexicon: L
         head = _head(words, place, longest, locale.facility_heads)
         if head > place:
             first = _leftwards(words, place, locale, max(reached, place - _LONGEST_FACILITY))
-            end = _rightwards(words, head, locale, longest)
+            end = _rightwards(text, words, head, locale, longest)
             if _proper(words, first, place, head, end, locale, lexicon):
                 yield Span(
                     start=words[first].start,
@@ -134,7 +141,7 @@ def find_facilities(text: str, words: Sequence[Word], locale: Locale, lexicon: L
                 reached = end
                 continue
         if words[place].key in locale.facility_first:
-            end = _rightwards(words, place + 1, locale, longest, named=True)
+            end = _rightwards(text, words, place + 1, locale, longest, named=True)
             parts = [part for part in words[place + 1 : end] if part.key not in locale.facility_links]
             if parts and not all(part.key in locale.facility_plain for part in parts):
                 yield Span(start=words[place].start, end=words[end - 1].end, phi=PhiClass.PLACE, kind="facility", source="places", confidence=0.85)
@@ -208,7 +215,7 @@ def _leftwards(words: Sequence[Word], place: int, locale: Locale, least: int) ->
     return first
 
 
-def _rightwards(words: Sequence[Word], end: int, locale: Locale, longest: int, *, named: bool = False) -> int:
+def _rightwards(text: str, words: Sequence[Word], end: int, locale: Locale, longest: int, *, named: bool = False) -> int:
     """Behind the head: ``of Suffern``, ``at Mercy``, ``- Baton Rouge``, ``, Inc``, further heads."""
     start = end
     while end < len(words) and end - start < _LONGEST_FACILITY:
@@ -218,6 +225,13 @@ def _rightwards(words: Sequence[Word], end: int, locale: Locale, longest: int, *
         further = _head(words, end, longest, locale.facility_heads)
         if further > end and word.gap == " ":
             end = further
+            continue
+        closed = text[word.end : word.end + 2].lstrip().startswith(")")
+        if word.gap in (" (", " ( ") and word.capital and closed:
+            return end + 1
+        numbered = word.gap.strip(" \"'") .isdigit() or word.gap in (' "', " '", '" ', "' ")
+        if named and numbered and (word.capital or word.key in locale.facility_links):
+            end += 1
             continue
         link = word.gap in (" - ", "-", " & ", " at ") and word.capital
         if link or (named and word.gap in (" ", ". ") and word.capital) or (end > start and word.gap == " " and word.capital and not words[end - 1].key in locale.facility_heads and end - start < 5):

@@ -33,7 +33,7 @@ UNIVERSAL: Final[tuple[Pattern, ...]] = (
         "email-spelled",
         PhiClass.EMAIL,
         "email",
-        rf"(?i)(?<![\w.])[\w.+-]{{1,64}} ?(?:\(at\)|\[at\]| at )[ ]?[\w-]{{1,63}}(?: ?(?:\(dot\)|\[dot\]| dot |\.)[ ]?[\w-]{{1,63}}){{0,3}} ?(?:\(dot\)|\[dot\]| dot |\.) ?(?:{_TOP})\b",
+        rf"(?i)(?<![\w.])[\w.+-]{{1,64}} ?(?:\(at\)|\[at\]| at )[ ]?[\w-]{{1,63}}(?:(?: ?\(dot\) ?| ?\[dot\] ?| dot |\.)[\w-]{{1,63}}){{0,3}}(?: ?\(dot\) ?| ?\[dot\] ?| dot |\.)(?:{_TOP})\b",
         0.9,
     ),
     _pattern("url", PhiClass.URL, "url", r"(?i)(?<![\w@])(?:https?|s?ftp)://[^\s<>\"')\]]{2,2000}", 0.99),

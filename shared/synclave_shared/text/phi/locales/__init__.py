@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.text.phi.locales.english import ENGLISH
+from synclave_shared.text.phi.locales.spanish import SPANISH
 
 if TYPE_CHECKING:
     from synclave_shared.text.phi.locale import Locale
 
 __all__ = ["LOCALES", "locale_for"]
 
-LOCALES: dict[str, Locale] = {locale.code: locale for locale in (ENGLISH,)}
+LOCALES: dict[str, Locale] = {locale.code: locale for locale in (ENGLISH, SPANISH)}
 
 
 def locale_for(code: str) -> Locale:

@@ -35,11 +35,14 @@ _WORDS: Final = DateWords(
     days=_DAYS,
     years=rf"(?:nineteen|twenty)[- ](?:(?:oh|o)[- ](?:{_ONES})|{_NUMBER}|hundred)|two thousand(?:(?: and)?[- ]{_NUMBER})?",
     of="of",
-    before="on|from|since|dated|date|until|till|by|through|before|after|around|about|circa|last|next|this|in|during|of|between|"
+    before="scheduled for|on|from|since|dated|date|until|till|by|through|before|after|around|about|circa|last|next|this|in|during|of|between|"
     "dob|born|admitted|discharged|seen|started|stopped|d/c|performed|done|due|visit|as of|adm|lmp|eff|effective|surgery|exam|"
-    "early|late|mid|to|the",
-    not_after="strength",
-    not_before=r"strength|mm|cm|ml|mg|mcg|kg|lb|murmur|systolic|diastolic|power|motor|pain|bilat|in all|throughout|"
+    "early|late|mid",
+    on_the="(?:on|until|till|by|dated|since|for|before|after) the",
+    labels="date|dates|d|t|dd|dt|doa|dod|dos|dob|adm|admit|admission|admitted|disch|discharge|discharged|dictated|transcribed|signed|visit|seen|"
+    "collected|received|reported|birth|surgery|service|exam date|procedure date|printed|updated|effective|eff|appt|appointment",
+    year_confidence=0.45,
+    not_before=r"days|weeks|hours|hrs|months|years|minutes|mins|times|sem|ns\b|normal saline|d5|strength|mm|cm|ml|mg|mcg|kg|lb|murmur|systolic|diastolic|power|motor|pain|bilat|in all|throughout|"
     r"on the|out of|points?|score|and symmetric|reflexes|pulses|tablet|tab|pill|dose|inch|percent|of a",
     seasons="spring|summer|fall|autumn|winter|christmas|thanksgiving|easter|halloween|new year's(?: day| eve)?|labor day|memorial day",
     feasts=r"christmas(?: day| eve)?|thanksgiving(?: day)?|new year's(?: day| eve)?|fourth of july|labor day|memorial day|"
@@ -91,7 +94,7 @@ _PATTERNS: Final[tuple[Pattern, ...]] = (
     *date_patterns(_WORDS),
     # Ages of ninety and more.
     _make("age", PhiClass.DATE, "age", r"(?i)(?<![\w./-])(?P<v>9\d|1[0-2]\d)(?=[ -]{0,2}(?:years?|yrs?|y)[ -]{0,2}(?:of[ -]age|olds?|o)\b|[ -]?y/?o\b|[ -]?yo[mf]?\b|[ -]?y\.o\.|[ -]?yr[ -]old|[ ]?[mf]\b(?=[ ](?:with|who|presents|here)))", 0.95),
-    _make("age-after", PhiClass.DATE, "age", r"(?i)(?<!\w)(?:aged?|age of|at age|age at death|age[:,]|turned|turning|is now|was|lived to(?: be)?|reached|died at)[ :]{1,2}(?:the )?(?:age )?(?:of )?(?P<v>9\d|1[0-2]\d)(?![\w%/°]|[.,]\d|[ ]?(?:mg|ml|mm|cm|%|degrees|bpm|beats|over|percent|pounds|lbs?|kg|on room|and regular|units|mmol|meq))", 0.8),
+    _make("age-after", PhiClass.DATE, "age", r"(?i)(?<!\w)(?:aged?|age of|at age|age at death|age[:,]|turned|turning|he is|she is|he was|she was|lived to(?: be)?|reached|died at)[ :]{1,2}(?:the )?(?:age )?(?:of )?(?P<v>9\d|1[0-2]\d)(?![\w%/°]|[.,]\d|[ ]?(?:mg|ml|mm|cm|%|degrees|bpm|beats|over|percent|pounds|lbs?|kg|on room|and regular|units|mmol|meq))", 0.8),
     _make("age-field", PhiClass.DATE, "age", r"(?i)(?<!\w)age(?:/sex)?[ ]?[:=][ ]?(?P<v>9\d|1[0-2]\d)(?!\d)", 0.95),
     _make("age-years", PhiClass.DATE, "age", r"(?i)(?<![\w./-])(?P<v>9\d|1[0-1]\d)(?=[ ]?(?:years|yrs)\b(?! (?:ago|prior|later)))", 0.7),
     _make("age-words", PhiClass.DATE, "age", rf"(?i)(?<!\w)(?P<v>ninety(?:[- ](?:{_ONES}))?|(?:one|a) hundred(?:[- ](?:and[- ])?(?:{_NUMBER}))?)(?=[ -]years?[ -]old|[ -]years? of age|[ -]year[ -])", 0.95),
@@ -118,15 +121,15 @@ _PATTERNS: Final[tuple[Pattern, ...]] = (
     labelled("vin-labelled", PhiClass.VEHICLE, "vin", ["vin", "vehicle identification", "vehicle id", "chassis"], value=r"[A-Z0-9-]{5,17}(?!\w)", check=digits(3)),
     labelled("licence", PhiClass.LICENCE, "licence", ["license", "licence", "lic", "driver's license", "drivers license", "driver license", "driving licence", "dl", "d.l.", "dln", "dea", "npi", "upin", "certificate", "certification", "cert", "state lic", "gmc", "nmc", "passport", "permit", "medical license", "board cert", "state id", "green card", "visa"], check=digits(4)),
     labelled("device", PhiClass.DEVICE, "serial", ["serial", "ser", "s/n", "sn", "s.n.", "sn#", "device", "device id", "device identifier", "lot", "lot/serial", "model", "udi", "imei", "implant id", "implant", "catalog", "ref", "generator", "lead", "pacemaker", "icd", "pump", "mac address", "asset", "asset tag", "barcode"], check=digits(4), fillers=r"number|numbers|num|nbr|no|nr|id|ids|serial|identifier|is|was|#|s/n|sn", confidence=0.9),
-    labelled("record-number", PhiClass.OTHER, "number", ["accession", "acc", "access", "acsn", "specimen", "case", "encounter", "enc", "visit", "visit id", "episode", "job", "job id", "dictation", "document", "doc", "doc id", "document id", "order", "requisition", "req", "study", "study id", "protocol", "trial", "sample", "slide", "path", "pathology", "surgical", "surg path", "report", "reference", "ref", "confirmation", "confirmation code", "tracking", "ticket", "file", "film", "exam", "exam id", "rx", "prescription", "employee", "employee id", "badge", "staff id", "provider", "provider id", "student", "student id", "inmate", "inmate id", "docket", "consent", "transaction", "id", "ident", "identifier", "patient portal", "username", "user id", "login", "pin", "confirmation", "donor", "unit no", "unos", "bed", "tissue", "session", "voucher", "work type", "dictated", "t", "d", "j"], check=digits(4), confidence=0.85, fillers=r"number|numbers|num|nbr|no|nr|id|ids|code|#|is|was"),
+    labelled("record-number", PhiClass.OTHER, "number", ["accession", "acc", "access", "acsn", "specimen", "case", "encounter", "enc", "visit", "visit id", "episode", "job", "job id", "dictation", "document", "doc", "doc id", "document id", "order", "requisition", "req", "study", "study id", "protocol", "trial", "sample", "slide", "path", "pathology", "surgical", "surg path", "report", "reference", "confirmation", "confirmation code", "tracking", "ticket", "file", "film", "exam id", "rx", "prescription", "employee", "employee id", "badge", "staff id", "provider", "provider id", "student", "student id", "inmate", "inmate id", "docket", "consent", "transaction", "id", "ident", "identifier", "patient portal", "username", "user id", "login", "pin", "confirmation", "donor", "unit no", "unos", "bed", "tissue", "session", "voucher"], check=digits(4), confidence=0.85, fillers=r"number|numbers|num|nbr|no|nr|id|ids|code|#|is|was"),
     _make("case-number", PhiClass.OTHER, "number", r"(?<![\w-])[A-Z]{1,4}-?\d{2}-\d{3,7}(?![\w-])", 0.85),
     labelled("username", PhiClass.OTHER, "account-name", ["username", "user name", "login", "user id", "portal id", "screen name", "twitter", "instagram", "facebook", "skype", "handle", "password", "passcode"], value=r"@?[\w.-]{4,40}(?<![.-])", fillers="is|id|name|was", confidence=0.75, check=lambda found: any(letter.isdigit() or letter in "_@." for letter in found[:-1])),
     labelled("biometric", PhiClass.BIOMETRIC, "biometric", ["fingerprint", "fingerprints", "thumbprint", "retinal scan", "retina scan", "iris scan", "voice print", "voiceprint", "palm print", "biometric", "biometrics", "dna profile", "face id", "facial template", "hand geometry", "gait id"], fillers=r"number|no|id|ids|template|record|file|hash|reference|code|identifier|scan|sample|image|is|was|saved|stored|as|on|in|#", value=r"[A-Z0-9](?:[A-Z0-9]|[-./_:](?=[A-Z0-9])){2,63}", check=digits(2)),
-    labelled("photo", PhiClass.PHOTO, "photo", ["photo", "photos", "photograph", "photographs", "picture", "pictures", "image", "images", "video", "headshot", "selfie", "full-face", "media"], fillers=r"number|no|id|ids|file|files|name|is|was|saved|stored|uploaded|as|at|attached|of|face|full|#|see", value=r"(?:[\w./\\-]{1,120}\.(?:jpe?g|png|tiff?|heic|bmp|gif|mp4|mov|avi|dcm|webp)\b|[A-Z0-9](?:[A-Z0-9]|[-._/](?=[A-Z0-9])){4,40})", check=digits(0), confidence=0.75),
+    labelled("photo", PhiClass.PHOTO, "photo", ["photo", "photos", "photograph", "photographs", "picture", "pictures", "image", "images", "video", "headshot", "selfie", "full-face", "media"], fillers=r"number|no|id|ids|file|files|name|is|was|saved|stored|uploaded|as|at|attached|of|face|full|#|see", value=r"(?:[\w./\\-]{1,120}\.(?:jpe?g|png|tiff?|heic|bmp|gif|mp4|mov|avi|dcm|webp)\b|[A-Z0-9](?:[A-Z0-9]|[-._/](?=[A-Z0-9])){4,40})", check=lambda found: "." in found[:-1] or sum(letter.isdigit() for letter in found) > 4, confidence=0.75),
     _make("image-file", PhiClass.PHOTO, "file", r"(?i)(?<![\w./\\-])[\w./\\-]{1,120}\.(?:jpe?g|png|tiff?|heic|bmp|gif|mp4|mov|avi|dcm|webp)(?!\w)", 0.9),
     # Addresses.
     _make("street", PhiClass.PLACE, "street", rf"(?<![\w.,/$-])\d{{1,6}}(?:-\d{{1,4}}|[A-Za-z]|[ ]?1/2)?,?[ ]{_SIDE}(?:(?:[A-Z][\w'.-]{{0,24}}|\d{{1,3}}(?:st|nd|rd|th|ST|ND|RD|TH))[ ]){{1,4}}(?:(?i:{_WAY})\b\.?)(?:[ ](?:N|S|E|W|NE|NW|SE|SW|North|South|East|West)\b\.?)?{_UNIT}?", 0.95, _street),
-    _make("street-lower", PhiClass.PLACE, "street", rf"(?i)(?:(?:address|lives|living|resides|residing|residence|home|located|at|moved to|located at)\b[:,]?[ ](?:is |at |on )?)(?P<v>\d{{1,6}}[A-Za-z]?,?[ ](?:[a-z\d][\w'.-]{{0,24}}[ ]){{1,4}}(?:{_WAY})\b\.?{_UNIT}?)", 0.9, _street),
+    _make("street-lower", PhiClass.PLACE, "street", rf"(?i)(?:(?<!\w)(?:address|lives|living|resides|residing|residence|home|located|at|moved to|located at)\b[:,]?[ ](?:is |at |on )?)(?P<v>\d{{1,6}}[A-Za-z]?,?[ ](?:[a-z\d][\w'.-]{{0,24}}[ ]){{1,4}}(?:{_WAY})\b\.?{_UNIT}?)", 0.9, _street),
     _make("street-broadway", PhiClass.PLACE, "street", rf"(?<![\w.,/$-])\d{{1,6}}[ ]{_SIDE}(?:Broadway|Main|Route[ ]\d{{1,4}}|(?:State |US |U\.S\. )?(?:Highway|Hwy|Route|Rte|County Road|CR|SR)\.?[ ]\d{{1,4}})\b{_UNIT}?", 0.85),
     _make("street-name", PhiClass.PLACE, "street", r"(?<![\w.])(?:(?:North|South|East|West|N\.|S\.|E\.|W\.)[ ])?(?:[A-Z][a-z']{2,20}|\d{1,3}(?:st|nd|rd|th))[ ](?:Street|Avenue|Road|Lane|Boulevard|Blvd|Highway|Parkway|Turnpike)\b(?![ ](?:Hospital|Clinic|Medical|Health|Surgery|Surgical))", 0.7),
     _make("po-box", PhiClass.PLACE, "street", r"(?i)(?<!\w)p\.?[ ]?o\.?[ ]?box[ #]{1,3}\w{1,10}|(?<!\w)(?:post office|general delivery) box[ #]{1,3}\w{1,10}|(?<!\w)RR ?#? ?\d{1,3},? Box \d{1,5}", 0.95),
@@ -209,7 +212,8 @@ ENGLISH: Final = Locale(
         "reason visit encounter account room bed ward general local spinal stable good fair poor left right bilateral dictated signed electronically "
         "will would could should may might can per cc re mother father husband wife son daughter english spanish medicare medicaid "
         "x xx xxx xyz abc abcd yyyy mm dd doe_ monday tuesday wednesday thursday friday saturday sunday january february april june july august "
-        "september october november december er ed icu or pacu nicu picu micu sicu ct mri".split()
+        "september october november december er ed icu or pacu nicu picu micu sicu ct mri mac acct alert mom dad mommy daddy grandma grandpa aunt uncle brother sister wife acct mr mrn ssn ekg iv prn "
+        "god lord jesus mass bill of rights internet google friday's".split()
     ),
     place_cues=re.compile(
         r"(?i)(?<!\w)(?:lives? in|living in|lived in|resid(?:es|ing|ed) in|works? in|working in|worked in|moved (?:here )?(?:to|from)|relocated (?:to|from)|"
@@ -222,6 +226,7 @@ ENGLISH: Final = Locale(
     states=_STATES,
     regions=frozenset(name.lower() for name in _STATES.values()),
     risky_states=frozenset("MD PA DO OR IN ME OK HI OH ID MS MA CO DE LA AL MI MO PR AR CT NE VA MT SC PT ND ".split()),
+    degree_states=frozenset(("MD", "PA", "MS", "MA", "DC")),
     facility_heads=frozenset(
         "hospital|hospitals|hosp|medical center|medical centre|medical ctr|med center|med ctr|clinic|clinics|infirmary|hospice|sanatorium|sanitarium|"
         "health system|healthcare|health care|health center|health centre|healthcare system|health care center|medical group|medical associates|"
