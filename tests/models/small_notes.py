@@ -31,7 +31,7 @@ def notes_schema(tokens: int = 48, chunks: int = 3) -> NotesSchema:
                 "text": "text",
                 "type": "kind",
                 "types": TYPES,
-                "identifiers": ["name"],
+                "identifiers": {"names": ["name"]},
                 "tokens": tokens,
                 "chunks": chunks,
             },
@@ -55,7 +55,7 @@ def notes_dataset(patients: int, seed: int = 0) -> NotesDataset:
             )
             for name in names
         ),
-        identifiers=tuple((name,) for name in names),
+        identifiers=tuple(((("names", name),)) for name in names),
         labels=rng.integers(0, 2, patients),
         patient_ids=[f"p{number}" for number in range(patients)],
     )

@@ -65,7 +65,14 @@ def test_a_note_depends_on_its_number_alone_and_says_where_it_comes_from(snapsho
     found = texts(tmp_path / "a.parquet")
     assert len(found) == 10
     sample(
-        snapshot, 10, out=tmp_path / "b.jsonl", label_counts=labels, seed=5, steps=3, cohort_format="jsonl", batch_size=3
+        snapshot,
+        10,
+        out=tmp_path / "b.jsonl",
+        label_counts=labels,
+        seed=5,
+        steps=3,
+        cohort_format="jsonl",
+        batch_size=3,
     )
     assert texts(tmp_path / "b.jsonl") == found
     assert json.loads((tmp_path / "b.jsonl.provenance.json").read_text())["ledger_index"] == 3

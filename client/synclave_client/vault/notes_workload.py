@@ -22,7 +22,8 @@ from synclave_shared.model_spec import NotesSpec
 from synclave_shared.models.note_base import LoadedBase, find_base
 from synclave_shared.protocol import decode_model
 from synclave_shared.text.chunks import NoteChunks, encode_notes
-from synclave_shared.text.masking import mask_phi
+from synclave_shared.text.masking import masker
+from synclave_shared.text.phi import Detector
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +59,7 @@ class NotesWorkload:
         rehearsals: Rehearsals | None = None,
     ) -> None:
         self._site_name, self._device, self._schema = site_name, device, schema
-        self._dataset = dataset.masked(mask_phi)
+        self._dataset = dataset.masked(masker(Detector.for_locale(schema.notes.language)))
         self._folders = () if models_folder is None else (models_folder,)
         self._performance = performance or Performance()
         self._rehearsals = rehearsals

@@ -26,6 +26,7 @@ def _lines(
     """One note of each patient, by column."""
     table = next(table for table in schema.tables if table.name == schema.notes.table)
     stored = {value: text for text, value in reversed(schema.label.mapping.items())}
+    own = [column for columns in schema.notes.identifiers.values() for column in columns]
     found = []
     for row, label, number in zip(rows, labels.tolist(), numbers.tolist(), strict=True):
         kind, text = unpack_note(row)
@@ -35,7 +36,7 @@ def _lines(
             line[table.order] = "1"
         if schema.notes.type is not None:
             line[schema.notes.type] = kind
-        found.append(line | {schema.notes.text: text} | dict.fromkeys(schema.notes.identifiers, ""))
+        found.append(line | {schema.notes.text: text} | dict.fromkeys(own, ""))
     return found
 
 

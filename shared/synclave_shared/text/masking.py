@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from datetime import date
+from typing import Any
 
-from synclave_shared.text.slots import with_slots
+from synclave_shared.text.phi import Detector, RecordIdentifiers
+from synclave_shared.text.slots import slot_of, with_slots
 
-__all__ = ["mask_phi"]
-
-_PATTERNS: Final = (
-    ("[EMAIL]", re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b")),
-    ("[SSN]", re.compile(r"\b\d{3}-\d{2}-\d{4}\b")),
-    ("[PHONE]", re.compile(r"(?:\(\d{3}\)\s?|\b\d{3}[-. ])?\b\d{3}[-. ]\d{4}\b")),
-    ("[DATE]", re.compile(r"\b\d{1,4}[/-]\d{1,2}(?:[/-]\d{1,4})?\b")),
-    ("[MRN]", re.compile(r"\b\d{6,}\b")),
-)
+__all__ = ["masked_text", "masker"]
 
 
-def mask_phi(text: str, identifiers: Sequence[str] = ()) -> str:
-    """The text with a typed slot in place of each identifier.
+def masker(detector: Detector) -> Callable[[str, Sequence[tuple[str, str]]], str]:
+    """What masks the notes of a data set: text and the patient's identifiers, as (kind, value), to text with slots."""
 
-    Args:
-        text: of a note.
-        identifiers: what the patient's own record holds: found in the text, they are masked whatever they look like.
-    """
-    own = [re.escape(word) for word in sorted(identifiers, key=len, reverse=True) if len(word) > 1]
-    found = [] if not own else [("[PATIENT]", re.compile(rf"(?<!\w)(?:{'|'.join(own)})(?!\w)", re.IGNORECASE))]
-    spans: list[tuple[int, int, str]] = []
-    for slot, pattern in (*found, *_PATTERNS):
-        for match in pattern.finditer(text):
-            if all(match.end() <= start or end <= match.start() for start, end, _ in spans):
-                spans.append((*match.span(), slot))
-    return with_slots(text, sorted(spans))
+    def mask(text: str, identifiers: Sequence[tuple[str, str]]) -> str:
+        return masked_text(detector.of_patient(_record(identifiers)), text)
+
+    return mask
+
+
+def masked_text(detector: Detector, text: str) -> str:
+    """The text with a typed slot in place of every identifier that the detector finds."""
+    return with_slots(
+        text, [(span.start, span.end, slot_of(span.phi.value, span.kind)) for span in detector.detect(text)]
+    )
+
+
+def _record(identifiers: Sequence[tuple[str, str]]) -> RecordIdentifiers:
+    values: dict[str, list[str]] = {}
+    for kind, value in identifiers:
+        values.setdefault(kind, []).append(value)
+    dates = tuple(found for text in values.pop("dates", []) if (found := _day(text)) is not None)
+    others: dict[str, Any] = {kind: tuple(found) for kind, found in values.items()}
+    return RecordIdentifiers(dates=dates, **others)
+
+
+def _day(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text[:10])
+    except ValueError:
+        return None

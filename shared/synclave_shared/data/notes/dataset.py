@@ -30,7 +30,8 @@ class NotesDataset:
 
     Attributes:
         notes: for each patient the notes, in order, at least one [N].
-        identifiers: what the patient's own record says of name, numbers and the like, [N]; it never leaves the site.
+        identifiers: what the patient's own record says of name, numbers and the like, as (kind, value), [N]; it never
+            leaves the site.
         labels: position of the patient's value in ``schema.label.values``; int64 [N].
         patient_ids: one distinct identifier per patient [N]; likewise.
 
@@ -39,7 +40,7 @@ class NotesDataset:
     """
 
     notes: tuple[tuple[Note, ...], ...]
-    identifiers: tuple[tuple[str, ...], ...]
+    identifiers: tuple[tuple[tuple[str, str], ...], ...]
     labels: npt.NDArray[np.int64]
     patient_ids: list[str]
 
@@ -56,7 +57,7 @@ class NotesDataset:
     def __len__(self) -> int:
         return len(self.patient_ids)
 
-    def masked(self, mask: Callable[[str, tuple[str, ...]], str]) -> NotesDataset:
+    def masked(self, mask: Callable[[str, tuple[tuple[str, str], ...]], str]) -> NotesDataset:
         """The same patients, every text rewritten by ``mask`` (text, the patient's identifiers), identifiers gone."""
         return replace(
             self,

@@ -76,12 +76,18 @@ def read_notes(schema: NotesSchema, path: Path, origin: Origin = "real") -> tupl
     return read_checked(schema, path, read, origin)
 
 
-def _notes(schema: NotesSchema, rows: TableRows, faults: FaultLog) -> tuple[list[list[Note]], list[list[str]]] | None:
+def _notes(
+    schema: NotesSchema, rows: TableRows, faults: FaultLog
+) -> tuple[list[list[Note]], list[list[tuple[str, str]]]] | None:
     """Each patient's notes in order, and each patient's identifiers; None if a column cannot be read."""
     texts = rows.source.column(schema.notes.text, rows.missing_values, faults)
     kinds = None if schema.notes.type is None else rows.source.column(schema.notes.type, rows.missing_values, faults)
-    own = [rows.source.column(name, rows.missing_values, faults) for name in schema.notes.identifiers]
-    if texts is None or (kinds is None) != (schema.notes.type is None) or None in own:
+    own = [
+        (kind, rows.source.column(name, rows.missing_values, faults))
+        for kind, names in schema.notes.identifiers.items()
+        for name in names
+    ]
+    if texts is None or (kinds is None) != (schema.notes.type is None) or any(column is None for _, column in own):
         return None
     _check_length(schema, texts, rows, faults)
     if kinds is not None:
@@ -91,7 +97,7 @@ def _notes(schema: NotesSchema, rows: TableRows, faults: FaultLog) -> tuple[list
     if faults.total:
         return None
     notes: list[list[Note]] = [[] for _ in range(rows.patients)]
-    identifiers: list[list[str]] = [[] for _ in range(rows.patients)]
+    identifiers: list[list[tuple[str, str]]] = [[] for _ in range(rows.patients)]
     for row in _in_order(rows).tolist():
         patient = int(rows.patient[row])
         text = "" if texts.index[row] < 0 else _plain(texts.texts[texts.index[row]])
@@ -99,7 +105,9 @@ def _notes(schema: NotesSchema, rows: TableRows, faults: FaultLog) -> tuple[list
             kind = "" if kinds is None else kinds.texts[kinds.index[row]]
             notes[patient].append(Note(text=text, type=kind))
         identifiers[patient] += [
-            column.texts[column.index[row]] for column in own if column is not None and column.index[row] >= 0
+            (kind, column.texts[column.index[row]])
+            for kind, column in own
+            if column is not None and column.index[row] >= 0
         ]
     return notes, identifiers
 

@@ -10,7 +10,11 @@ from synclave_shared.canonical import FrozenModel
 from synclave_shared.data.fields import ColumnName, SchemaField
 from synclave_shared.data.schema import PatientSchema, Reader, TableName
 
-__all__ = ["NotesSchema", "NotesTable"]
+__all__ = ["Identifier", "NotesSchema", "NotesTable"]
+
+
+Identifier = Literal["names", "relatives", "doctors", "dates", "mrns", "numbers", "phones", "emails", "addresses"]
+"""Kinds of identifiers in a patient's own record; a date is written as ISO 8601 has it."""
 
 
 class NotesTable(FrozenModel):
@@ -21,8 +25,9 @@ class NotesTable(FrozenModel):
         text: the column with the text.
         type: the column that says what kind of note it is; None: not known.
         types: the kinds there are.
-        identifiers: columns of the table with identifiers of the patient, such as the name or a record number. The site
-            gives them to its own detector, so that they are found in the text, and to nobody else.
+        identifiers: columns of the table with identifiers of the patient, by what they are. The site gives them to its
+            own detector, so that they are found in the text, and to nobody else.
+        language: of the texts.
         tokens: length of a chunk in tokens, special ones included. A longer note is cut into several.
         chunks: most chunks of a patient, over all notes; what comes after them is left out.
     """
@@ -31,7 +36,8 @@ class NotesTable(FrozenModel):
     text: ColumnName
     type: ColumnName | None = None
     types: tuple[Annotated[str, Field(min_length=1, max_length=60)], ...] = ()
-    identifiers: tuple[ColumnName, ...] = ()
+    identifiers: dict[Identifier, tuple[ColumnName, ...]] = Field(default_factory=dict)
+    language: Literal["en", "es"] = "en"
     tokens: Annotated[int, Field(ge=32, le=512)] = 256
     chunks: Annotated[int, Field(ge=1, le=256)] = 8
 
@@ -56,7 +62,8 @@ class NotesTable(FrozenModel):
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns read from the table."""
-        return tuple(dict.fromkeys((self.text, *([self.type] if self.type else []), *self.identifiers)))
+        own = [column for columns in self.identifiers.values() for column in columns]
+        return tuple(dict.fromkeys((self.text, *([self.type] if self.type else []), *own)))
 
 
 class NotesSchema(PatientSchema):
