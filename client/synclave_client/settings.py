@@ -159,6 +159,7 @@ class SiteSettings(FrozenModel):
             return "[" + ", ".join(text(value) for value in values) + "]"
 
         group = "" if self.gateway_group is None else f"gateway_group = {text(self.gateway_group)}\n"
+        models = "" if self.models_folder is None else f"models_folder = {text(self.models_folder)}\n"
         gateway = (
             ""
             if self.gateway is None
@@ -180,6 +181,7 @@ class SiteSettings(FrozenModel):
             f"state_folder = {text(self.state_folder)}\n"
             f"socket_path = {text(self.socket_path)}\n"
             f"{group}"
+            f"{models}"
             f"device = {text(self.device)}\n"
             "\n# What all trainings together may ever spend on this data set.\n"
             "[budget]\n"

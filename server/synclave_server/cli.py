@@ -417,6 +417,30 @@ def sample(
 
 
 @app.command()
+def fetch_base(
+    name: Annotated[str, typer.Argument(help="Name on the Hugging Face hub.", metavar="NAME")],
+    out: Annotated[Path, typer.Option(help="New folder for the model.", metavar="DIR")],
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a published masked language model for plans of notes. The one command that opens a connection for a model.
+
+    Vocabulary, configuration and weights are stored as safetensors; sites get a copy of the folder, which plans name by
+    its digest.
+    """
+    from synclave_server.fetching import fetch
+
+    document = fetch(name, out)
+    _show(
+        document,
+        as_json,
+        lambda console: console.print(
+            f"{document['parameters']:,} parameters, digest {document['digest']}: {escape(document['out'])}",
+            soft_wrap=True,
+        ),
+    )
+
+
+@app.command()
 def pretrain(
     schema: Annotated[Path, typer.Option(help="Schema (TOML).", metavar="S.toml")],
     data: Annotated[Path, typer.Option(help="Public patients: a file or a folder of tables.", metavar="FILE")],
@@ -438,9 +462,13 @@ def pretrain(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, max=10_000_000, help="Optimiser steps (default: 4000; of a clinical model 600)."),
+        typer.Option(
+            min=1, max=10_000_000, help="Optimiser steps (default: 4000; of a clinical model 600; of notes 2000)."
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Patients of a step.")] = 512,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=2**20, help="Patients of a step (default: 512; of notes 32).")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Fixes all randomness.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     precision: Annotated[
@@ -450,8 +478,9 @@ def pretrain(
 ) -> None:
     """Train a model on public patients WITHOUT privacy, for the warm start of a plan.
 
-    Of time series it is a clinical model, which may be trained on synthetic patients to see at the sites what they
-    teach. Never give it patients of the sites: what it learns of them no later noise takes back.
+    Of notes it is the embedded language model. Of time series it is a clinical model, which may be trained on synthetic
+    patients to see at the sites what they teach. Never give it patients of the sites: what it learns of them no later
+    noise takes back.
     """
     from synclave_server.pretrain_view import run_pretrain
 

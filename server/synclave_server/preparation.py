@@ -16,7 +16,7 @@ from synclave_shared.errors import ConfigurationError, LedgerError
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.verify import VerifyReport
 from synclave_shared.model_size import parameters_of
-from synclave_shared.model_spec import ARCHITECTURES, AnyModel, ClassifierSpec, NotesSpec
+from synclave_shared.model_spec import ARCHITECTURES, EMBEDDED, AnyModel, ClassifierSpec, NotesSpec
 from synclave_shared.plan import TrainPlan, read_plan_toml, signed_plan_bytes
 
 __all__ = ["Draft", "coordinator_key", "looked_up", "prepare_run", "read_draft", "require_valid"]
@@ -32,12 +32,14 @@ class Draft:
         schema: the schema.
         start: parameters to begin with, as :func:`~synclave_server.warm_start.read_start` gives them; None: the
             untrained network's.
+        models_folder: where the plan's published language model lies; None: it has none.
     """
 
     plan_file: PlanFile
     schema_path: Path
     schema: AnySchema
     start: bytes | None = None
+    models_folder: Path | None = None
 
 
 def read_draft(path: Path) -> Draft:
@@ -55,7 +57,9 @@ def read_draft(path: Path) -> Draft:
     named = plan_file.model
     plan_file = plan_file.model_copy(update={"model": looked_up(plan_file.model, schema, path.parent)})
     parameters_of(plan_file.model, schema)  # refuses what does not go together, before anything is calibrated
-    start = None
+    start, models_folder = None, None
+    if isinstance(named, NotesSpec) and named.base != EMBEDDED:
+        models_folder = (path.parent / named.base).resolve().parent
     if plan_file.warm_start is not None:
         start = read_start(
             path.parent / plan_file.warm_start.model,
@@ -63,10 +67,10 @@ def read_draft(path: Path) -> Draft:
             spec=plan_file.model,
             anchored=plan_file.privacy.marginals is not None,
         )
-    elif isinstance(plan_file.model, NotesSpec):
-        assert isinstance(named, NotesSpec)  # noqa: S101 - looking up changes no kind
-        start = published_start(plan_file.model, (path.parent / named.base).parent)
-    return Draft(plan_file=plan_file, schema_path=schema_path, schema=schema, start=start)
+    elif models_folder is not None:
+        assert isinstance(plan_file.model, NotesSpec)  # noqa: S101 - looking up changes no kind
+        start = published_start(plan_file.model, models_folder)
+    return Draft(plan_file=plan_file, schema_path=schema_path, schema=schema, start=start, models_folder=models_folder)
 
 
 def looked_up(model: AnyModel, schema: AnySchema, beside: Path = Path()) -> AnyModel:

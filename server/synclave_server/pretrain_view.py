@@ -34,6 +34,9 @@ __all__ = ["run_pretrain"]
 STEPS: Final = {"codes": 4000, "series": 600, "notes": 2000}
 """Optimiser steps that suit a generator of codes, a clinical model of series, and a language model of notes."""
 
+BATCHES: Final = {"notes": 32}
+"""Patients of a step, where they are not 512."""
+
 LINES: Final = 20
 """Where no bar can move, so many lines tell of the training."""
 
@@ -45,7 +48,7 @@ def run_pretrain(
     out: Path,
     network: Mapping[str, Any],
     steps: int | None,
-    batch_size: int,
+    batch_size: int | None,
     seed: int,
     device: str,
     precision: Precision,
@@ -59,7 +62,7 @@ def run_pretrain(
         out: new folder for the model.
         network: settings of the model, by their names in a plan; None: the default.
         steps: of the training; None: what suits the model.
-        batch_size: patients of a step.
+        batch_size: patients of a step; None: what suits the modality.
         seed: of all randomness.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         precision: of the network.
@@ -81,7 +84,7 @@ def run_pretrain(
 
     schema = load_schema(schema_path)
     spec = _spec(schema, network)
-    steps = steps or STEPS[schema.modality]
+    steps, batch_size = steps or STEPS[schema.modality], batch_size or BATCHES.get(schema.modality, 512)
     kind = device_kind([device])
     with new_folder(out) as unfinished, _pace(console, steps) as pace:
         settings: dict[str, Any] = {
