@@ -133,8 +133,12 @@ def _trimmed(spans: Iterable[Span], text: str) -> Iterator[Span]:
     """Without spaces at the ends, and without what is nothing but marks."""
     for span in spans:
         surface = text[span.start : span.end]
-        start = span.start + len(surface) - len(surface.lstrip(" \t\n,;:("))
-        end = span.end - len(surface) + len(surface.rstrip(" \t\n,;:"))
+        opening = " \t\n,;:" if ")" in surface else " \t\n,;:("
+        closing = " \t\n,;:" if "(" in surface else " \t\n,;:)"
+        start = span.start + len(surface) - len(surface.lstrip(opening))
+        end = span.end - len(surface) + len(surface.rstrip(closing))
+        if end - start > 1 and text[end - 1] == "." and text[end - 2].isdigit():
+            end -= 1
         if start < end and any(letter.isalnum() for letter in text[start:end]):
             yield replace(span, start=start, end=end)
 

@@ -47,6 +47,9 @@ class _Finder:
 
     def _namely(self, word: Word, *, trusted: bool) -> bool:
         """Whether ``word`` can be part of a name; ``trusted``: something before it says that a name is here."""
+        # XGH123456 is a number.
+        if self.text[word.end : word.end + 1].isdigit() or self.text[max(0, word.start - 1) : word.start].isdigit():
+            return False
         if word.initial:
             return True
         if len(word.text) > LONGEST_NAME or word.key in self.locale.not_names or word.key in _PLACEHOLDERS:
