@@ -45,7 +45,8 @@ def find_places(text: str, words: Sequence[Word], locale: Locale, lexicon: Lexic
                 ):
                     place += 1
                     continue
-                if not state[2] and not listed and text[state[0] : state[1]] in locale.risky_states:
+                led = word.gap == ", " or (word.gap == " " and words[place - 1].key in locale.place_prepositions)
+                if not state[2] and not listed and not led and text[state[0] : state[1]] in locale.risky_states:
                     place += 1
                     continue
                 yield _place(words[place].start, words[town - 1].end, "city", confidence)

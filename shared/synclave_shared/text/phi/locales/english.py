@@ -199,6 +199,16 @@ ENGLISH: Final = Locale(
     relation_fillers=frozenset("named called is was name 's and by".split()),
     cues_before=_CUES_BEFORE,
     cues_after=_CUES_AFTER,
+    sure_cues_before=re.compile(
+        r"(?i)(?<!\w)(?:(?:is |be |was |are )?(?:called|named|nicknamed)|known as|goes by(?: the name(?: of)?)?|aka|a\.k\.a\.|by the name of|name is|"
+        r"name was|answers to|introduced (?:him|her)self as)[ ,:]{1,2}$"
+    ),
+    sure_cues_after=re.compile(
+        r"(?i),?[ ](?:(?:was|is) accompanied|lives|resides|is an? \d|was an? \d|is a pleasant|is a very|was seen (?:in|by|on|at|today)|is scheduled for|"
+        r"presents (?:with|for|to|today)|presented (?:with|for|to)|denies|denied|states|stated|complains|was last seen|was brought|was born|says|works (?:as|at|in|for)|"
+        r"smokes|drinks|verbalized|returns|returned (?:to|for)|can be reached|may be reached|agrees|agreed|consented|understands|underwent|prefers to be|is married|is single|"
+        r"is a \d|and (?:his|her) (?:wife|husband|mother|father|son|daughter|family|parents)|was discharged|was admitted|was transferred|died|passed away|telephoned|called (?:today|back|the))"
+    ),
     particles=frozenset("de da di del della der den van von la le du dos das el al bin ibn ben st ter ten y e mac mc o abu san".split()),
     not_names=frozenset(
         "the a an he she it they we i you his her their this that these those there who which what when where why how if then and or but "
@@ -212,7 +222,7 @@ ENGLISH: Final = Locale(
         "reason visit encounter account room bed ward general local spinal stable good fair poor left right bilateral dictated signed electronically "
         "will would could should may might can per cc re mother father husband wife son daughter english spanish medicare medicaid "
         "x xx xxx xyz abc abcd yyyy mm dd doe_ monday tuesday wednesday thursday friday saturday sunday january february april june july august "
-        "september october november december er ed icu or pacu nicu picu micu sicu ct mri mac acct alert mom dad mommy daddy grandma grandpa aunt uncle brother sister wife acct mr mrn ssn ekg iv prn "
+        "september october november december er ed icu or pacu nicu picu micu sicu ct mri mac ros lbp ana hx pmh psh fh sh heent cn dtr acct alert mom dad mommy daddy grandma grandpa aunt uncle brother sister wife acct mr mrn ssn ekg iv prn "
         "god lord jesus mass bill of rights internet google friday's".split()
     ),
     place_cues=re.compile(
