@@ -89,7 +89,13 @@ class Detector:
         known = []
         if self.identifiers is not None:
             known = list(find_record(plain, words, self.identifiers, self.locale, lexicon))
-        found = [span for span in found if span.confidence >= self.rules.threshold and not _kept(span, plain, self.rules.keep)]
+        found = [
+            span
+            for span in found
+            if span.confidence >= self.rules.threshold
+            and not _kept(span, plain, self.rules.keep)
+            and not (span.source == "tagger" and _medicine(span, plain, lexicon))
+        ]
         found = merged([*found, *known])
         if self.lists:
             again = find_again(plain, words, found, self.locale, lexicon)
@@ -127,6 +133,12 @@ def _kept(span: Span, text: str, keep: frozenset[str]) -> bool:
         return False
     keys = [word.key for word in split_words(text[span.start : span.end])]
     return bool(keys) and all(key in keep for key in keys)
+
+
+def _medicine(span: Span, text: str, lexicon: Lexicon) -> bool:
+    """Whether what the tagger takes for a name is one word known as a drug or an eponym; cues find those as names."""
+    words = split_words(text[span.start : span.end])
+    return span.phi in (PhiClass.NAME, PhiClass.PLACE) and len(words) == 1 and words[0].key in lexicon.eponyms
 
 
 def _trimmed(spans: Iterable[Span], text: str) -> Iterator[Span]:
