@@ -22,6 +22,26 @@ from bench.notes.corpora import in_test_part
 from synclave_shared.text.view import folded
 
 OUT = Path(__file__).parents[2] / "shared/synclave_shared/text/data"
+BRANDS = """
+abilify accutane actos adderall advair advil albuterol aldactone aleve allegra altace amaryl ambien amoxil anaprox ancef apresoline aricept arimidex armour
+atarax ativan atrovent augmentin avandia avapro avelox axid azithromycin bactrim bactroban benadryl benicar bentyl biaxin botox bumex buspar caduet calan
+capoten carafate cardizem cardura catapres ceftin celebrex celexa cialis cipro claritin cleocin clinoril clonidine codeine colace compazine concerta coreg
+coumadin cozaar crestor cymbalta darvocet decadron demerol depakote desyrel detrol dexilant diflucan digoxin dilantin dilaudid diovan ditropan dulcolax
+duragesic effexor elavil eliquis enbrel entresto epipen estrace evista fentanyl ferrous fioricet flagyl flexeril flomax flonase flovent fosamax glucophage
+glucotrol glucovance haldol heparin humalog humira humulin hydrodiuril hytrin hyzaar imdur imitrex imodium inderal indocin invokana ismo isordil januvia jardiance
+kayexalate keflex keppra klonopin kytril lamictal lanoxin lantus lasix levaquin levemir levitra levothroid levoxyl lexapro lidoderm lipitor lopid lopressor
+lortab lotensin lotrel lovenox lunesta lupron luvox lyrica macrobid maxair maxzide medrol megace metformin methotrexate mevacor miacalcin micardis micronase
+minipress miralax mobic motrin mucinex mysoline namenda naprosyn nasacort nasonex neurontin nexium niaspan nitro nolvadex norco normodyne norvasc novolin
+novolog nubain oxycontin ozempic pamelor paxil pepcid percocet percodan periactin phenergan plaquenil plavix pletal pradaxa pravachol prednisone premarin
+prevacid prilosec prinivil procardia prograf prolixin propecia proscar protonix proventil provera provigil prozac pulmicort reglan relafen remeron remicade
+renagel requip restoril retin risperdal ritalin robaxin robitussin rocephin roxicet seroquel serevent sinemet singulair skelaxin soma spiriva strattera
+suboxone sudafed symbicort synthroid tagamet tamiflu tegretol tenormin tessalon tiazac ticlid timoptic tobradex topamax toprol toradol tramadol trazodone
+trental tricor trileptal trulicity tums tylenol ultracet ultram valium valtrex vancomycin vanceril vasotec ventolin verapamil versed viagra vicodin
+victoza vioxx vistaril voltaren vytorin warfarin wellbutrin xalatan xanax xarelto zantac zaroxolyn zestoretic zestril zetia zithromax zocor zofran zoloft
+zosyn zovirax zyban zyloprim zyprexa zyrtec
+""".split()
+"""Drugs by the names they are written with in notes; some are names of persons, too."""
+
 LETTERS = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 
 
@@ -141,6 +161,8 @@ def main() -> None:
     ordinary -= {word for word in given if lower[word] < 12}
     eponyms = {word for word, notes in upper.items() if len(notes) >= 3 and len(word) > 2} | clinical
     eponyms = {word for word in eponyms if word not in ordinary and (word not in given or len(upper[word]) >= 12)}
+
+    eponyms |= set(BRANDS)
 
     spanish: collections.Counter[str] = collections.Counter()
     spanish_places: set[str] = set()

@@ -22,7 +22,15 @@ from synclave_shared.privacy.budget import Budget
 
 __all__ = ["CoordinatorAddress", "SitePolicy", "SiteSettings"]
 
-_PATHS: Final = ("data_folder", "schema_file", "state_folder", "socket_path", "root_certificate", "models_folder")
+_PATHS: Final = (
+    "data_folder",
+    "schema_file",
+    "state_folder",
+    "socket_path",
+    "root_certificate",
+    "models_folder",
+    "rules_file",
+)
 
 
 class SitePolicy(FrozenModel):
@@ -73,6 +81,7 @@ class SiteSettings(FrozenModel):
         gateway_group: group that may connect to the socket; None if gateway and vault run as the same user.
         models_folder: where published language models lie, each in the folder that plans name; None: notes are trained
             with the embedded one alone.
+        rules_file: the site's own rules for finding identifiers in notes; None: none.
         device: torch device of the training.
         performance: how to compute on it; changes cost only.
         budget: what all trainings together may spend on ``dataset``.
@@ -89,6 +98,7 @@ class SiteSettings(FrozenModel):
     socket_path: Path
     gateway_group: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$|^[0-9]{1,10}$")] | None = None
     models_folder: Path | None = None
+    rules_file: Path | None = None
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$")] = "cpu"
     budget: Budget
     policy: SitePolicy = SitePolicy()
@@ -160,6 +170,7 @@ class SiteSettings(FrozenModel):
 
         group = "" if self.gateway_group is None else f"gateway_group = {text(self.gateway_group)}\n"
         models = "" if self.models_folder is None else f"models_folder = {text(self.models_folder)}\n"
+        rules = "" if self.rules_file is None else f"rules_file = {text(self.rules_file)}\n"
         gateway = (
             ""
             if self.gateway is None
@@ -181,7 +192,7 @@ class SiteSettings(FrozenModel):
             f"state_folder = {text(self.state_folder)}\n"
             f"socket_path = {text(self.socket_path)}\n"
             f"{group}"
-            f"{models}"
+            f"{models}{rules}"
             f"device = {text(self.device)}\n"
             "\n# What all trainings together may ever spend on this data set.\n"
             "[budget]\n"

@@ -15,8 +15,7 @@ from synclave_shared.diffusion.notes import draw_notes, normals_of, note_loss
 from synclave_shared.models.note_base import LoadedBase, build_note_lm
 from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.text.chunks import encode_notes
-from synclave_shared.text.masking import masker
-from synclave_shared.text.phi import Detector
+from synclave_shared.text.masking import masker, site_detector
 
 if TYPE_CHECKING:
     from synclave_shared.data.notes.dataset import NotesDataset
@@ -62,7 +61,7 @@ def pretrain_notes(
     Raises:
         ConfigurationError: if the loss does not stay finite.
     """
-    chunks = encode_notes(dataset.masked(masker(Detector.for_locale(schema.notes.language))), schema, base.tokenizer)
+    chunks = encode_notes(dataset.masked(masker(site_detector(schema.notes.language))), schema, base.tokenizer)
     network = build_note_lm(spec, base).to(device)
     randomness = np.random.default_rng(seed)
     numbers = normals_of(chunks, spec)

@@ -22,8 +22,8 @@ from synclave_shared.model_spec import NotesSpec
 from synclave_shared.models.note_base import LoadedBase, find_base
 from synclave_shared.protocol import decode_model
 from synclave_shared.text.chunks import NoteChunks, encode_notes
-from synclave_shared.text.masking import masker
-from synclave_shared.text.phi import Detector
+from synclave_shared.text.masking import masker, site_detector
+from synclave_shared.text.phi import Rules, read_rules
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +43,7 @@ class NotesWorkload:
         schema: the installed schema.
         dataset: its patients, with identifiers; they are masked here.
         models_folder: where published language models lie; None: the embedded one alone can be trained.
+        rules: the site's own, for its detector of identifiers.
         performance: how to compute; changes cost only.
         rehearsals: shares the self-test within a simulation; None: it is made for every plan.
     """
@@ -55,11 +56,12 @@ class NotesWorkload:
         schema: NotesSchema,
         dataset: NotesDataset,
         models_folder: Path | None = None,
+        rules: Rules | None = None,
         performance: Performance | None = None,
         rehearsals: Rehearsals | None = None,
     ) -> None:
         self._site_name, self._device, self._schema = site_name, device, schema
-        self._dataset = dataset.masked(masker(Detector.for_locale(schema.notes.language)))
+        self._dataset = dataset.masked(masker(site_detector(schema.notes.language, rules)))
         self._folders = () if models_folder is None else (models_folder,)
         self._performance = performance or Performance()
         self._rehearsals = rehearsals
@@ -70,13 +72,14 @@ class NotesWorkload:
         """Read the schema, prove the clipping on invented patients, and only then read the data.
 
         Raises:
-            ConfigurationError: if the device is not there.
+            ConfigurationError: if the device is not there, or the rules cannot be used.
             SchemaError: if the schema cannot be used.
             ClippingError: if this machine does not bound gradients per patient as it must.
             DataError: if the data do not fit it; the error lists every fault.
         """
         check_device(settings.device)
         schema = NotesSchema.load(settings.schema_file)
+        rules = None if settings.rules_file is None else read_rules(settings.rules_file)
         spec = NotesSpec()
         report = _rehearsed(rehearsals, schema, spec, find_base(spec), settings.performance, settings.device)
         report_self_test(settings, report)
@@ -86,6 +89,7 @@ class NotesWorkload:
             schema=schema,
             dataset=load_notes(schema, settings.data_folder),
             models_folder=settings.models_folder,
+            rules=rules,
             performance=settings.performance,
             rehearsals=rehearsals,
         )

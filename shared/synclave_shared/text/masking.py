@@ -6,10 +6,21 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any
 
-from synclave_shared.text.phi import Detector, RecordIdentifiers
+from synclave_shared.text.phi import Detector, RecordIdentifiers, Rules
+from synclave_shared.text.phi.tagger import shipped_tagger
 from synclave_shared.text.slots import slot_of, with_slots
 
-__all__ = ["masked_text", "masker"]
+__all__ = ["masked_text", "masker", "site_detector"]
+
+
+def site_detector(language: str, rules: Rules | None = None) -> Detector:
+    """Everything that comes with Synclave, and a site's own rules.
+
+    Args:
+        language: ``en`` or ``es``.
+        rules: of the site; None: none.
+    """
+    return Detector.for_locale(language, rules=rules, tagger=shipped_tagger(language))
 
 
 def masker(detector: Detector) -> Callable[[str, Sequence[tuple[str, str]]], str]:

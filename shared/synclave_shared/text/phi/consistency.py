@@ -37,6 +37,8 @@ def find_again(
         if span.phi is PhiClass.NAME:
             parts = split_words(text[span.start : span.end])
             for part in parts:
+                if part.key in locale.not_names:
+                    continue
                 if len(part.key) > 2 and part.key not in locale.particles and part.key not in locale.titles:
                     names.setdefault(part.key, span)
                     if part.shouted:

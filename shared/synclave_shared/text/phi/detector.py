@@ -89,7 +89,13 @@ class Detector:
         known = []
         if self.identifiers is not None:
             known = list(find_record(plain, words, self.identifiers, self.locale, lexicon))
-        found = [span for span in found if span.confidence >= self.rules.threshold and not _kept(span, plain, self.rules.keep)]
+        found = [
+            span
+            for span in found
+            if span.confidence >= self.rules.threshold
+            and not _kept(span, plain, self.rules.keep)
+            and not (span.source == "tagger" and _medicine(span, plain, lexicon))
+        ]
         found = merged([*found, *known])
         if self.lists:
             again = find_again(plain, words, found, self.locale, lexicon)
@@ -129,12 +135,22 @@ def _kept(span: Span, text: str, keep: frozenset[str]) -> bool:
     return bool(keys) and all(key in keep for key in keys)
 
 
+def _medicine(span: Span, text: str, lexicon: Lexicon) -> bool:
+    """Whether what the tagger takes for a name is one word known as a drug or an eponym; cues find those as names."""
+    words = split_words(text[span.start : span.end])
+    return span.phi in (PhiClass.NAME, PhiClass.PLACE) and len(words) == 1 and words[0].key in lexicon.eponyms
+
+
 def _trimmed(spans: Iterable[Span], text: str) -> Iterator[Span]:
     """Without spaces at the ends, and without what is nothing but marks."""
     for span in spans:
         surface = text[span.start : span.end]
-        start = span.start + len(surface) - len(surface.lstrip(" \t\n,;:("))
-        end = span.end - len(surface) + len(surface.rstrip(" \t\n,;:"))
+        opening = " \t\n,;:" if ")" in surface else " \t\n,;:("
+        closing = " \t\n,;:" if "(" in surface else " \t\n,;:)"
+        start = span.start + len(surface) - len(surface.lstrip(opening))
+        end = span.end - len(surface) + len(surface.rstrip(closing))
+        if end - start > 1 and text[end - 1] == "." and text[end - 2].isdigit():
+            end -= 1
         if start < end and any(letter.isalnum() for letter in text[start:end]):
             yield replace(span, start=start, end=end)
 

@@ -29,6 +29,8 @@ class Locale:
         relation_fillers: what may stand between the two (``named``, ``is``).
         cues_before: expression right before a name (``accompanied by``, ``prefers to be called``).
         cues_after: expression right behind a name (``is a``, ``was seen``, ``lives at``).
+        sure_cues_before, sure_cues_after: those of them that make a name of any capitalised word that the language does
+            not have.
         particles: small words inside names (``de``, ``van``).
         not_names: words that never are a name even behind a cue, folded.
         place_cues: expression right before a place, whatever the place's name.
@@ -53,6 +55,8 @@ class Locale:
     relation_fillers: frozenset[str]
     cues_before: re.Pattern[str]
     cues_after: re.Pattern[str]
+    sure_cues_before: re.Pattern[str]
+    sure_cues_after: re.Pattern[str]
     particles: frozenset[str]
     not_names: frozenset[str]
     place_cues: re.Pattern[str]

@@ -47,6 +47,9 @@ class _Finder:
 
     def _namely(self, word: Word, *, trusted: bool) -> bool:
         """Whether ``word`` can be part of a name; ``trusted``: something before it says that a name is here."""
+        # XGH123456 is a number.
+        if self.text[word.end : word.end + 1].isdigit() or self.text[max(0, word.start - 1) : word.start].isdigit():
+            return False
         if word.initial:
             return True
         if len(word.text) > LONGEST_NAME or word.key in self.locale.not_names or word.key in _PLACEHOLDERS:
@@ -132,7 +135,8 @@ class _Finder:
                     end = self._small_name(place)
                 if end == place:
                     break
-                sure = any(self.lexicon.name(word) or not self.lexicon.plain(word) for word in self.words[place:end])
+                parts = [word for word in self.words[place:end] if not word.initial]
+                sure = any(self.lexicon.name(word) or not self.lexicon.plain(word) for word in parts)
                 if not sure:
                     break
                 if not (end - place == 1 and self.words[place].initial):
@@ -288,10 +292,12 @@ class _Finder:
         known = any(self.lexicon.name(part) and not self.lexicon.plain(part) for part in parts)
         before = self.text[max(0, word.start - _CUE_REACH) : word.start]
         behind = self.text[self.words[end - 1].end : self.words[end - 1].end + _CUE_REACH]
-        if self.locale.cues_before.search(before) and (known or not word.shouted):
-            if known and not word.shouted:
-                yield self._span(place, end, "person", 0.7)
-        if self.locale.cues_after.match(behind) and known:
+        sure = self.locale.sure_cues_before.search(before) or self.locale.sure_cues_after.match(behind)
+        if sure and (known or (not word.shouted and len(word.text) > 2)):
+            yield self._span(place, end, "person", 0.8)
+        elif known and not word.shouted and self.locale.cues_before.search(before):
+            yield self._span(place, end, "person", 0.7)
+        elif known and self.locale.cues_after.match(behind):
             yield self._span(place, end, "person", 0.7)
 
     def _credentialed(self, place: int) -> Iterator[Span]:

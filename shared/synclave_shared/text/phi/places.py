@@ -45,7 +45,8 @@ def find_places(text: str, words: Sequence[Word], locale: Locale, lexicon: Lexic
                 ):
                     place += 1
                     continue
-                if not state[2] and not listed and text[state[0] : state[1]] in locale.risky_states:
+                led = word.gap == ", " or (word.gap == " " and words[place - 1].key in locale.place_prepositions)
+                if not state[2] and not listed and not led and text[state[0] : state[1]] in locale.risky_states:
                     place += 1
                     continue
                 yield _place(words[place].start, words[town - 1].end, "city", confidence)
@@ -144,7 +145,7 @@ def find_facilities(text: str, words: Sequence[Word], locale: Locale, lexicon: L
             end = _rightwards(text, words, place + 1, locale, longest, named=True)
             parts = [part for part in words[place + 1 : end] if part.key not in locale.facility_links]
             if parts and not all(part.key in locale.facility_plain for part in parts):
-                yield Span(start=words[place].start, end=words[end - 1].end, phi=PhiClass.PLACE, kind="facility", source="places", confidence=0.85)
+                yield Span(start=words[place].start, end=words[end - 1].end, phi=PhiClass.PLACE, kind="facility", source="places", confidence=0.93)
                 reached = end
                 continue
     yield from _listed_facilities(words, lexicon)

@@ -101,6 +101,10 @@ _PATTERNS: Final[tuple[Pattern, ...]] = (
     _make("age-words-after", PhiClass.DATE, "age", rf"(?i)(?<!\w)(?:aged?|age of|at age|turned)[ ](?P<v>ninety(?:[- ](?:{_ONES}))?|(?:one|a) hundred(?:[- ](?:and[- ])?(?:{_NUMBER}))?)(?!\w)", 0.9),
     _make("age-nineties", PhiClass.DATE, "age", r"(?i)(?<!\w)(?:in (?:his|her|their) (?:(?:early|mid|late)[ -])?)(?P<v>nineties|90'?s|hundreds)(?!\w)", 0.9),
     _make("age-nonagenarian", PhiClass.DATE, "age", r"(?i)(?<!\w)(?:nonagenarian|centenarian|supercentenarian)s?(?!\w)", 0.9),
+    _make("birth-year", PhiClass.DATE, "birth", r"(?i)(?<!\w)(?:born(?: in)?|birth ?year|year of birth|yob|dob)[ :]{1,3}(?P<v>(?:18|19|20)\d\d)(?![\w/-])", 0.85),
+    # Dictator and typist at the end of a letter.
+    _make("typist", PhiClass.NAME, "initials", r"(?m)^[ \t]{0,8}[A-Z]{2,4} ?[/:] ?(?:[a-z]{2,4}|[A-Z]{2,4})(?=[ \t.;,]*$|[ ]{2,})", 0.8),
+    _make("employer", PhiClass.PLACE, "employer", r"(?<!\w)(?:(?i:employer|employed (?:by|at)|works (?:for|at)|working (?:for|at)|worked (?:for|at)|attends|school|daycare|preschool|enrolled (?:in|at)|church))(?: is|:|,)?[ ](?:the )?(?P<v>[A-Z][\w&'.-]*(?:[ ](?:[A-Z&][\w&'.-]*|of|the|and)){0,4}(?<![ .-]))", 0.7, lambda found: found.split()[0].lower() not in ("he", "she", "the", "patient", "night", "nights", "i", "and", "no", "none", "yes", "nurse", "performance", "full", "part", "home", "retired", "unemployed", "unknown", "age", "grade", "day", "not", "n")),
     # Telephones.
     _make("phone", PhiClass.PHONE, "phone", r"(?<![\w./-])(?:\+?1[-. ]{0,2})?(?:\(\d{3}\)[-. ]{0,2}|\d{3}[-. ]{1,3}|\d{3}/)\d{3}[-. ]{1,3}\d{4}(?!\d|-\d)(?:,?[ ]{0,2}(?:x|ext\.?|extension)[ ]?\d{1,6})?", 0.95),
     _make("phone-local", PhiClass.PHONE, "phone", r"(?<![\w./-])\d{3}-\d{4}(?![\d%]|-\d|[ ]?(?:mg|ml|mcg|units|cc|kcal|calories)\b)(?:,?[ ]{0,2}(?:x|ext\.?|extension)[ ]?\d{1,6})?", 0.85),
@@ -117,7 +121,7 @@ _PATTERNS: Final[tuple[Pattern, ...]] = (
     labelled("health-plan", PhiClass.HEALTH_PLAN, "policy", ["policy", "member", "member id", "membership", "subscriber", "subscriber id", "group", "grp", "insurance", "insurance id", "insured", "medicare", "medicaid", "hicn", "hic", "mbi", "beneficiary", "health plan", "health card", "plan id", "plan", "payer id", "payor id", "bcbs", "blue cross", "aetna", "cigna", "humana", "tricare", "claim", "authorization", "auth", "prior auth", "rxbin", "bin", "pcn", "rx grp"], check=digits(4), fillers=r"number|numbers|num|nbr|no|nr|id|ids|policy|card|is|was|member|health|plan|insurance|#"),
     _make("mbi", PhiClass.HEALTH_PLAN, "medicare", r"(?<!\w)[1-9][AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9]\d-?[AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9]\d-?[AC-HJKMNP-RT-Y]{2}\d{2}(?!\w)", 0.9),
     labelled("account", PhiClass.ACCOUNT, "account", ["account", "acct", "acct.", "a/c", "billing", "bill", "invoice", "guarantor", "routing", "fin", "csn", "har", "bank", "iban", "checking", "receipt", "sort code"], check=digits(4), fillers=r"number|numbers|num|nbr|no|nr|id|ids|account|is|was|#"),
-    labelled("plate", PhiClass.VEHICLE, "plate", ["license plate", "licence plate", "plate", "plates", "number plate", "tag", "vehicle registration", "registration plate", "reg plate", "vehicle tag", "car registration"], value=r"(?:[A-Z]{2}[ -])?[A-Z0-9]{2,4}[ -]?[A-Z0-9]{2,4}(?!\w)", fillers="number|num|no|nr|is|was|reads|reading", confidence=0.9, check=digits(1)),
+    labelled("plate", PhiClass.VEHICLE, "plate", ["license plate", "licence plate", "plate", "plates", "number plate", "tag", "vehicle registration", "registration plate", "reg plate", "reg", "reg no", "vehicle tag", "car registration"], value=r"(?:[A-Z]{2}[ -])?[A-Z0-9]{2,4}[ -]?[A-Z0-9]{2,4}(?!\w)", fillers="number|num|no|nr|is|was|reads|reading", confidence=0.9, check=digits(1)),
     labelled("vin-labelled", PhiClass.VEHICLE, "vin", ["vin", "vehicle identification", "vehicle id", "chassis"], value=r"[A-Z0-9-]{5,17}(?!\w)", check=digits(3)),
     labelled("licence", PhiClass.LICENCE, "licence", ["license", "licence", "lic", "driver's license", "drivers license", "driver license", "driving licence", "dl", "d.l.", "dln", "dea", "npi", "upin", "certificate", "certification", "cert", "state lic", "gmc", "nmc", "passport", "permit", "medical license", "board cert", "state id", "green card", "visa"], check=digits(4)),
     labelled("device", PhiClass.DEVICE, "serial", ["serial", "ser", "s/n", "sn", "s.n.", "sn#", "device", "device id", "device identifier", "lot", "lot/serial", "model", "udi", "imei", "implant id", "implant", "catalog", "ref", "generator", "lead", "pacemaker", "icd", "pump", "mac address", "asset", "asset tag", "barcode"], check=digits(4), fillers=r"number|numbers|num|nbr|no|nr|id|ids|serial|identifier|is|was|#|s/n|sn", confidence=0.9),
@@ -194,11 +198,21 @@ ENGLISH: Final = Locale(
         "cousin grandmother grandfather grandson granddaughter grandma grandpa stepmother stepfather stepson stepdaughter stepbrother "
         "stepsister fiance fiancee boyfriend girlfriend friend neighbor neighbour roommate guardian caregiver caretaker twin sibling "
         "mother-in-law father-in-law son-in-law daughter-in-law brother-in-law sister-in-law ex-wife ex-husband half-brother half-sister "
-        "godmother godfather foster significant-other companion aide coworker boss teacher pastor proxy interpreter landlord sitter nanny".split()
+        "godmother godfather foster significant-other companion aide coworker boss teacher pastor proxy interpreter carer babysitter classmate girlfriend fiancé landlord sitter nanny".split()
     ),
     relation_fillers=frozenset("named called is was name 's and by".split()),
     cues_before=_CUES_BEFORE,
     cues_after=_CUES_AFTER,
+    sure_cues_before=re.compile(
+        r"(?i)(?<!\w)(?:(?:is |be |was |are )?(?:called|named|nicknamed)|known as|goes by(?: the name(?: of)?)?|aka|a\.k\.a\.|by the name of|name is|"
+        r"name was|answers to|introduced (?:him|her)self as)[ ,:]{1,2}$"
+    ),
+    sure_cues_after=re.compile(
+        r"(?i),?[ ](?:(?:was|is) accompanied|lives|resides|is an? \d|was an? \d|is a pleasant|is a very|was seen (?:in|by|on|at|today)|is scheduled for|"
+        r"presents (?:with|for|to|today)|presented (?:with|for|to)|denies|denied|states|stated|complains|was last seen|was brought|was born|says|works (?:as|at|in|for)|"
+        r"smokes|drinks|verbalized|returns|returned (?:to|for)|can be reached|may be reached|agrees|agreed|consented|understands|underwent|prefers to be|is married|is single|"
+        r"is a \d|and (?:his|her) (?:wife|husband|mother|father|son|daughter|family|parents)|was discharged|was admitted|was transferred|died|passed away|telephoned|called (?:today|back|the))"
+    ),
     particles=frozenset("de da di del della der den van von la le du dos das el al bin ibn ben st ter ten y e mac mc o abu san".split()),
     not_names=frozenset(
         "the a an he she it they we i you his her their this that these those there who which what when where why how if then and or but "
@@ -212,7 +226,7 @@ ENGLISH: Final = Locale(
         "reason visit encounter account room bed ward general local spinal stable good fair poor left right bilateral dictated signed electronically "
         "will would could should may might can per cc re mother father husband wife son daughter english spanish medicare medicaid "
         "x xx xxx xyz abc abcd yyyy mm dd doe_ monday tuesday wednesday thursday friday saturday sunday january february april june july august "
-        "september october november december er ed icu or pacu nicu picu micu sicu ct mri mac acct alert mom dad mommy daddy grandma grandpa aunt uncle brother sister wife acct mr mrn ssn ekg iv prn "
+        "september october november december er ed icu or pacu nicu picu micu sicu ct mri mac ros lbp ana hx pmh psh fh sh heent cn dtr acct alert mom dad mommy daddy grandma grandpa aunt uncle brother sister wife acct mr mrn ssn ekg iv prn "
         "god lord jesus mass bill of rights internet google friday's".split()
     ),
     place_cues=re.compile(

@@ -119,6 +119,8 @@ SPANISH: Final = Locale(
         r"atendid[oa] por|firmado por|fdo\.?|paciente|por|correspondencia|autor|responsable|de|y|con|a)[ ,:]{1,2}$"
     ),
     cues_after=re.compile(r"(?i),?[ ](?:es una?|fue|acude|ingresa|presenta|refiere|niega|vive|reside|consulta|de \d{1,3} años|, \d|NHC|servicio de|hospital|unidad de|departamento)"),
+    sure_cues_before=re.compile(r"(?i)(?<!\w)(?:llamad[oa]|de nombre|se llama|conocid[oa] como|responde al nombre de)[ ,:]{1,2}$"),
+    sure_cues_after=re.compile(r"(?i),?[ ](?:vive (?:en|con)|reside en|, de \d{1,3} años|acude (?:a|por)|ingresa (?:en|por))"),
     particles=frozenset("de del la las los el y i e san santa da do dos das van von".split()),
     not_names=frozenset(
         "el la los las un una unos unas y o de del al a en con por para sin sobre se su sus le lo es fue no si ante tras desde hasta durante segun este esta "
