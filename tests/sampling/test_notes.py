@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 
 from synclave_server.aggregate import ServerState
+from synclave_server.sampling.cohort_writer import digest_of
 from synclave_server.sampling.engine import sample
 from synclave_server.sampling.note_patients import CodesCohort
 from synclave_server.sampling.note_rows import NOTE_BYTES, pack_note, unpack_note
 from synclave_server.sampling.notes import NotesSources
 from synclave_server.sampling.request import NotesRequest
+from synclave_server.sampling.rows import synthetic_id
 from synclave_server.snapshots import write_snapshot
 from synclave_shared.data.notes.reading import load_notes
+from synclave_shared.data.patient_table import write_patient_table
+from synclave_shared.data.schema import Schema
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.model_spec import NotesSpec
 from synclave_shared.models.note_base import build_note_lm, look_up_base
@@ -26,6 +30,7 @@ from tests.federation.test_notes_run import SCHEMA as SMALL_SCHEMA
 from tests.federation.test_notes_run import SMALL, plan_of
 
 SCHEMA = SMALL_SCHEMA
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +130,41 @@ def test_rows_come_back(text: str) -> None:
     assert kind == "consult"
     assert text.replace("\0", " ").startswith(found)
     assert found == text or len(text) > 8000
+
+
+def codes_cohort(path: Path, seed: int) -> Schema:
+    """Four synthetic patients of the diabetes example: all women from 70 to 80, with one diagnosis each."""
+    schema = Schema.load(EXAMPLES / "diabetes" / "schema.toml")
+    features = np.zeros((4, schema.width), np.uint8)
+    for group in schema.groups:
+        if group.kind == "categorical":
+            features[:, group.start] = 1
+    for name, wanted in (("gender", "Female"), ("age", "[70-80)")):
+        group = next(group for group in schema.groups if group.name == name)
+        features[:, group.start : group.stop] = 0
+        features[:, group.columns.index(f"{name}:{wanted}") + group.start] = 1
+    first = next(group.start for group in schema.groups if group.kind == "binary")
+    features[np.arange(4), first + np.arange(4)] = 1
+    counts = {value: 4 * (place == 0) for place, value in enumerate(schema.label.values)}
+    notes = {"synclave.provenance": json.dumps({"request": {"seed": str(seed), "label_counts": counts}})}
+    ids = [synthetic_id(number) for number in range(4)]
+    write_patient_table(path, schema, features, np.zeros(4, np.int64), ids, notes)
+    return schema
+
+
+def test_notes_are_about_the_synthetic_patients_of_a_codes_model(snapshot: Path, tmp_path: Path) -> None:
+    schema = codes_cohort(tmp_path / "codes.parquet", seed=9)
+    sources = NotesSources(codes=tmp_path / "codes.parquet", codes_schema=EXAMPLES / "diabetes" / "schema.toml")
+    cohort = sources.cohort()
+    assert cohort is not None
+    about = [cohort.patient(number, np.random.default_rng(number)) for number in range(4)]
+    assert {patient.sex for patient in about} == {"female"}
+    assert all(70 <= patient.age < 80 for patient in about)
+    first = next(group.start for group in schema.groups if group.kind == "binary")
+    provenance = sample(snapshot, 4, out=tmp_path / "notes.parquet", seed=1, steps=2, sources=sources)
+    assert provenance.request.notes is not None
+    assert provenance.request.notes.codes == digest_of(tmp_path / "codes.parquet")
+    for number, (_, text) in enumerate(texts(tmp_path / "notes.parquet").values()):
+        assert schema.titles[first + number].partition(": ")[2] in text
+    with pytest.raises(ConfigurationError, match="at least 5"):
+        sample(snapshot, 5, out=tmp_path / "more.parquet", sources=sources)
