@@ -1,6 +1,7 @@
 """What the detector finds, in ordinary notes and in hostile ones."""
 
 import datetime
+import itertools
 import time
 
 import pytest
@@ -34,7 +35,11 @@ def _found(text: str, detector: Detector = ENGLISH) -> dict[str, Span]:
         ("Seen on the 3rd of March.", "3rd of March", PhiClass.DATE),
         ("Due Mar-12-2019 again.", "Mar-12-2019", PhiClass.DATE),
         ("Since Tuesday, March 3, he coughs.", "Tuesday, March 3", PhiClass.DATE),
-        ("on the twenty-second of June, two thousand eleven", "the twenty-second of June, two thousand eleven", PhiClass.DATE),
+        (
+            "on the twenty-second of June, two thousand eleven",
+            "the twenty-second of June, two thousand eleven",
+            PhiClass.DATE,
+        ),
         ("in October 2009", "October 2009", PhiClass.DATE),
         ("DOB: 19470302", "19470302", PhiClass.DATE),
         ("This is a 93-year-old woman.", "93", PhiClass.DATE),
@@ -148,11 +153,12 @@ def test_any_text_gives_disjoint_spans_inside_it(text: str) -> None:
     for detector in (ENGLISH, SPANISH):
         spans = detector.detect(text)
         assert all(0 <= span.start < span.end <= len(text) for span in spans)
-        assert all(one.end <= other.start for one, other in zip(spans, spans[1:], strict=False))
+        assert all(one.end <= other.start for one, other in itertools.pairwise(spans))
 
 
 @pytest.mark.parametrize(
-    "unit", ["a", "1", "A. ", "1/", "a.a@", "Dr. ", "\x00", "Ab ", "A1-", "(", "\n", "Hospital of ", "on the ", "Calle A 1 "]
+    "unit",
+    ["a", "1", "A. ", "1/", "a.a@", "Dr. ", "\x00", "Ab ", "A1-", "(", "\n", "Hospital of ", "on the ", "Calle A 1 "],
 )
 @pytest.mark.parametrize("detector", [ENGLISH, SPANISH], ids=["en", "es"])
 def test_time_grows_with_length_and_no_faster(unit: str, detector: Detector) -> None:

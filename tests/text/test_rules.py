@@ -38,7 +38,10 @@ def test_rules_add_patterns_lists_and_keeps(tmp_path: Path) -> None:
         ("WNabcd", PhiClass.MRN, "pattern:ward-number"),
         ("nunez", PhiClass.NAME, "rules"),
     ]
-    assert any(s.kind == "year" for s in Detector.for_locale("en", rules=read_rules(_written(tmp_path, "threshold = 0.4"))).detect(text))
+    assert any(
+        s.kind == "year"
+        for s in Detector.for_locale("en", rules=read_rules(_written(tmp_path, "threshold = 0.4"))).detect(text)
+    )
 
 
 @pytest.mark.parametrize(

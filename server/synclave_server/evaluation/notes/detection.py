@@ -204,9 +204,7 @@ def _share(part: float, whole: float) -> float:
     return float(part / whole) if whole else float("nan")
 
 
-def _intervals(
-    total: NDArray[np.int64], rest: NDArray[np.int64], seed: int
-) -> dict[str, tuple[float, float]]:
+def _intervals(total: NDArray[np.int64], rest: NDArray[np.int64], seed: int) -> dict[str, tuple[float, float]]:
     if not len(total):
         return {}
     generator = np.random.default_rng(seed)
