@@ -168,14 +168,16 @@ def _listed_facilities(words: Sequence[Word], lexicon: Lexicon) -> Iterator[Span
     """Names that a public list of hospitals has, whatever words they are made of."""
     starts = _first_words(lexicon.facilities)
     for place, word in enumerate(words):
-        if word.key not in starts or not word.capital:
+        if word.key not in starts:
             continue
         key, best = "", 0
         for end in range(place, min(place + _LONGEST_FACILITY, len(words))):
             if end > place and ("\n" in words[end].gap or len(words[end].gap) > 3):
                 break
             key = f"{key}{words[end].gap if end > place else ''}{words[end].key}".replace(",", " ").replace("  ", " ")
-            if end - place > 0 and (key in lexicon.facilities or key.replace("saint ", "st ") in lexicon.facilities):
+            # In small letters three words must agree: two may be a sentence.
+            enough = end - place > (0 if word.capital else 1)
+            if enough and (key in lexicon.facilities or key.replace("saint ", "st ") in lexicon.facilities):
                 best = end + 1
         if best:
             yield Span(
