@@ -46,7 +46,9 @@ class Network(nn.Module):
         self.out = nn.Linear(HIDDEN[-1], width)
 
     def forward(self, values: Tensor, level: Tensor) -> Tensor:
-        frequencies = torch.exp(-math.log(10_000.0) * torch.arange(TIME_WIDTH // 2) / (TIME_WIDTH // 2))
+        frequencies = torch.exp(
+            -math.log(10_000.0) * torch.arange(TIME_WIDTH // 2, device=level.device) / (TIME_WIDTH // 2)
+        )
         angles = level[:, None] * frequencies
         embedding = self.time(torch.cat([angles.cos(), angles.sin()], dim=1))
         for layer, shift in zip(self.layers, self.shifts, strict=True):

@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,15 +102,23 @@ def time_pair(name: str, way: str, device: torch.device, precision: str, patienc
         private()
     except ClippingError as error:
         return {**entry, "refused": error.found}
+    return {**entry, "turns": turns_of({"plain": plain, "private": private}, device, patience_s)}
+
+
+def turns_of(
+    steps: Mapping[str, Callable[[], object]], device: torch.device, patience_s: float
+) -> list[dict[str, float]]:
+    """Seconds of these steps in turns, at least three turns, each the second of two in a row."""
+    found: list[dict[str, float]] = []
     begun = time.perf_counter()
-    while len(entry["turns"]) < 3 or (time.perf_counter() - begun < patience_s and len(entry["turns"]) < 40):
+    while len(found) < 3 or (time.perf_counter() - begun < patience_s and len(found) < 40):
         turn = {}
-        for kind, step in (("plain", plain), ("private", private)):
+        for kind, step in steps.items():
             # The one before may have left memory and caches in another state.
             first = seconds(step, device)
             turn[kind] = seconds(step, device) if first < LONG_STEP_S else first
-        entry["turns"].append(turn)
-    return entry
+        found.append(turn)
+    return found
 
 
 def peak_memory(name: str, way: str, device: torch.device, precision: str) -> int:
