@@ -38,7 +38,16 @@ ROOT = Path(__file__).parents[2]
 PEER = ROOT / ".peers/presidio/bin/python"
 NAMES = ("PATIENT", "DOCTOR", "RELATIVE")
 NUMBERS = frozenset(
-    {PhiClass.MRN, PhiClass.SSN, PhiClass.ACCOUNT, PhiClass.HEALTH_PLAN, PhiClass.LICENCE, PhiClass.DEVICE, PhiClass.OTHER, PhiClass.VEHICLE}
+    {
+        PhiClass.MRN,
+        PhiClass.SSN,
+        PhiClass.ACCOUNT,
+        PhiClass.HEALTH_PLAN,
+        PhiClass.LICENCE,
+        PhiClass.DEVICE,
+        PhiClass.OTHER,
+        PhiClass.VEHICLE,
+    }
 )
 CLASSES = {
     **dict.fromkeys((*NAMES, "NOMBRE_SUJETO_ASISTENCIA", "NOMBRE_PERSONAL_SANITARIO"), frozenset({PhiClass.NAME})),
@@ -66,7 +75,11 @@ def hipaa_only(note: Note) -> Note:
         if gold.label == "EDAD_SUJETO_ASISTENCIA":
             return any(int(number) > 89 for number in re.findall(r"\d+", surface)[:1])
         if gold.label == "FAMILIARES_SUJETO_ASISTENCIA":
-            return surface.istitle() and " " not in surface and note.text[gold.start - 2 : gold.start] not in (". ", ".\n", ":\n")
+            return (
+                surface.istitle()
+                and " " not in surface
+                and note.text[gold.start - 2 : gold.start] not in (". ", ".\n", ":\n")
+            )
         if gold.label == "ID_SUJETO_ASISTENCIA":
             # "viudo", "raza caucásica"
             return any(letter.isdigit() for letter in surface)
@@ -79,7 +92,9 @@ def hipaa_only(note: Note) -> Note:
 def _composable() -> tuple[dict[str, list[str]], frozenset[str]]:
     """Names to compose others of, and all words that the others must not be."""
     sources = (("name", "family"), ("place", "places-us"))
-    lists = {kind: sorted(word for word in word_list(name) if word.isalpha() and len(word) > 4) for kind, name in sources}
+    lists = {
+        kind: sorted(word for word in word_list(name) if word.isalpha() and len(word) > 4) for kind, name in sources
+    }
     return lists, word_lists(("given", "family", "places-us", "ordinary-en"))
 
 
@@ -133,9 +148,14 @@ def record_of(note: Note) -> RecordIdentifiers:
 def presidio(notes: Sequence[Note], code: str) -> list[list[Span]]:
     """Presidio's findings, all as one class: it is scored on what it masks."""
     request = json.dumps({"language": code, "texts": [note.text for note in notes]})
-    answer = subprocess.run([PEER, ROOT / "bench/notes/presidio_peer.py"], input=request, capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [PEER, ROOT / "bench/notes/presidio_peer.py"], input=request, capture_output=True, text=True, check=True
+    )
     return [
-        [Span(start=s, end=e, phi=PhiClass.OTHER, kind=kind, source="presidio", confidence=score) for s, e, kind, score in spans]
+        [
+            Span(start=s, end=e, phi=PhiClass.OTHER, kind=kind, source="presidio", confidence=score)
+            for s, e, kind, score in spans
+        ]
         for spans in json.loads(answer.stdout)
     ]
 
@@ -147,7 +167,9 @@ def tagger_from(path: Path, code: str) -> PhiTagger:
     return PhiTagger(network=network.eval().requires_grad_(False), locale=locale_for(code))
 
 
-def row(name: str, notes: Sequence[Note], found: list[list[Span]], seconds: float, medicine: list[list[tuple[int, int]]]) -> dict[str, object]:
+def row(
+    name: str, notes: Sequence[Note], found: list[list[Span]], seconds: float, medicine: list[list[tuple[int, int]]]
+) -> dict[str, object]:
     """One line of the table."""
     score: DetectionScore = score_detection(
         [
@@ -162,7 +184,10 @@ def row(name: str, notes: Sequence[Note], found: list[list[Span]], seconds: floa
         fits=fits,
     )
     label, worst = score.worst()
-    print(f"{name:34} token {score.all_classes.token_recall:.4f} full {score.all_classes.full_recall:.4f} worst {label} {worst:.4f} precision {score.precision:.4f} over {score.over_masked:.4f}", flush=True)
+    print(
+        f"{name:34} token {score.all_classes.token_recall:.4f} full {score.all_classes.full_recall:.4f} worst {label} {worst:.4f} precision {score.precision:.4f} over {score.over_masked:.4f}",
+        flush=True,
+    )
     everything = score.all_classes
     return {
         "arm": name,
@@ -178,11 +203,16 @@ def row(name: str, notes: Sequence[Note], found: list[list[Span]], seconds: floa
         "medicine_masked": score.medicine_masked,
         "intervals": score.intervals,
         "ms_per_note": 1000 * seconds / len(notes),
-        "classes": {name: asdict(one) | {"token_recall": one.token_recall, "full_recall": one.full_recall} for name, one in score.classes.items()},
+        "classes": {
+            name: asdict(one) | {"token_recall": one.token_recall, "full_recall": one.full_recall}
+            for name, one in score.classes.items()
+        },
     }
 
 
-def arms(notes: Sequence[Note], code: str, taggers: Sequence[Path], medicine: list[list[tuple[int, int]]]) -> list[dict[str, object]]:
+def arms(
+    notes: Sequence[Note], code: str, taggers: Sequence[Path], medicine: list[list[tuple[int, int]]]
+) -> list[dict[str, object]]:
     """All lines for one test set."""
     rows = []
     if PEER.exists():
@@ -204,7 +234,10 @@ def arms(notes: Sequence[Note], code: str, taggers: Sequence[Path], medicine: li
             run("tagger alone", lambda _note, tagger=tagger: _only(tagger, base))
         run(f"+ tagger, seed {place}", lambda _note, tagger=tagger: replace(base, tagger=tagger))
         if code == "en":
-            run(f"+ own record, seed {place}", lambda note, tagger=tagger: replace(base, tagger=tagger).of_patient(record_of(note)))
+            run(
+                f"+ own record, seed {place}",
+                lambda note, tagger=tagger: replace(base, tagger=tagger).of_patient(record_of(note)),
+            )
     return rows
 
 
@@ -242,7 +275,9 @@ def table(rows: Sequence[dict[str, object]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--taggers", type=Path, nargs="*", default=[ROOT / "shared/synclave_shared/text/data/phi-tagger.safetensors"])
+    parser.add_argument(
+        "--taggers", type=Path, nargs="*", default=[ROOT / "shared/synclave_shared/text/data/phi-tagger.safetensors"]
+    )
     parser.add_argument("--limit", type=int, default=10**6, help="notes of each set")
     parser.add_argument("--out", type=Path, default=ROOT / "bench/results")
     options = parser.parse_args()
@@ -251,10 +286,18 @@ def main() -> None:
     sets = {
         "PHI-injected notes, test part": ("en", test),
         "the same notes, names and towns that no list has": ("en", [with_unlisted_names(note, 0) for note in test]),
-        "MEDDOCAN dev (Spanish), HIPAA classes": ("es", [hipaa_only(note) for note in meddocan_notes("dev", options.data)[: options.limit]]),
+        "MEDDOCAN dev (Spanish), HIPAA classes": (
+            "es",
+            [hipaa_only(note) for note in meddocan_notes("dev", options.data)[: options.limit]],
+        ),
     }
     answer: dict[str, object] = {}
-    lines = ["# Detection of identifiers", "", "`python -m bench.notes.detection`; what is compared with what is told in docs/notes.md.", ""]
+    lines = [
+        "# Detection of identifiers",
+        "",
+        "`python -m bench.notes.detection`; what is compared with what is told in docs/notes.md.",
+        "",
+    ]
     for name, (code, notes) in sets.items():
         entities = sum(len(note.gold) for note in notes)
         print(f"{name}: {len(notes)} notes, {entities} identifiers", flush=True)
@@ -264,7 +307,10 @@ def main() -> None:
         lines += [f"## {name}", "", f"{len(notes)} notes, {entities} identifiers.", "", *table(rows), ""]
         last = rows[-1]
         lines += ["By class, last line:", "", "| class | identifiers | tokens | full |", "|---|---|---|---|"]
-        lines += [f"| {label} | {one['entities']} | {one['token_recall']:.4f} | {one['full_recall']:.4f} |" for label, one in last["classes"].items()]  # type: ignore[attr-defined]
+        lines += [
+            f"| {label} | {one['entities']} | {one['token_recall']:.4f} | {one['full_recall']:.4f} |"
+            for label, one in last["classes"].items()
+        ]  # type: ignore[attr-defined]
         lines.append("")
     options.out.mkdir(exist_ok=True)
     (options.out / "notes-detection.json").write_text(json.dumps(answer, indent=1) + "\n")

@@ -10,7 +10,6 @@ import argparse
 import collections
 import csv
 import gzip
-import io
 import json
 import lzma
 import re
@@ -46,7 +45,8 @@ LETTERS = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 
 
 def read_lines(path: Path) -> list[str]:
-    return gzip.open(path, "rt", encoding="utf-8").read().splitlines()
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return file.read().splitlines()
 
 
 def write(name: str, words: set[str]) -> None:
@@ -106,7 +106,7 @@ def main() -> None:
         places.add(folded(row["COUNTY"]) + " county")
         states.add(folded(row["STATE_NAME"]))
     facilities = set()
-    for row in csv.DictReader(io.StringIO(gzip.open(data / "gazetteers/us_hospitals_cms.csv.gz", "rt").read())):
+    for row in csv.DictReader(read_lines(data / "gazetteers/us_hospitals_cms.csv.gz")):
         facilities.add(" ".join(folded(row["Hospital Name"]).replace(",", " ").split()))
 
     # Ordinary words: seen in small letters in public medical text.

@@ -51,7 +51,9 @@ def write_terms(data: Path) -> None:
     titles = pq.read_table(data / "code-tables/icd10cm_2021.parquet", columns=["long"])["long"].to_pylist()
     for title in [*groups, *titles]:
         term = " ".join(word.key for word in split_words(re.split(r"[,;(\[]", title or "")[0]))
-        if 1 < len(term.split()) <= 3 and not re.search(r"\b(?:of|with|without|unspecified|other|due|to|and|in|by|for)\b|\d", term):
+        if 1 < len(term.split()) <= 3 and not re.search(
+            r"\b(?:of|with|without|unspecified|other|due|to|and|in|by|for)\b|\d", term
+        ):
             lists["problem"].add(term)
     for kind, terms in lists.items():
         write(f"terms-{kind}", {term for term in terms if len(term) < 60})

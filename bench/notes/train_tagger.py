@@ -78,7 +78,9 @@ def examples(synthetic: int, seed: int, data: Path, generator: np.random.Generat
     for note in meddocan_notes("train", data):
         add(note, "es", plain=0.6)
     for row in read_jsonl(data / "synthetic-pii/presidio_synth_v2.jsonl.gz"):
-        gold = tuple(Gold(start=e["start"], end=e["end"], label=e["label"]) for e in row["entities"] if e["label"] != "AGE")
+        gold = tuple(
+            Gold(start=e["start"], end=e["end"], label=e["label"]) for e in row["entities"] if e["label"] != "AGE"
+        )
         add(Note(name=str(row["id"]), text=row["text"], gold=gold), "en")
     return rows
 
@@ -123,7 +125,10 @@ def train(rows: list[tuple[np.ndarray, ...]], *, seed: int, epochs: int, tags: i
             optimizer.step()
             schedule.step()
             total += float(loss.detach())
-        print(f"epoch {epoch}: loss {total / (len(rows) // size):.4f}, {time.process_time() - begun:.0f} core-s", flush=True)
+        print(
+            f"epoch {epoch}: loss {total / (len(rows) // size):.4f}, {time.process_time() - begun:.0f} core-s",
+            flush=True,
+        )
     return network.eval()
 
 
@@ -140,7 +145,9 @@ def main() -> None:
     print(f"{len(rows)} chunks", flush=True)
     network = train(rows, seed=options.seed, epochs=options.epochs, tags=len(PHI_TAGS))
     save_file({name: array.half().contiguous() for name, array in network.state_dict().items()}, options.out)
-    print(f"{options.out}: {options.out.stat().st_size} bytes, {sum(p.numel() for p in network.parameters())} parameters")
+    print(
+        f"{options.out}: {options.out.stat().st_size} bytes, {sum(p.numel() for p in network.parameters())} parameters"
+    )
 
 
 if __name__ == "__main__":

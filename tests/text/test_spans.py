@@ -1,5 +1,7 @@
 """Spans that overlap become one reading, and nothing found is uncovered again."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +29,7 @@ _SPANS = st.lists(
 def test_merging_covers_the_same_characters_without_overlap(spans: list[Span]) -> None:
     answer = merged(spans)
     assert {i for s in answer for i in range(s.start, s.end)} == {i for s in spans for i in range(s.start, s.end)}
-    assert all(one.end <= other.start for one, other in zip(answer, answer[1:], strict=False))
+    assert all(one.end <= other.start for one, other in itertools.pairwise(answer))
 
 
 @given(_SPANS, st.randoms())

@@ -105,7 +105,9 @@ _LISTS: Final = (
 _LONGEST_TERM: Final = 6
 """Words of one term."""
 
-_HEADING: Final = re.compile(r"(?m)^[ \t]{0,8}(?P<v>[A-ZÁÉÍÓÚÑ][A-Za-zÁÉÍÓÚÑáéíóúñ &/,'()-]{2,60}):|^[ \t]{0,8}(?P<w>[A-ZÁÉÍÓÚÑ][A-ZÁÉÍÓÚÑ &/,'-]{3,60})[ \t]*$")
+_HEADING: Final = re.compile(
+    r"(?m)^[ \t]{0,8}(?P<v>[A-ZÁÉÍÓÚÑ][A-Za-zÁÉÍÓÚÑáéíóúñ &/,'()-]{2,60}):|^[ \t]{0,8}(?P<w>[A-ZÁÉÍÓÚÑ][A-ZÁÉÍÓÚÑ &/,'-]{3,60})[ \t]*$"
+)
 
 
 def headings(text: str) -> list[tuple[int, int]]:
@@ -165,9 +167,7 @@ def _by_list(text: str) -> Iterator[Entity]:
         if kind is None:
             place += 1
             continue
-        yield Entity(
-            start=words[place].start, end=words[end - 1].end, kind=kind, source="list", confidence=0.75
-        )
+        yield Entity(start=words[place].start, end=words[end - 1].end, kind=kind, source="list", confidence=0.75)
         place = end
 
 

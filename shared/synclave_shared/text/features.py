@@ -69,7 +69,8 @@ def _shape(token: str) -> str:
 def token_features(text: str, locale: Locale, lexicon: Lexicon) -> TokenFeatures:
     """Tokens of ``text`` (letters, digits, single marks, line breaks) and what is known of each; linear."""
     spans, numbers, flags = [], [], []
-    last, line_start, known = 0, True, {}
+    last, line_start = 0, True
+    known: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {}
     for found in _TOKEN.finditer(text):
         start, end = found.span()
         token = text[start : min(end, start + _LONGEST)]
@@ -80,7 +81,7 @@ def token_features(text: str, locale: Locale, lexicon: Lexicon) -> TokenFeatures
         row = [*entry[1], float(line_start), float(start == last), float(start - last > 1)]
         flags.append(row)
         spans.append((start, end))
-        line_start, last = token == "\n", end
+        line_start, last = text[start] == "\n", end
     return TokenFeatures(
         np.array(spans, np.int64).reshape(-1, 2),
         np.array(numbers, np.int64).reshape(-1, 4),

@@ -52,7 +52,7 @@ class Span:
         start: of the first character.
         end: behind the last character.
         phi: its class under HIPAA.
-        kind: what it is more finely, in the words of the source: ``patient``, ``facility``, ``zip``, ``birth``, ``age``.
+        kind: what it is more finely, in the source's words: ``patient``, ``facility``, ``zip``, ``birth``, ``age``.
         source: who found it: ``pattern:NAME``, ``names``, ``places``, ``record``, ``tagger``, ``document``, ``rules``.
         confidence: in (0, 1]; comparable between sources only roughly.
     """
@@ -86,7 +86,9 @@ def merged(spans: Iterable[Span]) -> list[Span]:
     that they have beyond it if they are of the same class, and otherwise keep those as a span of their own.
     """
     taken: list[Span] = []
-    best_first = sorted(spans, key=lambda span: (-span.confidence, -span.length, span.start, _RANK[span.phi], span.kind))
+    best_first = sorted(
+        spans, key=lambda span: (-span.confidence, -span.length, span.start, _RANK[span.phi], span.kind)
+    )
     by_start: list[Span] = []
     for group in _touching(best_first):
         by_start.extend(_resolved(group))
@@ -128,9 +130,7 @@ def _resolved(group: list[Span]) -> list[Span]:
                 kept.append(piece)
             else:
                 winner = kept[neighbour]
-                kept[neighbour] = replace(
-                    winner, start=min(winner.start, piece.start), end=max(winner.end, piece.end)
-                )
+                kept[neighbour] = replace(winner, start=min(winner.start, piece.start), end=max(winner.end, piece.end))
     return kept
 
 

@@ -12,7 +12,9 @@ from typing import Final
 
 __all__ = ["View", "folded", "plain_view"]
 
-_QUOTES: Final = dict.fromkeys("\u2018\u2019\u201a\u201b\u02bc\u00b4", "'") | dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb", '"')
+_QUOTES: Final = dict.fromkeys("\u2018\u2019\u201a\u201b\u02bc\u00b4", "'") | dict.fromkeys(
+    "\u201c\u201d\u201e\u201f\u00ab\u00bb", '"'
+)
 _DASHES: Final = dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-")
 _PLAIN: Final = _QUOTES | _DASHES
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-__all__ = ["iban", "ip_address", "luhn", "nif", "nhs_number", "ssn", "vin"]
+__all__ = ["iban", "ip_address", "luhn", "nhs_number", "nif", "ssn", "vin"]
 
 
 def _digits(found: str) -> list[int]:
@@ -61,8 +61,9 @@ def nif(found: str) -> bool:
 
 
 def ssn(found: str) -> bool:
-    """Nine digits, not all alike; area, group and serial are not all zeros. Areas of 900 and more are accepted: they are
-    tax numbers of persons, and the invented numbers of training material.
+    """Nine digits, not all alike; area and serial are not zeros.
+
+    Areas of 900 and more are accepted: they are tax numbers of persons, and the invented numbers of training material.
     """
     numbers = "".join(letter for letter in found if letter.isdecimal())
     return len(numbers) == 9 and len(set(numbers)) > 1 and numbers[:3] != "000" and numbers[5:] != "0000"

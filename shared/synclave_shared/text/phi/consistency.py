@@ -1,4 +1,4 @@
-"""A name found once in a document is masked everywhere in it: alone, possessive, in headings, as initials, in addresses."""
+"""A name found once in a document is masked everywhere in it: alone, possessive, in headings, as initials."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def find_again(
                             names.setdefault(piece, span)
             if 2 <= len(parts) <= 3 and all(part.capital for part in parts):
                 initials.setdefault(r"\. ?".join(part.text[0].upper() for part in parts), span)
-        elif span.phi is PhiClass.PLACE and span.kind in ("facility", "city", "street") or span.phi is PhiClass.OTHER:
+        elif (span.phi is PhiClass.PLACE and span.kind in ("facility", "city", "street")) or span.phi is PhiClass.OTHER:
             surface = text[span.start : span.end]
             if len(surface) > 4 and len(others) < _MOST_PLACES:
                 others.setdefault(surface, span)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from synclave_shared.text.phi.consistency import find_again
@@ -49,7 +49,7 @@ class Detector:
 
     locale: Locale
     identifiers: RecordIdentifiers | None = None
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     tagger: SpanTagger | None = None
     lists: bool = True
 

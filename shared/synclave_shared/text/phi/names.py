@@ -25,7 +25,7 @@ _LONGEST_RUN: Final = 6
 _CUE_REACH: Final = 48
 """Characters before and behind a word that cues are looked for in; longer than any cue."""
 
-_PLACEHOLDERS: Final = frozenset("xx xxx xxxx xyz abc abcd abcdef doe_ mm dd yyyy".split())
+_PLACEHOLDERS: Final = frozenset(["xx", "xxx", "xxxx", "xyz", "abc", "abcd", "abcdef", "doe_", "mm", "dd", "yyyy"])
 
 
 def find_names(text: str, words: Sequence[Word], locale: Locale, lexicon: Lexicon) -> Iterator[Span]:
@@ -67,7 +67,9 @@ class _Finder:
         gap, before = self.words[place].gap, self.words[place - 1]
         if gap in (" ", "  ", "-", "\t"):
             return True
-        if gap in (". ", ".") and (before.initial or before.key in ("st", "wm", "chas", "geo", "jos", "thos", "ma", "fco")):
+        if gap in (". ", ".") and (
+            before.initial or before.key in ("st", "wm", "chas", "geo", "jos", "thos", "ma", "fco")
+        ):
             return True
         if gap in (' "', '" ', " (", ") ", " '", "' "):
             return True
@@ -165,7 +167,11 @@ class _Finder:
             word = self.words[place]
             if "\n" in word.gap or ":" in word.gap:
                 return None
-            if word.key in self.locale.credentials or word.key in ("and", "m", "d", "y", "phd") or word.key in self.locale.titles:
+            if (
+                word.key in self.locale.credentials
+                or word.key in ("and", "m", "d", "y", "phd")
+                or word.key in self.locale.titles
+            ):
                 continue
             return place if place > end or ";" in word.gap or "/" in word.gap else None
         return None
@@ -200,7 +206,26 @@ class _Finder:
         if word.key in self.locale.titles:
             return
         # Words such as ``nurse`` and ``father`` in small letters need a known name behind them.
-        weak = not title.capital or title.text.lower() in ("doctor", "attending", "surgeon", "nurse", "father", "sister", "brother", "master", "general", "captain", "judge", "officer", "lady", "gen", "col", "hon", "pastor", "professor")
+        weak = not title.capital or title.text.lower() in (
+            "doctor",
+            "attending",
+            "surgeon",
+            "nurse",
+            "father",
+            "sister",
+            "brother",
+            "master",
+            "general",
+            "captain",
+            "judge",
+            "officer",
+            "lady",
+            "gen",
+            "col",
+            "hon",
+            "pastor",
+            "professor",
+        )
         end = self._run(first, trusted=True)
         if end == first and not word.capital and len(word.text) > 2:
             known = self.lexicon.name(word) and not self.lexicon.plain(word)
@@ -236,7 +261,7 @@ class _Finder:
         parts = self.words[first:end]
         known = any(self.lexicon.name(part) for part in parts)
         ordinary = all(self.lexicon.plain(part) for part in parts)
-        if ordinary and (not known or not any(mark in between for mark in ",(") and parts[0].shouted):
+        if ordinary and (not known or (not any(mark in between for mark in ",(") and parts[0].shouted)):
             return
         if self._eponym(end):
             return
@@ -295,9 +320,9 @@ class _Finder:
         sure = self.locale.sure_cues_before.search(before) or self.locale.sure_cues_after.match(behind)
         if sure and (known or (not word.shouted and len(word.text) > 2)):
             yield self._span(place, end, "person", 0.8)
-        elif known and not word.shouted and self.locale.cues_before.search(before):
-            yield self._span(place, end, "person", 0.7)
-        elif known and self.locale.cues_after.match(behind):
+        elif (known and not word.shouted and self.locale.cues_before.search(before)) or (
+            known and self.locale.cues_after.match(behind)
+        ):
             yield self._span(place, end, "person", 0.7)
 
     def _credentialed(self, place: int) -> Iterator[Span]:
@@ -313,7 +338,9 @@ class _Finder:
         if self.words[end].gap == " " and not self.words[end].capital:
             return
         parts = [part for part in self.words[place:end] if not part.initial]
-        if not parts or (all(self.lexicon.plain(part) for part in parts) and not all(self.lexicon.name(part) for part in parts)):
+        if not parts or (
+            all(self.lexicon.plain(part) for part in parts) and not all(self.lexicon.name(part) for part in parts)
+        ):
             return
         if len(degree) == 2 and self.words[end].gap == " " and len(parts) < 2:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from synclave_shared.text.spans import PhiClass, Span
@@ -40,8 +41,11 @@ def find_places(text: str, words: Sequence[Word], locale: Locale, lexicon: Lexic
             sure = listed or state[2] or locale.place_cues.search(before) is not None
             if sure or not all(lexicon.plain(part) for part in words[place:town]):
                 confidence = 0.9 if listed else 0.75
-                if not state[2] and text[state[0] : state[1]] in locale.degree_states and word.gap in (" ", ". ") and (
-                    words[place - 1].key not in locale.place_prepositions
+                if (
+                    not state[2]
+                    and text[state[0] : state[1]] in locale.degree_states
+                    and word.gap in (" ", ". ")
+                    and (words[place - 1].key not in locale.place_prepositions)
                 ):
                     place += 1
                     continue
@@ -107,7 +111,9 @@ def _state_behind(text: str, words: Sequence[Word], end: int, locale: Locale) ->
     if end == 0 or end >= len(words):
         return None
     comma = words[end].gap in (", ", ",", " , ", ",  ")
-    if not comma and not (words[end].gap in (" ", "  ") and text[words[end].end : words[end].end + 6].strip(" ,.").isdigit()):
+    if not comma and not (
+        words[end].gap in (" ", "  ") and text[words[end].end : words[end].end + 6].strip(" ,.").isdigit()
+    ):
         return None
     for length in (3, 2, 1):
         parts = words[end : end + length]
@@ -145,7 +151,14 @@ def find_facilities(text: str, words: Sequence[Word], locale: Locale, lexicon: L
             end = _rightwards(text, words, place + 1, locale, longest, named=True)
             parts = [part for part in words[place + 1 : end] if part.key not in locale.facility_links]
             if parts and not all(part.key in locale.facility_plain for part in parts):
-                yield Span(start=words[place].start, end=words[end - 1].end, phi=PhiClass.PLACE, kind="facility", source="places", confidence=0.93)
+                yield Span(
+                    start=words[place].start,
+                    end=words[end - 1].end,
+                    phi=PhiClass.PLACE,
+                    kind="facility",
+                    source="places",
+                    confidence=0.93,
+                )
                 reached = end
                 continue
     yield from _listed_facilities(words, lexicon)
@@ -153,38 +166,41 @@ def find_facilities(text: str, words: Sequence[Word], locale: Locale, lexicon: L
 
 def _listed_facilities(words: Sequence[Word], lexicon: Lexicon) -> Iterator[Span]:
     """Names that a public list of hospitals has, whatever words they are made of."""
-    starts = _first_words(lexicon)
+    starts = _first_words(lexicon.facilities)
     for place, word in enumerate(words):
-        if word.key not in starts or not word.capital:
+        if word.key not in starts:
             continue
         key, best = "", 0
         for end in range(place, min(place + _LONGEST_FACILITY, len(words))):
             if end > place and ("\n" in words[end].gap or len(words[end].gap) > 3):
                 break
             key = f"{key}{words[end].gap if end > place else ''}{words[end].key}".replace(",", " ").replace("  ", " ")
-            if end - place > 0 and (key in lexicon.facilities or key.replace("saint ", "st ") in lexicon.facilities):
+            # In small letters three words must agree: two may be a sentence.
+            enough = end - place > (0 if word.capital else 1)
+            if enough and (key in lexicon.facilities or key.replace("saint ", "st ") in lexicon.facilities):
                 best = end + 1
         if best:
-            yield Span(start=word.start, end=words[best - 1].end, phi=PhiClass.PLACE, kind="facility", source="places", confidence=0.9)
+            yield Span(
+                start=word.start,
+                end=words[best - 1].end,
+                phi=PhiClass.PLACE,
+                kind="facility",
+                source="places",
+                confidence=0.9,
+            )
 
 
-_FIRST: dict[int, frozenset[str]] = {}
-
-
-def _first_words(lexicon: Lexicon) -> frozenset[str]:
-    known = _FIRST.get(id(lexicon.facilities))
-    if known is None:
-        known = frozenset(name.split()[0] for name in lexicon.facilities if " " in name)
-        _FIRST[id(lexicon.facilities)] = known
-    return known
+@lru_cache(maxsize=8)
+def _first_words(facilities: frozenset[str]) -> frozenset[str]:
+    return frozenset(name.split()[0] for name in facilities if " " in name)
 
 
 def _head(words: Sequence[Word], place: int, longest: int, heads: frozenset[str]) -> int:
     for length in range(longest, 0, -1):
         parts = words[place : place + length]
-        if len(parts) == length and all(part.gap in (" ", "  ") for part in parts[1:]):
-            if " ".join(part.key for part in parts) in heads and all(part.capital for part in parts):
-                return place + length
+        joined = len(parts) == length and all(part.gap in (" ", "  ") for part in parts[1:])
+        if joined and " ".join(part.key for part in parts) in heads and all(part.capital for part in parts):
+            return place + length
     return place
 
 
@@ -204,10 +220,19 @@ def _leftwards(words: Sequence[Word], place: int, locale: Locale, least: int) ->
         if before.key == "s" and before.gap == "'":
             first -= 1
             continue
-        if before.capital and before.key not in locale.titles and before.key not in ("the", "at", "in", "from", "to", "by", "per"):
+        if (
+            before.capital
+            and before.key not in locale.titles
+            and before.key not in ("the", "at", "in", "from", "to", "by", "per")
+        ):
             first -= 1
             continue
-        if before.key in ("of", "and", "for", "de", "del", "la", "the") and first - 1 > least and words[first - 2].capital and before.gap == " ":
+        if (
+            before.key in ("of", "and", "for", "de", "del", "la", "the")
+            and first - 1 > least
+            and words[first - 2].capital
+            and before.gap == " "
+        ):
             first -= 1
             continue
         break
@@ -216,7 +241,9 @@ def _leftwards(words: Sequence[Word], place: int, locale: Locale, least: int) ->
     return first
 
 
-def _rightwards(text: str, words: Sequence[Word], end: int, locale: Locale, longest: int, *, named: bool = False) -> int:
+def _rightwards(
+    text: str, words: Sequence[Word], end: int, locale: Locale, longest: int, *, named: bool = False
+) -> int:
     """Behind the head: ``of Suffern``, ``at Mercy``, ``- Baton Rouge``, ``, Inc``, further heads."""
     start = end
     while end < len(words) and end - start < _LONGEST_FACILITY:
@@ -230,17 +257,32 @@ def _rightwards(text: str, words: Sequence[Word], end: int, locale: Locale, long
         closed = text[word.end : word.end + 2].lstrip().startswith(")")
         if word.gap in (" (", " ( ") and word.capital and closed:
             return end + 1
-        numbered = word.gap.strip(" \"'") .isdigit() or word.gap in (' "', " '", '" ', "' ")
+        numbered = word.gap.strip(" \"'").isdigit() or word.gap in (' "', " '", '" ', "' ")
         if named and numbered and (word.capital or word.key in locale.facility_links):
             end += 1
             continue
         link = word.gap in (" - ", "-", " & ", " at ") and word.capital
-        if link or (named and word.gap in (" ", ". ") and word.capital) or (end > start and word.gap == " " and word.capital and not words[end - 1].key in locale.facility_heads and end - start < 5):
+        if (
+            link
+            or (named and word.gap in (" ", ". ") and word.capital)
+            or (
+                end > start
+                and word.gap == " "
+                and word.capital
+                and words[end - 1].key not in locale.facility_heads
+                and end - start < 5
+            )
+        ):
             end += 1
             continue
         if word.key in locale.facility_links and word.gap == " " and end + 1 < len(words):
             step = end + 1
-            while step < len(words) and step - end < 3 and words[step].key in locale.facility_links and words[step].gap == " ":
+            while (
+                step < len(words)
+                and step - end < 3
+                and words[step].key in locale.facility_links
+                and words[step].gap == " "
+            ):
                 step += 1
             if step < len(words) and words[step].capital and words[step].gap == " ":
                 if word.key in ("in", "and", "for", "at", "&") and not named and word.key != "at" and end == start:
@@ -254,13 +296,21 @@ def _rightwards(text: str, words: Sequence[Word], end: int, locale: Locale, long
     return end
 
 
-def _proper(words: Sequence[Word], first: int, place: int, head: int, end: int, locale: Locale, lexicon: Lexicon) -> bool:
+def _proper(
+    words: Sequence[Word], first: int, place: int, head: int, end: int, locale: Locale, lexicon: Lexicon
+) -> bool:
     """Whether the words around a head name one facility and not a sort of them."""
-    around = [part for part in (*words[first:place], *words[head:end]) if part.key not in locale.facility_links and part.key != "s"]
+    around = [
+        part
+        for part in (*words[first:place], *words[head:end])
+        if part.key not in locale.facility_links and part.key != "s"
+    ]
     telling = [
         part
         for part in around
-        if part.key not in locale.facility_plain and part.key not in locale.facility_heads and part.key not in locale.not_names
+        if part.key not in locale.facility_plain
+        and part.key not in locale.facility_heads
+        and part.key not in locale.not_names
     ]
     if not telling:
         return False
@@ -271,6 +321,38 @@ def _proper(words: Sequence[Word], first: int, place: int, head: int, end: int, 
         # A heading is shouted, too: something in it must not be a word of the language.
         return any(not lexicon.plain(part) for part in telling)
     head_word = words[head - 1].key
-    if head_word in ("llc", "inc", "associates", "physicians", "practice", "surgery", "medical", "regional", "laboratory", "rehab", "hall", "house", "institute", "employer", "trust", "pharmacy", "laboratories", "clinic", "clinics", "foundation", "college", "university", "healthcare", "manor", "pavilion", "church", "memorial", "jail", "prison", "hospice", "ltac"):
+    if head_word in (
+        "llc",
+        "inc",
+        "associates",
+        "physicians",
+        "practice",
+        "surgery",
+        "medical",
+        "regional",
+        "laboratory",
+        "rehab",
+        "hall",
+        "house",
+        "institute",
+        "employer",
+        "trust",
+        "pharmacy",
+        "laboratories",
+        "clinic",
+        "clinics",
+        "foundation",
+        "college",
+        "university",
+        "healthcare",
+        "manor",
+        "pavilion",
+        "church",
+        "memorial",
+        "jail",
+        "prison",
+        "hospice",
+        "ltac",
+    ):
         return any(not lexicon.plain(part) or lexicon.name(part) for part in telling)
     return True

@@ -106,20 +106,21 @@ def _names(
     taken: list[tuple[int, int, str, float]] = []
     for place, word in enumerate(words):
         key = word.key.replace("'", "") if word.key not in parts else word.key
-        kind, confidence = parts.get(key), 0.95
-        if kind is None and "-" in key:
-            kind = next((parts[piece] for piece in key.split("-") if piece in parts), None)
-        if kind is None and len(key) >= _FUZZY_FROM and key not in lexicon.ordinary and key not in lexicon.eponyms:
+        who = parts.get(key)
+        confidence = 0.95
+        if who is None and "-" in key:
+            who = next((parts[piece] for piece in key.split("-") if piece in parts), None)
+        if who is None and len(key) >= _FUZZY_FROM and key not in lexicon.ordinary and key not in lexicon.eponyms:
             match = _near(key, near)
-            kind, confidence = (parts[match], 0.8) if match else (None, 0.0)
-        if kind is None:
+            who, confidence = (parts[match], 0.8) if match else (None, 0.0)
+        if who is None:
             continue
         if key in lexicon.ordinary or len(key) < 3:
             # "Cool", "An": a word of the language counts with a capital only, and not where all have one.
             if not word.capital or (word.shouted and not _neighbour_known(words, place, parts)):
                 continue
             confidence = 0.7
-        taken.append((word.start, word.end, kind, confidence))
+        taken.append((word.start, word.end, who, confidence))
     yield from _with_initials(text, taken)
     for name, kind in glued:
         # User names and file names: mariajlopez
@@ -209,7 +210,9 @@ def _number(text: str, value: str, phi: PhiClass, kind: str) -> Iterator[Span]:
         # With or without the country's code and brackets.
         yield from _number(text, value[-8:], phi, kind) if len([x for x in value[-8:] if x.isdigit()]) == 7 else ()
     expression = r"[ ().,/_-]{0,2}".join(map(re.escape, letters))
-    for found in re.finditer(rf"(?<![^\W_]){'[(]?' if phi is PhiClass.PHONE else ''}{expression}(?![^\W_])", text, re.IGNORECASE):
+    for found in re.finditer(
+        rf"(?<![^\W_]){'[(]?' if phi is PhiClass.PHONE else ''}{expression}(?![^\W_])", text, re.IGNORECASE
+    ):
         yield _span(found.start(), found.end(), phi, kind, 0.99)
 
 

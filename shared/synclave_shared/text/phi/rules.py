@@ -1,4 +1,4 @@
-"""What a site adds to detection: ``rules.toml`` with its own patterns, its own lists and what it wants kept.
+r"""What a site adds to detection: ``rules.toml`` with its own patterns, its own lists and what it wants kept.
 
 ::
 

@@ -40,7 +40,6 @@ PHI_TAGS: Final[tuple[tuple[str, PhiClass | None], ...]] = (
 """Kind and class of each tag, in the order of the network's outputs."""
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PhiTagger:
     """A network and the language it reads.
