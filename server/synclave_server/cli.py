@@ -82,7 +82,8 @@ class _SampleCommand(TyperCommand):
         from synclave_server.sampling.cohort_formats import FORMATS
         from synclave_server.sampling.request import samplers_of
 
-        samplers = f"{', '.join(samplers_of('gaussian'))}; of masked models {', '.join(samplers_of('masked'))}"
+        of_codes = f"{', '.join(samplers_of('gaussian'))}; of masked models {', '.join(samplers_of('masked'))}"
+        samplers = f"{of_codes}; of notes {', '.join(samplers_of('words'))}"
         names = {"sampler": samplers, "cohort_format": ", ".join(FORMATS)}
         for parameter in self.params:
             if isinstance(parameter, TyperOption) and parameter.name in names:
