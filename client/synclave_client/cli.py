@@ -53,6 +53,9 @@ def init(
     minimum_noise: Annotated[str, typer.Option(help="Floor for every noise multiplier of a plan.")] = "0.3",
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:N.")] = "cpu",
     socket: Annotated[Path | None, typer.Option(help="The vault's Unix socket (default: DIR/run/vault.sock).")] = None,
+    models: Annotated[
+        Path | None, typer.Option(help="Folder with published language models, for plans of notes that name one.")
+    ] = None,
     gateway_group: Annotated[
         str | None, typer.Option(help="Group of the gateway's user, if it is another user.")
     ] = None,
@@ -101,6 +104,7 @@ def init(
             "key": key,
             "socket_path": socket.resolve() if socket else settings_file.parent / "run" / "vault.sock",
             "gateway_group": gateway_group,
+            "models_folder": None if models is None else models.resolve(),
             "device": device,
             "budget": {"epsilon": epsilon, "delta": delta},
             "policy": {"minimum_noise_multiplier": minimum_noise},

@@ -22,7 +22,15 @@ from synclave_shared.privacy.budget import Budget
 
 __all__ = ["CoordinatorAddress", "SitePolicy", "SiteSettings"]
 
-_PATHS: Final = ("data_folder", "schema_file", "state_folder", "socket_path", "root_certificate")
+_PATHS: Final = (
+    "data_folder",
+    "schema_file",
+    "state_folder",
+    "socket_path",
+    "root_certificate",
+    "models_folder",
+    "rules_file",
+)
 
 
 class SitePolicy(FrozenModel):
@@ -34,7 +42,11 @@ class SitePolicy(FrozenModel):
         minimum_noise_multiplier: floor for every noise multiplier of a plan (std / clip_norm, dimensionless).
     """
 
-    modalities: Annotated[tuple[Literal["codes", "series"], ...], Field(min_length=1)] = ("codes", "series")
+    modalities: Annotated[tuple[Literal["codes", "series", "notes"], ...], Field(min_length=1)] = (
+        "codes",
+        "series",
+        "notes",
+    )
     trust_modes: Annotated[tuple[Literal["local"], ...], Field(min_length=1)] = ("local",)
     minimum_noise_multiplier: Annotated[ExactDecimal, Field(ge=0, le=1000)] = Decimal("0.3")
 
@@ -68,6 +80,9 @@ class SiteSettings(FrozenModel):
         key: names the signing key if it is elsewhere: ``file:PATH`` (absolute) or ``env:NAME``.
         socket_path: the Unix socket at which the vault answers the gateway.
         gateway_group: group that may connect to the socket; None if gateway and vault run as the same user.
+        models_folder: where published language models lie, each in the folder that plans name; None: notes are trained
+            with the embedded one alone.
+        rules_file: the site's own rules for finding identifiers in notes; None: none.
         device: torch device of the training.
         performance: how to compute on it; changes cost only.
         budget: what all trainings together may spend on ``dataset``.
@@ -84,6 +99,8 @@ class SiteSettings(FrozenModel):
     key: Annotated[str, Field(pattern=r"^(file:/.+|env:[A-Za-z_][A-Za-z0-9_]*|pkcs11:.+)$")] | None = None
     socket_path: Path
     gateway_group: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$|^[0-9]{1,10}$")] | None = None
+    models_folder: Path | None = None
+    rules_file: Path | None = None
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$")] = "cpu"
     budget: Budget
     policy: SitePolicy = SitePolicy()
@@ -154,6 +171,8 @@ class SiteSettings(FrozenModel):
             return "[" + ", ".join(text(value) for value in values) + "]"
 
         group = "" if self.gateway_group is None else f"gateway_group = {text(self.gateway_group)}\n"
+        models = "" if self.models_folder is None else f"models_folder = {text(self.models_folder)}\n"
+        rules = "" if self.rules_file is None else f"rules_file = {text(self.rules_file)}\n"
         gateway = (
             ""
             if self.gateway is None
@@ -177,6 +196,7 @@ class SiteSettings(FrozenModel):
             f"{key}"
             f"socket_path = {text(self.socket_path)}\n"
             f"{group}"
+            f"{models}{rules}"
             f"device = {text(self.device)}\n"
             "\n# What all trainings together may ever spend on this data set.\n"
             "[budget]\n"

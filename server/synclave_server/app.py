@@ -32,10 +32,12 @@ from synclave_server.rounds import run_training
 from synclave_server.run_folder import RoundProgress, RunFolder
 from synclave_server.warm_start import load_start
 from synclave_shared.data.modality import AnySchema, schema_from_json
+from synclave_shared.data.notes.schema import NotesSchema
 from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import SynclaveError
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.model_size import parameters_of
+from synclave_shared.model_spec import EMBEDDED
 from synclave_shared.models.anchor import Anchor
 from synclave_shared.models.copula import copula_vector, independent_copula
 from synclave_shared.models.layout import CodeLayout
@@ -46,6 +48,7 @@ from synclave_shared.plan import (
     CopulaSpec,
     InfluenceSpec,
     ModelSpec,
+    NotesSpec,
     RoundKind,
     ScoresSpec,
     SeriesSpec,
@@ -117,6 +120,8 @@ def procedure_of(plan: TrainPlan, schema: AnySchema, start: bytes | None) -> Pro
     """
     if isinstance(schema, SeriesSchema):
         return _series_procedure(plan, schema, start)
+    if isinstance(schema, NotesSchema):
+        return _notes_procedure(plan, start)
     layout = CodeLayout.of(schema)
     if isinstance(plan.model, CopulaSpec):
 
@@ -143,6 +148,23 @@ def procedure_of(plan: TrainPlan, schema: AnySchema, start: bytes | None) -> Pro
         fixed_size=True,
         exchanges=training,
     )
+
+
+def _notes_procedure(plan: TrainPlan, start: bytes | None) -> Procedure:
+    spec = plan.model
+    assert isinstance(spec, NotesSpec)  # noqa: S101 - the plan is of its schema's modality
+    size = spec.parameter_count()
+    if start is not None:
+        first = load_start(start, plan, size)
+    elif spec.base == EMBEDDED:
+        from synclave_shared.models.note_base import build_note_lm, find_base
+        from synclave_shared.models.parameters import parameter_vector
+
+        first = parameter_vector(build_note_lm(spec, find_base(spec)))
+    else:
+        first = np.zeros(size, np.float32)  # adapters, which change nothing yet
+    exchanges: dict[RoundKind, Exchange] = {"training": TrainingExchange(plan=plan, size=size, anchor_size=0)}
+    return Procedure(start=first, fixed_size=True, exchanges=exchanges)
 
 
 def _series_procedure(plan: TrainPlan, schema: SeriesSchema, start: bytes | None) -> Procedure:

@@ -29,8 +29,9 @@ from synclave_server.snapshots import read_snapshot
 from synclave_shared.canonical import canonical_bytes
 from synclave_shared.data.modality import AnySchema
 from synclave_shared.data.new_folder import new_folder
+from synclave_shared.data.notes.schema import NotesSchema
 from synclave_shared.data.series.schema import SeriesSchema
-from synclave_shared.errors import DataError
+from synclave_shared.errors import ConfigurationError, DataError
 from synclave_shared.processes import stop_on_signals
 
 __all__ = ["draw_augmentation", "run_augmentation"]
@@ -94,6 +95,12 @@ def run_augmentation(
 
         if isinstance(schema, SeriesSchema):
             return _augmented(request, schema, of_series(schema), told)
+        if isinstance(schema, NotesSchema):
+            raise ConfigurationError(
+                expected="a snapshot that draws codes or time series",
+                found="one of notes",
+                remedy="Draw notes with `synclave sample` and add them yourself.",
+            )
         return _augmented(request, schema, of_codes(schema), told)
 
 

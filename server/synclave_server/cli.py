@@ -50,6 +50,14 @@ class Modality(StrEnum):
     SERIES = "series"
 
 
+class SampledModality(StrEnum):
+    """Kinds of data that can be drawn."""
+
+    CODES = "codes"
+    SERIES = "series"
+    NOTES = "notes"
+
+
 class TargetBy(StrEnum):
     """Ways in which a clinical model guides."""
 
@@ -78,7 +86,8 @@ class _SampleCommand(TyperCommand):
         from synclave_server.sampling.cohort_formats import FORMATS
         from synclave_server.sampling.request import samplers_of
 
-        samplers = f"{', '.join(samplers_of('gaussian'))}; of masked models {', '.join(samplers_of('masked'))}"
+        of_codes = f"{', '.join(samplers_of('gaussian'))}; of masked models {', '.join(samplers_of('masked'))}"
+        samplers = f"{of_codes}; of notes {', '.join(samplers_of('words'))}"
         names = {"sampler": samplers, "cohort_format": ", ".join(FORMATS)}
         for parameter in self.params:
             if isinstance(parameter, TyperOption) and parameter.name in names:
@@ -293,9 +302,13 @@ def sample(
         typer.Option(help="Column that every patient has, or with =0 has not; repeat.", metavar="COLUMN[=0]"),
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="Name of the sampler (default: unipc, or masked).", metavar="NAME")
+        str | None,
+        typer.Option(help="Name of the sampler (default: unipc; masked; of notes, confidence).", metavar="NAME"),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Noise levels visited (default: 10).")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000, help="Noise levels visited, or calls that fill notes (default: 10)."),
+    ] = None,
     guidance: Annotated[str, typer.Option(help="Weight of classifier-free guidance; 0 is none.")] = "0",
     classifier_guidance: Annotated[
         str, typer.Option(help="Strength of guidance by the measured prevalences' classifier; 0 is none.")
@@ -325,6 +338,23 @@ def sample(
     calibrated: Annotated[
         bool, typer.Option("--calibrated/--uncalibrated", help="Codes: bring prevalences back to the measured ones.")
     ] = True,
+    modality: Annotated[
+        SampledModality | None, typer.Option(help="Refuse a snapshot of another modality (default: whatever it is).")
+    ] = None,
+    temperature: Annotated[str | None, typer.Option(help="Notes: of the words; lower is plainer (default: 1).")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=0, help="Notes: only so many likeliest words (default: all).")
+    ] = None,
+    top_p: Annotated[
+        str | None, typer.Option(help="Notes: only the likeliest words that add up to this (default: 1, all).")
+    ] = None,
+    codes: Annotated[
+        Path | None, typer.Option(help="Notes: write about the patients of this cohort of codes.", metavar="FILE")
+    ] = None,
+    codes_schema: Annotated[Path | None, typer.Option(help="Its schema.", metavar="S.toml")] = None,
+    models: Annotated[
+        Path | None, typer.Option(help="Notes: folder in which a published language model lies.", metavar="DIR")
+    ] = None,
     cohort_format: Annotated[str, typer.Option("--format", help="Format of the output.", metavar="NAME")] = "parquet",
     device: Annotated[
         list[str] | None, typer.Option(help="cpu, cuda or cuda:N; repeat to share the work (default: cpu).")
@@ -361,6 +391,10 @@ def sample(
             found="--target-by classifier",
             remedy="Leave one of the two away.",
         )
+    if (codes is None) != (codes_schema is None):
+        raise ConfigurationError(
+            expected="--codes and --codes-schema together", found="one of them", remedy="Give both, or neither."
+        )
     document = run_sample(
         snapshot,
         patients,
@@ -378,6 +412,15 @@ def sample(
         seed=seed,
         precision=precision.value,
         calibrated=calibrated,
+        modality=None if modality is None else modality.value,
+        notes={
+            "temperature": None if temperature is None else _number(temperature, "--temperature"),
+            "top_k": top_k,
+            "top_p": None if top_p is None else _number(top_p, "--top-p"),
+        },
+        models=models,
+        codes=codes,
+        codes_schema=codes_schema,
         cohort_format=cohort_format,
         devices=device or ["cpu"],
         workers=workers,
@@ -395,6 +438,30 @@ def sample(
         lambda console: console.print(
             f"{patients} synthetic patients{effort},"
             f" {document['patients_per_second']:,.0f} per second: {escape(document['out'])}. {recorded}",
+            soft_wrap=True,
+        ),
+    )
+
+
+@app.command()
+def fetch_base(
+    name: Annotated[str, typer.Argument(help="Name on the Hugging Face hub.", metavar="NAME")],
+    out: Annotated[Path, typer.Option(help="New folder for the model.", metavar="DIR")],
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a published masked language model for plans of notes. The one command that opens a connection for a model.
+
+    Vocabulary, configuration and weights are stored as safetensors; sites get a copy of the folder, which plans name by
+    its digest.
+    """
+    from synclave_server.fetching import fetch
+
+    document = fetch(name, out)
+    _show(
+        document,
+        as_json,
+        lambda console: console.print(
+            f"{document['parameters']:,} parameters, digest {document['digest']}: {escape(document['out'])}",
             soft_wrap=True,
         ),
     )
@@ -422,9 +489,13 @@ def pretrain(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, max=10_000_000, help="Optimiser steps (default: 4000; of a clinical model 600)."),
+        typer.Option(
+            min=1, max=10_000_000, help="Optimiser steps (default: 4000; of a clinical model 600; of notes 2000)."
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Patients of a step.")] = 512,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=2**20, help="Patients of a step (default: 512; of notes 32).")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Fixes all randomness.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     precision: Annotated[
@@ -434,8 +505,9 @@ def pretrain(
 ) -> None:
     """Train a model on public patients WITHOUT privacy, for the warm start of a plan.
 
-    Of time series it is a clinical model, which may be trained on synthetic patients to see at the sites what they
-    teach. Never give it patients of the sites: what it learns of them no later noise takes back.
+    Of notes it is the embedded language model. Of time series it is a clinical model, which may be trained on synthetic
+    patients to see at the sites what they teach. Never give it patients of the sites: what it learns of them no later
+    noise takes back.
     """
     from synclave_server.pretrain_view import run_pretrain
 

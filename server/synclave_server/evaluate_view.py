@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from synclave_shared.data.modality import load_schema
+from synclave_shared.data.notes.schema import NotesSchema
 from synclave_shared.data.patients import PatientDataset, together
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.series.dataset import SeriesDataset
@@ -109,6 +110,8 @@ def run_evaluation(
         }
         if isinstance(schema, SeriesSchema):
             metrics = _evaluated_series(schema, real, synthetic, train, run, targets, sites, common)
+        elif isinstance(schema, NotesSchema):
+            raise _not_of_notes()
         else:
             metrics = _evaluated_codes(schema, real, synthetic, train, run, targets, sites, common)
     return {
@@ -117,6 +120,14 @@ def run_evaluation(
         "measures": headline(metrics),
         "site_spread": metrics["site_spread"],
     }
+
+
+def _not_of_notes() -> ConfigurationError:
+    return ConfigurationError(
+        expected="a cohort of codes or of time series",
+        found="a schema of notes",
+        remedy="Notes are measured by the benchmark bench/notes.",
+    )
 
 
 def _evaluated_codes(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from synclave_server.planning import PlanFile, compile_plan, parse_plan_file
 from synclave_server.run_folder import RunFolder
-from synclave_server.warm_start import read_start
+from synclave_server.warm_start import published_start, read_start
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.modality import AnySchema, load_schema
 from synclave_shared.data.series.schema import SeriesSchema
@@ -16,7 +16,7 @@ from synclave_shared.errors import ConfigurationError, LedgerError
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.verify import VerifyReport
 from synclave_shared.model_size import parameters_of
-from synclave_shared.model_spec import ARCHITECTURES, AnyModel, ClassifierSpec
+from synclave_shared.model_spec import ARCHITECTURES, EMBEDDED, AnyModel, ClassifierSpec, NotesSpec
 from synclave_shared.plan import TrainPlan, read_plan_toml, signed_plan_bytes
 
 __all__ = ["Draft", "coordinator_key", "looked_up", "prepare_run", "read_draft", "require_valid"]
@@ -32,12 +32,14 @@ class Draft:
         schema: the schema.
         start: parameters to begin with, as :func:`~synclave_server.warm_start.read_start` gives them; None: the
             untrained network's.
+        models_folder: where the plan's published language model lies; None: it has none.
     """
 
     plan_file: PlanFile
     schema_path: Path
     schema: AnySchema
     start: bytes | None = None
+    models_folder: Path | None = None
 
 
 def read_draft(path: Path) -> Draft:
@@ -52,9 +54,12 @@ def read_draft(path: Path) -> Draft:
     plan_file = parse_plan_file(read_plan_toml(path))
     schema_path = (path.parent / plan_file.schema_file).resolve()
     schema = load_schema(schema_path)
-    plan_file = plan_file.model_copy(update={"model": looked_up(plan_file.model, schema)})
+    named = plan_file.model
+    plan_file = plan_file.model_copy(update={"model": looked_up(plan_file.model, schema, path.parent)})
     parameters_of(plan_file.model, schema)  # refuses what does not go together, before anything is calibrated
-    start = None
+    start, models_folder = None, None
+    if isinstance(named, NotesSpec) and named.base != EMBEDDED:
+        models_folder = (path.parent / named.base).resolve().parent
     if plan_file.warm_start is not None:
         start = read_start(
             path.parent / plan_file.warm_start.model,
@@ -62,20 +67,32 @@ def read_draft(path: Path) -> Draft:
             spec=plan_file.model,
             anchored=plan_file.privacy.marginals is not None,
         )
-    return Draft(plan_file=plan_file, schema_path=schema_path, schema=schema, start=start)
+    elif models_folder is not None:
+        assert isinstance(plan_file.model, NotesSpec)  # noqa: S101 - looking up changes no kind
+        start = published_start(plan_file.model, models_folder)
+    return Draft(plan_file=plan_file, schema_path=schema_path, schema=schema, start=start, models_folder=models_folder)
 
 
-def looked_up(model: AnyModel, schema: AnySchema) -> AnyModel:
-    """The model; an installed one with what the plan says of it, so that every site has the same or refuses.
+def looked_up(model: AnyModel, schema: AnySchema, beside: Path = Path()) -> AnyModel:
+    """The model; an installed one, or a language model, with what the plan says of it: every site has it or refuses.
+
+    Args:
+        model: as a plan file has it.
+        schema: the plan's.
+        beside: folder that the path of a published language model is relative to.
 
     Raises:
         PlanError: if it is not installed, or another one than ``model`` names.
     """
+    if isinstance(model, NotesSpec):
+        # Imported here: no other plan needs torch to be made.
+        from synclave_shared.models.note_base import look_up_base
+
+        return look_up_base(model, beside)[0]
     if not isinstance(model, ClassifierSpec) or model.architecture in ARCHITECTURES:
         return model
     if not isinstance(schema, SeriesSchema):
         return model  # refused by its number of parameters, as every clinical model of codes
-    # Imported here: no other plan needs torch to be made.
     from synclave_shared.models.series.installed import look_up
     from synclave_shared.models.series.layout import SeriesLayout
 

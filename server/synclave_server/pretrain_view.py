@@ -20,9 +20,10 @@ from synclave_shared import __version__
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.modality import AnySchema, load_schema
 from synclave_shared.data.new_folder import new_folder
+from synclave_shared.data.notes.schema import NotesSchema
 from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import ConfigurationError
-from synclave_shared.plan import ClassifierSpec, ModelSpec, explain_validation
+from synclave_shared.plan import ClassifierSpec, ModelSpec, NotesSpec, explain_validation
 from synclave_shared.protocol import encode_model
 
 if TYPE_CHECKING:
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = ["run_pretrain"]
 
-STEPS, CLINICAL_STEPS = 4000, 600
-"""Optimiser steps that suit a generator of codes, and a clinical model."""
+STEPS: Final = {"codes": 4000, "series": 600, "notes": 2000}
+"""Optimiser steps that suit a generator of codes, a clinical model of series, and a language model of notes."""
+
+BATCHES: Final = {"notes": 32}
+"""Patients of a step, where they are not 512."""
 
 LINES: Final = 20
 """Where no bar can move, so many lines tell of the training."""
@@ -44,7 +48,7 @@ def run_pretrain(
     out: Path,
     network: Mapping[str, Any],
     steps: int | None,
-    batch_size: int,
+    batch_size: int | None,
     seed: int,
     device: str,
     precision: Precision,
@@ -58,7 +62,7 @@ def run_pretrain(
         out: new folder for the model.
         network: settings of the model, by their names in a plan; None: the default.
         steps: of the training; None: what suits the model.
-        batch_size: patients of a step.
+        batch_size: patients of a step; None: what suits the modality.
         seed: of all randomness.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         precision: of the network.
@@ -80,7 +84,7 @@ def run_pretrain(
 
     schema = load_schema(schema_path)
     spec = _spec(schema, network)
-    steps = steps or (STEPS if isinstance(spec, ModelSpec) else CLINICAL_STEPS)
+    steps, batch_size = steps or STEPS[schema.modality], batch_size or BATCHES.get(schema.modality, 512)
     kind = device_kind([device])
     with new_folder(out) as unfinished, _pace(console, steps) as pace:
         settings: dict[str, Any] = {
@@ -114,7 +118,7 @@ def run_pretrain(
     }
 
 
-def _spec(schema: AnySchema, network: Mapping[str, Any]) -> ModelSpec | ClassifierSpec:
+def _spec(schema: AnySchema, network: Mapping[str, Any]) -> ModelSpec | ClassifierSpec | NotesSpec:
     """The model that a schema's modality calls for, with the settings given."""
     given = {name: value for name, value in network.items() if value is not None}
     try:
@@ -122,6 +126,10 @@ def _spec(schema: AnySchema, network: Mapping[str, Any]) -> ModelSpec | Classifi
             clinical = looked_up(ClassifierSpec.model_validate(given), schema)
             assert isinstance(clinical, ClassifierSpec)  # noqa: S101 - only what is installed was added
             return clinical
+        if isinstance(schema, NotesSchema):
+            language = looked_up(NotesSpec.model_validate(given), schema)
+            assert isinstance(language, NotesSpec)  # noqa: S101 - likewise
+            return language
         spec = ModelSpec.model_validate(given)
     except ValidationError as error:
         raise ConfigurationError(
@@ -140,7 +148,11 @@ def _spec(schema: AnySchema, network: Mapping[str, Any]) -> ModelSpec | Classifi
 
 
 def _trained(
-    schema: AnySchema, data: Path, spec: ModelSpec | ClassifierSpec, settings: Mapping[str, Any], console: Console
+    schema: AnySchema,
+    data: Path,
+    spec: ModelSpec | ClassifierSpec | NotesSpec,
+    settings: Mapping[str, Any],
+    console: Console,
 ) -> tuple[int, PretrainedModel]:
     """Number of patients, and what was learnt of them; those marked as real are refused, public ones have no mark."""
     if isinstance(schema, SeriesSchema):
@@ -155,6 +167,14 @@ def _trained(
                 what = escape(f"{schema.label.name} = {value}")
                 console.print(f"Only {patients} patients with {what}: little can be learnt of so few.", soft_wrap=True)
         return len(courses), pretrain_classifier(schema, courses, spec, **settings)
+    if isinstance(schema, NotesSchema):
+        from synclave_server.notes_pretraining import pretrain_notes
+        from synclave_shared.data.notes.reading import load_notes
+        from synclave_shared.models.note_base import find_base
+
+        assert isinstance(spec, NotesSpec)  # noqa: S101 - likewise
+        notes = load_notes(schema, data, "synthetic")
+        return len(notes), pretrain_notes(schema, notes, spec, find_base(spec), **settings)
     from synclave_server.pretraining import pretrain
     from synclave_shared.data.tables import load_patients
 

@@ -84,8 +84,8 @@ class PublicModel:
     Attributes:
         record: what it is.
         model: parameters, float32 [P].
-        anchor: what the marginals tell, float32: logits [L, D] of codes, a vector [A] of series.
-        label_shares: float32 [L].
+        anchor: what the marginals tell, float32: logits [L, D] of codes, a vector [A] of series, nothing [0] of notes.
+        label_shares: float32 [L]; likewise.
     """
 
     record: PublicModelRecord

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -19,10 +20,11 @@ from synclave_server.snapshots import read_snapshot
 from synclave_shared.data.modality import schema_from_json
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.plan import explain_validation
 from synclave_shared.processes import stop_on_signals
 
 if TYPE_CHECKING:
-    from synclave_server.sampling.request import Precision, TargetBy
+    from synclave_server.sampling.request import NotesRequest, Precision, TargetBy
 
 __all__ = ["label_counts", "notary_of", "run_sample"]
 
@@ -121,6 +123,11 @@ def run_sample(
     seed: int,
     precision: Precision,
     calibrated: bool,
+    modality: str | None,
+    notes: Mapping[str, Any],
+    models: Path | None,
+    codes: Path | None,
+    codes_schema: Path | None,
     cohort_format: str,
     devices: Sequence[str],
     workers: int | None,
@@ -140,8 +147,14 @@ def run_sample(
     """
     from synclave_server.sampling.cohort_writer import unfinished_folder
     from synclave_server.sampling.engine import sample
+    from synclave_server.sampling.notes import NotesSources
 
-    label = schema_from_json(read_snapshot(snapshot).schema).label
+    schema = schema_from_json(read_snapshot(snapshot).schema)
+    if modality not in (None, schema.modality):
+        raise ConfigurationError(
+            expected=f"a snapshot of {modality}", found=f"one of {schema.modality}", remedy="Name another snapshot."
+        )
+    label = schema.label
     with stop_on_signals(), _Pace(console, patients) as pace:
         try:
             provenance = sample(
@@ -161,6 +174,8 @@ def run_sample(
                 target_curvature=target_curvature,
                 precision=precision,
                 calibrated=calibrated,
+                notes=_of_words(notes),
+                sources=NotesSources(models=models, codes=codes, codes_schema=codes_schema),
                 cohort_format=cohort_format,
                 batch_size=batch_size,
                 devices=devices,
@@ -192,6 +207,21 @@ def run_sample(
         "patients_per_second": round(pace.patients_per_second, 1),
         **provenance.model_dump(mode="json"),
     }
+
+
+def _of_words(given: Mapping[str, Any]) -> NotesRequest | None:
+    """How words are drawn, if anything is said about it."""
+    from synclave_server.sampling.request import NotesRequest
+
+    settings = {name: value for name, value in given.items() if value is not None}
+    try:
+        return NotesRequest.model_validate(settings) if settings else None
+    except ValidationError as error:
+        raise ConfigurationError(
+            expected="a temperature from 0 to 10, top_k from 0, top_p above 0 and at most 1",
+            found=explain_validation(error),
+            remedy="Correct the options.",
+        ) from None
 
 
 class _Pace:

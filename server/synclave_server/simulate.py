@@ -80,6 +80,7 @@ def run_simulation(
                 epsilon=budget or budget_of(draft.plan_file.privacy.epsilon, cost["epsilon"]),
                 delta=privacy.delta,
                 socket_folder=sockets,
+                models_folder=draft.models_folder,
             )
             plan, run = prepare_run(
                 draft, key_name=key_name, site_keys={site.name: site.public_key for site in sites}, out=out

@@ -77,6 +77,7 @@ def set_up_sites(
     epsilon: Decimal,
     delta: Decimal,
     socket_folder: Path,
+    models_folder: Path | None = None,
 ) -> list[LocalSite]:
     """Set up one site per data folder with ``synclave-site init``, or take those that were set up there before.
 
@@ -89,6 +90,7 @@ def set_up_sites(
         epsilon: budget of each site.
         delta: the delta of that budget.
         socket_folder: short path for the Unix sockets, whose paths have at most about 100 bytes.
+        models_folder: where published language models lie, if the plan needs one.
 
     Raises:
         FederationError: if a site could not be set up (its own explanation is passed on), or ``folder`` holds others.
@@ -110,6 +112,7 @@ def set_up_sites(
             *("--epsilon", decimal_text(epsilon)),
             *("--delta", decimal_text(delta)),
             *("--socket", str(socket_folder / f"{name}.sock")),
+            *(() if models_folder is None else ("--models", str(models_folder))),
             "--json",
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program

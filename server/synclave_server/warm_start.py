@@ -19,18 +19,20 @@ from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import PlanError, ProtocolError, SnapshotError
 from synclave_shared.model_size import parameters_of
+from synclave_shared.model_spec import EMBEDDED
 from synclave_shared.models.series.layout import SeriesLayout
-from synclave_shared.plan import AnyModel, ClassifierSpec, ModelSpec, SeriesSpec, TrainPlan
+from synclave_shared.plan import AnyModel, ClassifierSpec, ModelSpec, NotesSpec, SeriesSpec, TrainPlan
 from synclave_shared.protocol import decode_model, encode_model
 
 if TYPE_CHECKING:
     from synclave_shared.data.modality import AnySchema
 
-__all__ = ["load_start", "read_start"]
+__all__ = ["load_start", "published_start", "read_start"]
 
 NETWORK: Final[dict[str, tuple[str, ...]]] = {
     "diffusion": ("kind", "corruption", "coupled_columns", "width", "blocks"),
     "series": ("kind", "couplings", "width", "backbone", "blocks"),
+    "notes": ("kind", "looked_up", "adapter_rank"),
 }
 """What must agree for parameters to mean the same; noise levels may differ, further training sees to them."""
 
@@ -59,7 +61,7 @@ def read_start(folder: Path, *, schema: AnySchema, spec: AnyModel, anchored: boo
         raise _unsuitable("a model that is trained", f"model.kind = {spec.kind}")
     if (folder / RECORD_FILE).exists():
         public = read_public_model(folder)
-        digest, found, has_anchor = public.record.schema_digest, public.record.model, True
+        digest, found, has_anchor = public.record.schema_digest, public.record.model, public.anchor.size > 0
         parameters = public.model
     else:
         snapshot = read_snapshot(folder)
@@ -123,6 +125,21 @@ def _clinical_start(folder: Path, *, schema: AnySchema, spec: ClassifierSpec) ->
         assert isinstance(schema, SeriesSchema)  # noqa: S101 - its digest is that of a series model's
         model = parameter_vector(build_series_classifier(SeriesLayout.of(schema), spec))
     return encode_model(np.concatenate([model, stored.anchor, stored.label_shares]))
+
+
+def published_start(spec: NotesSpec, folder: Path) -> bytes | None:
+    """The weights of a published language model that a plan trains as a whole; None: what begins is public anyway.
+
+    Args:
+        spec: the plan's model, looked up.
+        folder: where the base's folder lies.
+    """
+    if spec.base == EMBEDDED or spec.adapter_rank:
+        return None
+    from synclave_shared.models.note_base import build_note_lm, find_base
+    from synclave_shared.models.parameters import parameter_vector
+
+    return encode_model(parameter_vector(build_note_lm(spec, find_base(spec, [folder]))))
 
 
 def load_start(content: bytes, plan: TrainPlan, size: int) -> NDArray[np.float32]:

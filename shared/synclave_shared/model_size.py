@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from synclave_shared.data.modality import AnySchema
+from synclave_shared.data.notes.schema import NotesSchema
+from synclave_shared.data.schema import Schema
 from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import PlanError
-from synclave_shared.model_spec import AnyModel, ClassifierSpec, SeriesSpec
+from synclave_shared.model_spec import AnyModel, ClassifierSpec, CopulaSpec, ModelSpec, NotesSpec, SeriesSpec
 
 __all__ = ["check_grid", "parameters_of"]
 
@@ -37,15 +39,19 @@ def parameters_of(model: AnyModel, schema: AnySchema) -> int:
         PlanError: if model and schema are of two modalities.
     """
     values = len(schema.label.values)
-    if isinstance(model, SeriesSpec | ClassifierSpec):
-        if isinstance(schema, SeriesSchema):
+    match schema, model:
+        case SeriesSchema(), SeriesSpec() | ClassifierSpec():
             check_grid(schema)
             return model.parameter_count(schema.horizon, len(schema.channels), schema.width, values)
-    elif not isinstance(schema, SeriesSchema):
-        return model.parameter_count(schema.width, values)
-    kinds = "series, classifier, influence or scores" if isinstance(schema, SeriesSchema) else "diffusion or copula"
+        case NotesSchema(), NotesSpec():
+            return model.parameter_count()
+        case Schema(), ModelSpec() | CopulaSpec():
+            return model.parameter_count(schema.width, values)
+    other = "diffusion or copula"
+    kinds = {"series": "series, classifier, influence or scores", "notes": "notes"}
     raise PlanError(
-        expected=f"model.kind = {kinds}: the modality of schema {schema.name} is {schema.modality}",
+        expected=f"model.kind = {kinds.get(schema.modality, other)}: the modality of schema {schema.name} is"
+        f" {schema.modality}",
         found=f"model.kind = {model.kind}",
         remedy="Write kind under [model], or name another schema.",
     )

@@ -17,6 +17,7 @@ from synclave_shared.privacy.mechanism import PositiveDecimal
 
 __all__ = [
     "ARCHITECTURES",
+    "EMBEDDED",
     "LEVEL_KNOTS",
     "AnyModel",
     "ClassifierSpec",
@@ -24,6 +25,8 @@ __all__ = [
     "InfluenceSpec",
     "InstalledModel",
     "ModelSpec",
+    "NotesBase",
+    "NotesSpec",
     "ScoresSpec",
     "SeriesSpec",
 ]
@@ -33,6 +36,9 @@ MOST_COUPLED: Final = 4096
 
 ARCHITECTURES: Final = ("logistic", "gru", "tcn", "transformer")
 """Clinical models of Synclave's own; any other name is that of an installed one."""
+
+EMBEDDED: Final = "embedded"
+"""Name of the language model that comes with Synclave."""
 
 LEVEL_KNOTS: Final = 24
 """Hat functions by which a tower is told the noise level; between neighbours it interpolates."""
@@ -153,6 +159,70 @@ class InstalledModel(FrozenModel):
     parameters: Annotated[int, Field(ge=1)]
 
 
+class NotesBase(FrozenModel):
+    """Which language model is meant that a training of notes begins with. Who has another one refuses the plan.
+
+    Attributes:
+        digest: SHA-256 over vocabulary, configuration and weights; see :mod:`synclave_shared.models.note_base`.
+        parameters: number of parameters P that are trained and travel: all, or those of the adapters.
+    """
+
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    parameters: Annotated[int, Field(ge=1)]
+
+
+class NotesSpec(FrozenModel):
+    """The masked language model of notes: predicts hidden words of a note from the others.
+
+    Attributes:
+        kind: what the model is.
+        base: what the training begins with: ``embedded``, Synclave's own small network and vocabulary; or the folder of
+            a published masked language model (BERT, RoBERTa, ModernBERT), in a plan file relative to it, in a signed
+            plan by its name alone.
+        width, blocks: of the embedded network; of no meaning with a published one.
+        adapter_rank: 0: all parameters are trained. Else low-rank adapters of that rank, of which one factor is fixed
+            and public and the other is trained (FFA-LoRA, Sun et al. 2024): averages over sites are then exact.
+        chunks_per_step: chunks of a patient in a step, averaged *before* clipping. A patient with fewer sees one twice,
+            with other words hidden.
+        predicted_tokens: words of a chunk at most that go through the vocabulary head: public, so that no patient
+            changes the shape of another's numbers.
+        smallest_ratio: training hides a share of a chunk's words drawn evenly from this to 1.
+        largest_weight: of a word: 1 / share, at most this.
+        looked_up: the base as it was found when the plan was made.
+    """
+
+    kind: Literal["notes"] = "notes"
+    base: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]{1,255}$")] = EMBEDDED
+    width: Annotated[int, Field(ge=64, le=1024, multiple_of=64)] = 128
+    blocks: Annotated[int, Field(ge=1, le=24)] = 4
+    adapter_rank: Annotated[int, Field(ge=0, le=256)] = 0
+    chunks_per_step: Annotated[int, Field(ge=1, le=64)] = 2
+    predicted_tokens: Annotated[int, Field(ge=1, le=512)] = 64
+    smallest_ratio: Annotated[PositiveDecimal, Field(le=1)] = Decimal("0.02")
+    largest_weight: Annotated[PositiveDecimal, Field(ge=1)] = Decimal(10)
+    looked_up: NotesBase | None = None
+
+    @model_validator(mode="after")
+    def _adapters_need_weights(self) -> Self:
+        if self.adapter_rank and self.base == EMBEDDED:
+            raise ValueError("adapter_rank needs the base of a published model: the embedded one knows nothing yet")
+        return self
+
+    def parameter_count(self) -> int:
+        """Number of parameters P that are trained.
+
+        Raises:
+            PlanError: if the base was not looked up.
+        """
+        if self.looked_up is None:
+            raise PlanError(
+                expected="a model of notes whose base was looked up",
+                found=f"base = {self.base}, of which nothing is known",
+                remedy="Make the plan from its file with `synclave plan`.",
+            )
+        return self.looked_up.parameters
+
+
 class ClassifierSpec(FrozenModel):
     """A clinical model of time series: predicts the label. Guidance makes synthetic patients useful to one.
 
@@ -244,6 +314,7 @@ AnyModel = Annotated[
     Annotated[ModelSpec, Tag("diffusion")]
     | Annotated[CopulaSpec, Tag("copula")]
     | Annotated[SeriesSpec, Tag("series")]
+    | Annotated[NotesSpec, Tag("notes")]
     | Annotated[ClassifierSpec, Tag("classifier")]
     | Annotated[InfluenceSpec, Tag("influence")]
     | Annotated[ScoresSpec, Tag("scores")],

@@ -24,6 +24,7 @@ from synclave_shared.model_spec import (
     CopulaSpec,
     InfluenceSpec,
     ModelSpec,
+    NotesSpec,
     ScoresSpec,
     SeriesSpec,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "InfluenceSpec",
     "Marginals",
     "ModelSpec",
+    "NotesSpec",
     "Optimiser",
     "Privacy",
     "RoundKind",
@@ -193,7 +195,7 @@ class TrainPlan(FrozenModel):
     version: Literal[1] = 1
     name: Name
     coordinator_key: PublicKeyText
-    modality: Literal["codes", "series"] = "codes"
+    modality: Literal["codes", "series", "notes"] = "codes"
     trust_mode: Literal["local"] = "local"
     schema_name: str
     schema_digest: Digest
@@ -217,9 +219,11 @@ class TrainPlan(FrozenModel):
         weighted = {site.weight is None for site in self.sites}
         if len(weighted) > 1:
             raise ValueError("give a weight to every site or to none")
-        if (self.modality == "series") != isinstance(self.model, SeriesSpec | ClassifierSpec):
+        if self.modality != _modality_of(self.model):
             raise ValueError(f"a model of kind {self.model.kind} is not for the modality {self.modality}")
         model = self.model
+        if isinstance(model, NotesSpec) and model.looked_up is None:
+            raise ValueError(f"model.looked_up is missing: which language model {model.base} is")
         if isinstance(model, ClassifierSpec) and model.architecture not in ARCHITECTURES and model.installed is None:
             raise ValueError(f"model.installed is missing: which model {model.architecture} is")
         faults = misfits(
@@ -293,7 +297,7 @@ class TrainPlan(FrozenModel):
         total = sum(raw.values())
         return {name: weight / total for name, weight in raw.items()}
 
-    def training(self) -> tuple[ModelSpec | SeriesSpec | ClassifierSpec, PoissonGaussian]:
+    def training(self) -> tuple[ModelSpec | SeriesSpec | NotesSpec | ClassifierSpec, PoissonGaussian]:
         """The model that is trained, and the mechanism of each training round.
 
         Raises:
@@ -370,6 +374,12 @@ class TrainPlan(FrozenModel):
         return all_mechanisms(self.privacy, self.federation)
 
 
+def _modality_of(model: AnyModel) -> str:
+    if isinstance(model, NotesSpec):
+        return "notes"
+    return "series" if isinstance(model, SeriesSpec | ClassifierSpec) else "codes"
+
+
 def signed_plan_bytes(content: bytes) -> bytes:
     """What the coordinator signs: the canonical JSON of a plan behind a line that no other signed thing begins with."""
     return PLAN_DOMAIN + content
@@ -404,6 +414,8 @@ def misfits(
     beginning = []
     if isinstance(model, SeriesSpec) and not anchored:
         beginning.append("privacy.marginals is missing: a model of series is trained about them")
+    if isinstance(model, NotesSpec):
+        beginning += ["privacy.marginals has no meaning with model.kind = notes: leave it out"] * anchored
     if isinstance(model, ClassifierSpec):
         beginning += ["privacy.marginals has no meaning: those of the warm start are used"] * anchored
         beginning += ["warm_start is missing: the snapshot whose marginals, or whose classifier, is used"] * (not warm)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from synclave_shared.data.faults import FAULT_CODES
 from synclave_shared.data.fields import CategoryField, CodesField, FlagField, NumberField
 from synclave_shared.data.modality import load_schema
+from synclave_shared.data.notes.schema import NotesSchema, NotesTable
 from synclave_shared.data.schema import Label, PatientSchema, Schema, Table
 from synclave_shared.data.series.channel import Channel
 from synclave_shared.data.series.schema import Grid, SeriesSchema, SeriesTable, Start, Stay
@@ -41,7 +42,28 @@ def test_the_schema_of_series_on_the_page_loads(tmp_path: Path) -> None:
     assert [channel.transform for channel in schema.channels] == ["none", "log"]
 
 
-MODELS = [Table, Label, CodesField, CategoryField, FlagField, NumberField, SeriesTable, Grid, Start, Stay, Channel]
+def test_the_schema_of_notes_on_the_page_loads(tmp_path: Path) -> None:
+    texts = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "schema.toml").write_text(next(text for text in texts if "[notes]" in text), encoding="utf-8")
+    schema = load_schema(tmp_path / "schema.toml")
+    assert isinstance(schema, NotesSchema)
+    assert schema.notes.tokens == 256
+
+
+MODELS = [
+    Table,
+    Label,
+    CodesField,
+    CategoryField,
+    FlagField,
+    NumberField,
+    SeriesTable,
+    Grid,
+    Start,
+    Stay,
+    Channel,
+    NotesTable,
+]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -54,7 +76,7 @@ def test_every_fault_is_on_the_page() -> None:
     assert not [code for code in FAULT_CODES if f"`{code}`" not in PAGE]
 
 
-@pytest.mark.parametrize("schema", [Schema, SeriesSchema])
+@pytest.mark.parametrize("schema", [Schema, SeriesSchema, NotesSchema])
 def test_every_choice_is_on_the_page(schema: type[PatientSchema]) -> None:
     choices = [
         choice

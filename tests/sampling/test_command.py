@@ -15,7 +15,7 @@ from synclave_server.notary import Notary
 from synclave_server.run_folder import RunFolder
 from synclave_server.sample_view import run_sample
 from synclave_server.sampling import engine
-from synclave_server.sampling.cohort_formats import FORMATS
+from synclave_server.sampling.cohort_formats import CODE_FORMATS, FORMATS
 from synclave_server.sampling.cohort_writer import unfinished_folder
 from synclave_server.snapshots import write_snapshot
 from synclave_shared.audit.console import run
@@ -106,7 +106,7 @@ def test_help_and_refusal_list_samplers_and_formats(
     refused = json.loads(answer(capsys, *options, "--sampler", "magic", code=1))["error"]
     assert ", ".join(SAMPLERS) in refused["expected"]
     refused = json.loads(answer(capsys, *options, "--format", "papyrus", code=1))["error"]
-    assert ", ".join(FORMATS) in refused["expected"]
+    assert ", ".join(CODE_FORMATS) in refused["expected"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -129,6 +129,11 @@ def test_a_person_sees_pace_and_time_left_and_after_an_interruption_where_to_go_
         "seed": 1,
         "precision": "float32",
         "calibrated": True,
+        "modality": "codes",
+        "notes": {},
+        "models": None,
+        "codes": None,
+        "codes_schema": None,
         "cohort_format": "parquet",
         "devices": ["cpu"],
         "workers": 1,

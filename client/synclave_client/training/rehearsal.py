@@ -12,24 +12,30 @@ from synclave_client.performance import Performance
 from synclave_client.training.clinical import ClinicalBatch, ClinicalLearner, clinical_loss, clinical_values_of
 from synclave_client.training.codes import DiffusionBatch, DiffusionLoss
 from synclave_client.training.noise import PatientStreams, SecretRandomness
+from synclave_client.training.notes import NotesLearner
 from synclave_client.training.private import SelfTestReport, check_places, self_test
 from synclave_client.training.series import SeriesBatch, SeriesLoss, values_of
 from synclave_shared.data.modality import AnySchema
+from synclave_shared.data.notes.schema import NotesSchema
 from synclave_shared.data.series.dataset import SeriesDataset
 from synclave_shared.data.series.schema import SeriesSchema
+from synclave_shared.diffusion.notes import NotesBatch, note_loss
 from synclave_shared.diffusion.preconditioning import prior_logits
 from synclave_shared.models.codes import build_code_denoiser
 from synclave_shared.models.layout import CodeLayout
+from synclave_shared.models.note_base import LoadedBase, build_note_lm, find_base
 from synclave_shared.models.series.anchor import usual_anchor
 from synclave_shared.models.series.classifier import build_series_classifier
 from synclave_shared.models.series.denoiser import build_series_denoiser
 from synclave_shared.models.series.layout import SeriesLayout
-from synclave_shared.plan import ClassifierSpec, ModelSpec, ScoresSpec, SeriesSpec
+from synclave_shared.plan import ClassifierSpec, ModelSpec, NotesSpec, ScoresSpec, SeriesSpec
+from synclave_shared.text.chunks import NoteChunks
+from synclave_shared.text.tokenizer import NoteTokenizer
 
 if TYPE_CHECKING:
     from synclave_shared.data.schema import Schema
 
-__all__ = ["rehearse", "rehearse_clinical", "rehearse_schema", "rehearse_series"]
+__all__ = ["rehearse", "rehearse_clinical", "rehearse_notes", "rehearse_schema", "rehearse_series"]
 
 INVENTED_PATIENTS: Final = 5
 """Enough to find patients that are mixed, few enough for a second of computing."""
@@ -40,6 +46,15 @@ SHARE_OF_CODES: Final = 0.2
 SHARE_OF_STEPS: Final = 0.4
 """Of the steps at which an invented patient's channel was measured."""
 
+SHARE_OF_WORDS: Final = 0.9
+"""Of an invented note that may be hidden; the rest are slots."""
+
+INVENTED_CHUNKS: Final = 3
+"""Most chunks of an invented patient."""
+
+NOTES_STD: Final = 0.01
+"""Added to a language model's weights."""
+
 COUPLING_STD: Final = 0.1
 """Of the invented parameters: away from zero, where every gradient path is open."""
 
@@ -48,6 +63,8 @@ def rehearse_schema(schema: AnySchema, performance: Performance, device: torch.d
     """The self-test of a schema's default model, whatever its modality; see :func:`rehearse`."""
     if isinstance(schema, SeriesSchema):
         return rehearse_series(SeriesLayout.of(schema), SeriesSpec(), performance, device)
+    if isinstance(schema, NotesSchema):
+        return rehearse_notes(schema.notes.tokens, NotesSpec(), find_base(NotesSpec()), performance, device)
     return rehearse(schema, ModelSpec(), performance, device)
 
 
@@ -145,6 +162,57 @@ def rehearse_clinical(
     report = self_test(network, clinical_loss, invented(INVENTED_PATIENTS), performance)
     check_places(network, clinical_loss, invented(performance.tile(clinical_values_of(layout))))
     return report
+
+
+def rehearse_notes(
+    tokens: int, spec: NotesSpec, base: LoadedBase, performance: Performance, device: torch.device | str = "cpu"
+) -> SelfTestReport:
+    """:func:`rehearse` for the language model of notes.
+
+    Args:
+        tokens: length of a chunk.
+        spec: the plan's model settings.
+        base: what they name.
+        performance: how the site computes.
+        device: where.
+
+    Raises:
+        ClippingError: if gradients cannot be bounded per patient on this machine, naming the layer.
+    """
+    generator = torch.Generator().manual_seed(0)
+    network = build_note_lm(spec, base)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            # About the weights as they are: of a deep network with invented ones nothing but noise comes out.
+            if parameter.requires_grad:
+                parameter.add_(NOTES_STD * torch.randn(parameter.shape, generator=generator))
+    network.to(device)
+    rng = np.random.default_rng(0)
+    streams = PatientStreams(SecretRandomness(bytes(32)))
+
+    def learner(patients: int) -> NotesLearner:
+        chunks = _invented_chunks(patients, tokens, base.tokenizer, rng)
+        return NotesLearner(network=network, spec=spec, chunks=chunks, tokenizer=base.tokenizer, device=device)
+
+    def invented(patients: int) -> NotesBatch:
+        return learner(patients).batch(np.arange(patients), patients, streams, 0)
+
+    report = self_test(network, note_loss, invented(INVENTED_PATIENTS), performance)
+    check_places(network, note_loss, invented(performance.tile(learner(1).values)))
+    return report
+
+
+def _invented_chunks(patients: int, tokens: int, tokenizer: NoteTokenizer, rng: np.random.Generator) -> NoteChunks:
+    counts = rng.integers(1, INVENTED_CHUNKS + 1, patients)
+    lengths = rng.integers(4, tokens + 1, counts.sum())
+    ids = rng.integers(0, tokenizer.size, (counts.sum(), tokens)).astype(np.int32)
+    ids[ids == tokenizer.pad] = tokenizer.mask
+    inside = np.arange(tokens) < lengths[:, None]
+    ids = np.where(inside, ids, tokenizer.pad).astype(np.int32)
+    predictable = inside & (rng.random(ids.shape) < SHARE_OF_WORDS)
+    return NoteChunks(
+        ids=ids, predictable=predictable, starts=np.concatenate([[0], counts.cumsum()]), most=INVENTED_CHUNKS
+    )
 
 
 def _invented_series(layout: SeriesLayout, patients: int, rng: np.random.Generator) -> SeriesDataset:

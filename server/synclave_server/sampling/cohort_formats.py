@@ -13,10 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from synclave_server.sampling.notes_writers import NotesLinesWriter, NotesParquetWriter
+from synclave_server.sampling.rows import synthetic_id
 from synclave_server.sampling.series_rows import row_bytes, unpack_series
 from synclave_shared.data.meds.series_writer import SeriesMedsWriter
 from synclave_shared.data.meds.writer import MedsWriter
 from synclave_shared.data.modality import AnySchema
+from synclave_shared.data.notes.schema import NotesSchema
 from synclave_shared.data.patient_table import to_table
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.series.schema import SeriesSchema
@@ -26,6 +29,7 @@ from synclave_shared.models.series.layout import SeriesLayout
 __all__ = [
     "CODE_FORMATS",
     "FORMATS",
+    "NOTES_FORMATS",
     "SERIES_FORMATS",
     "CohortFormat",
     "CohortWriter",
@@ -64,11 +68,6 @@ class CohortWriter(Protocol):
     ) -> None:
         """Finish the files; after an error they are not used."""
         ...
-
-
-def synthetic_id(number: int) -> str:
-    """Identifier of a synthetic patient by its number, from 0."""
-    return f"synthetic-{number:010d}"
 
 
 class ParquetWriter:
@@ -233,6 +232,16 @@ def _of_series(
     return make
 
 
+def _of_notes(
+    writer: Callable[[Path, NotesSchema, Mapping[str, str]], CohortWriter],
+) -> Callable[[Path, AnySchema, Mapping[str, str]], CohortWriter]:
+    def make(path: Path, schema: AnySchema, notes: Mapping[str, str]) -> CohortWriter:
+        assert isinstance(schema, NotesSchema)  # noqa: S101 - likewise
+        return writer(path, schema, notes)
+
+    return make
+
+
 CODE_FORMATS: Final[Mapping[str, CohortFormat]] = MappingProxyType(
     {
         "parquet": CohortFormat(writer=_of_codes(ParquetWriter), suffix=".parquet"),
@@ -249,5 +258,13 @@ SERIES_FORMATS: Final[Mapping[str, CohortFormat]] = MappingProxyType(
 )
 """Formats of time series: a folder with the two tables of a series cohort, or a MEDS dataset."""
 
-FORMATS: Final = tuple(dict.fromkeys((*CODE_FORMATS, *SERIES_FORMATS)))
+NOTES_FORMATS: Final[Mapping[str, CohortFormat]] = MappingProxyType(
+    {
+        "parquet": CohortFormat(writer=_of_notes(NotesParquetWriter), suffix=".parquet"),
+        "jsonl": CohortFormat(writer=_of_notes(NotesLinesWriter), suffix=".jsonl"),
+    }
+)
+"""Formats of notes: a row or a line for each."""
+
+FORMATS: Final = tuple(dict.fromkeys((*CODE_FORMATS, *SERIES_FORMATS, *NOTES_FORMATS)))
 """Every name of a format."""

@@ -25,13 +25,15 @@ from synclave_server.sampling.generator import WITHIN_BIN, PatientGenerator
 from synclave_server.sampling.given import label_shares_given, read_given
 from synclave_server.sampling.kinds import SampledKind, kind_of
 from synclave_server.sampling.labels import LabelAssignment
+from synclave_server.sampling.notes import NotesSources
 from synclave_server.sampling.philox import PatientRandomness
-from synclave_server.sampling.request import Precision, SampleRequest, TargetBy, resolve_request
+from synclave_server.sampling.request import NotesRequest, Precision, SampleRequest, TargetBy, resolve_request
 from synclave_server.sampling.workers import device_kind, draw, plan_jobs
 from synclave_server.snapshots import Snapshot, read_snapshot
 from synclave_shared.canonical import FrozenModel, canonical_bytes
 from synclave_shared.data.fields import NumberField
 from synclave_shared.data.modality import AnySchema
+from synclave_shared.data.notes.schema import NotesSchema
 from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.models.anchor import Anchor
@@ -91,6 +93,8 @@ def sample(
     target_by: TargetBy = "influence",
     target_strength: Decimal = Decimal(0),
     target_curvature: bool = False,
+    notes: NotesRequest | None = None,
+    sources: NotesSources | None = None,
     cohort_format: str = "parquet",
     batch_size: int = 256,
     devices: Sequence[str] = ("cpu",),
@@ -118,7 +122,10 @@ def sample(
         target: for time series, snapshot folder of the clinical model that patients are made useful to.
         target_by: how it guides.
         target_strength: how far.
-        target_curvature: whether by the step that synthetic patients lack; the last setting that changes rows.
+        target_curvature: whether by the step that synthetic patients lack.
+        notes: for notes, how words are drawn; None: the defaults.
+        sources: for notes, where a published base and a cohort of codes are; of such a cohort come seed and, where the
+            label is the same, label counts, so that patients of one number agree. The last setting that changes rows.
         cohort_format: one of :data:`synclave_server.sampling.cohort_formats.FORMATS`, as the modality has it.
         batch_size: patients whose progress is reported together.
         devices: torch devices of one kind that share the work.
@@ -141,6 +148,8 @@ def sample(
     aim = None if target is None else read_snapshot(target)
     if aim is not None:
         kind.check_target(aim)
+    if kind.is_of_notes:
+        notes, seed, label_counts = _about(sources, notes or NotesRequest(), kind, patients, seed, label_counts)
     request = resolve_request(
         patients=patients,
         label_counts=label_counts,
@@ -160,6 +169,7 @@ def sample(
         target_by=target_by,
         target_strength=target_strength,
         target_curvature=target_curvature,
+        notes=notes,
     )
     if batch_size < 1:
         raise ConfigurationError(
@@ -175,6 +185,7 @@ def sample(
             request,
             unfinished.parts,
             target_dir=target,
+            sources=sources,
             devices=devices,
             workers=workers,
             batch_size=batch_size,
@@ -244,7 +255,7 @@ def _given(
 ) -> tuple[dict[str, int], NDArray[np.floating] | None]:
     """The columns that are fixed, and the label values' shares among such patients."""
     snapshot, schema = kind.snapshot, kind.schema
-    if isinstance(schema, SeriesSchema):
+    if isinstance(schema, SeriesSchema | NotesSchema):
         asked = {
             "--given": bool(given),
             "--classifier-guidance": bool(classifier_guidance),
@@ -253,8 +264,7 @@ def _given(
         found = [option for option, is_asked in asked.items() if is_asked]
         if found:
             raise ConfigurationError(
-                expected="no option that is for codes alone: the model is one of time series, which --label, --guidance"
-                " and --target steer",
+                expected=f"no option that is for codes alone: the model is one of {schema.modality}",
                 found=", ".join(found),
                 remedy="Leave it away.",
             )
@@ -264,6 +274,32 @@ def _given(
         return fixed, snapshot.label_shares
     anchor = Anchor(logits=snapshot.anchor, label_shares=snapshot.label_shares.astype(np.float64))
     return fixed, label_shares_given(anchor, CodeLayout.of(schema), schema.columns, fixed)
+
+
+def _about(
+    sources: NotesSources | None,
+    notes: NotesRequest,
+    kind: SampledKind,
+    patients: int,
+    seed: int,
+    label_counts: Mapping[str, int] | None,
+) -> tuple[NotesRequest, int, Mapping[str, int] | None]:
+    """The request, seed and label counts of notes about a cohort of codes; without one, as they are."""
+    if sources is None or sources.codes is None:
+        return notes, seed, label_counts
+    cohort = sources.cohort()
+    if cohort is None or len(cohort) < patients:
+        raise ConfigurationError(
+            expected=f"--codes with a cohort of at least {patients} patients, and --codes-schema",
+            found="no schema" if cohort is None else f"{len(cohort)} patients",
+            remedy="Draw more patients of codes, or ask for fewer notes.",
+        )
+    counts, label = cohort.request["label_counts"], kind.schema.label
+    same = (cohort.schema.label.name, tuple(counts)) == (label.name, label.values)
+    if label_counts is not None or len(cohort) > patients or not same:
+        # Other labels than the patients of codes have: their order is then of no meaning.
+        return notes.model_copy(update={"codes": digest_of(sources.codes)}), seed, label_counts
+    return notes.model_copy(update={"codes": digest_of(sources.codes)}), int(cohort.request["seed"]), counts
 
 
 def _provenance(snapshot: Snapshot, request: SampleRequest, device: str) -> Provenance:

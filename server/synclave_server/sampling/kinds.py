@@ -10,24 +10,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synclave_server.sampling.cohort_formats import CODE_FORMATS, SERIES_FORMATS, CohortFormat
+from synclave_server.sampling.cohort_formats import CODE_FORMATS, NOTES_FORMATS, SERIES_FORMATS, CohortFormat
 from synclave_server.sampling.copula import CopulaGenerator
 from synclave_server.sampling.generator import PatientGenerator
-from synclave_server.sampling.request import SERIES_CORRUPTION, Precision, SampleRequest
+from synclave_server.sampling.note_rows import NOTE_BYTES
+from synclave_server.sampling.notes import NotesGenerator, NotesSources
+from synclave_server.sampling.request import SERIES_CORRUPTION, WORDS_CORRUPTION, Precision, SampleRequest
 from synclave_server.sampling.rows import RowForm
 from synclave_server.sampling.series import SeriesGenerator
 from synclave_server.sampling.series_rows import row_bytes
 from synclave_server.sampling.series_target import SeriesTarget
 from synclave_server.snapshots import Snapshot
 from synclave_shared.data.modality import AnySchema, schema_from_json
+from synclave_shared.data.notes.schema import NotesSchema
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import ConfigurationError, ProtocolError, SnapshotError
 from synclave_shared.models.copula import copula_of_vector
 from synclave_shared.models.layout import CodeLayout
+from synclave_shared.models.note_base import find_base
 from synclave_shared.models.series.anchor import SeriesAnchor
 from synclave_shared.models.series.layout import SeriesLayout
-from synclave_shared.plan import CopulaSpec, ModelSpec, SeriesSpec
+from synclave_shared.plan import CopulaSpec, ModelSpec, NotesSpec, SeriesSpec
 
 __all__ = ["Generator", "SampledKind", "kind_of"]
 
@@ -54,8 +58,8 @@ class SampledKind:
     Attributes:
         snapshot: the snapshot.
         schema: its schema.
-        corruption: what the model was trained to undo, ``gaussian``, ``masked`` or ``series``; None: nothing, as a
-            copula.
+        corruption: what the model was trained to undo, ``gaussian``, ``masked``, ``series`` or ``words``; None:
+            nothing, as a copula.
         anchored: whether the model has prevalences, by which labels guide, columns are given and rows calibrated.
         form: of its rows.
         formats: in which a cohort can be written, by the name that a user types; the first is the default.
@@ -67,6 +71,11 @@ class SampledKind:
     anchored: bool
     form: RowForm
     formats: Mapping[str, CohortFormat]
+
+    @property
+    def is_of_notes(self) -> bool:
+        """Whether it writes notes."""
+        return isinstance(self.schema, NotesSchema)
 
     def check_target(self, target: Snapshot) -> None:
         """Refuse a clinical model that cannot guide this one.
@@ -82,9 +91,20 @@ class SampledKind:
             )
         SeriesTarget.of(target, self.schema.digest)
 
-    def generator(self, device: torch.device | str, precision: Precision, target: Snapshot | None = None) -> Generator:
-        """The model on a device, and what guides it."""
+    def generator(
+        self,
+        device: torch.device | str,
+        precision: Precision,
+        target: Snapshot | None = None,
+        sources: NotesSources | None = None,
+    ) -> Generator:
+        """The model on a device, what guides it, and what else notes are made of."""
         snapshot, spec = self.snapshot, self.snapshot.plan.model
+        if isinstance(self.schema, NotesSchema):
+            assert isinstance(spec, NotesSpec)  # noqa: S101 - the plan is of its schema's modality
+            sources = sources or NotesSources()
+            base = find_base(spec, () if sources.models is None else (sources.models,))
+            return NotesGenerator(spec, self.schema, base, snapshot.model, device, precision, sources.cohort())
         if isinstance(self.schema, SeriesSchema):
             assert isinstance(spec, SeriesSpec)  # noqa: S101 - the plan is of its schema's modality
             layout = SeriesLayout.of(self.schema)
@@ -122,6 +142,15 @@ def kind_of(snapshot: Snapshot) -> SampledKind:
             anchored=False,
             form=RowForm(width=row_bytes(layout), binary=False),
             formats=SERIES_FORMATS,
+        )
+    if isinstance(schema, NotesSchema):
+        return SampledKind(
+            snapshot=snapshot,
+            schema=schema,
+            corruption=WORDS_CORRUPTION,
+            anchored=False,
+            form=RowForm(width=NOTE_BYTES, binary=False),
+            formats=NOTES_FORMATS,
         )
     _check_code_anchor(snapshot, schema)
     spec = snapshot.plan.model

@@ -15,6 +15,7 @@ from synclave_server.sampling.philox import MAX_PATIENTS
 from synclave_shared.canonical import ExactDecimal, FrozenModel, canonical_bytes, sha256_hex
 from synclave_shared.diffusion.discrete import REVEALERS
 from synclave_shared.diffusion.samplers import SAMPLERS, evaluations
+from synclave_shared.diffusion.unmasking import ORDERS
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.plan import explain_validation
 
@@ -22,6 +23,8 @@ __all__ = [
     "DEFAULT_SAMPLERS",
     "DEFAULT_STEPS",
     "SERIES_CORRUPTION",
+    "WORDS_CORRUPTION",
+    "NotesRequest",
     "Precision",
     "SampleRequest",
     "TargetBy",
@@ -39,8 +42,11 @@ TargetBy = Literal["influence", "classifier"]
 SERIES_CORRUPTION: Final = "series"
 """Gaussian noise on values and gaps of time series."""
 
+WORDS_CORRUPTION: Final = "words"
+"""Hidden words of notes."""
+
 DEFAULT_SAMPLERS: Final[Mapping[str, str]] = MappingProxyType(
-    {"gaussian": "unipc", "masked": "masked", SERIES_CORRUPTION: "unipc"}
+    {"gaussian": "unipc", "masked": "masked", SERIES_CORRUPTION: "unipc", WORDS_CORRUPTION: ORDERS[0]}
 )
 """By what the model was trained to undo."""
 
@@ -63,20 +69,38 @@ MAX_GUIDANCE: Final = 100
 def samplers_of(corruption: str | None) -> tuple[str, ...]:
     """Names of the samplers that undo ``gaussian`` or ``masked`` corruption, the recommended one first.
 
-    ``series`` is noise on time series; None stands for a copula, which undoes nothing.
+    ``series`` is noise on time series, ``words`` hidden words of notes; None stands for a copula, which undoes nothing.
     """
     if corruption is None:
         return (COPULA_SAMPLER,)
+    if corruption == WORDS_CORRUPTION:
+        return ORDERS
     if corruption == SERIES_CORRUPTION:
         return tuple(name for name in SAMPLERS if name not in OF_CODES_ALONE)
     return tuple(REVEALERS if corruption == "masked" else SAMPLERS)
 
 
 def _known_sampler(name: str) -> str:
-    known = (*SAMPLERS, *REVEALERS, COPULA_SAMPLER)
+    known = (*SAMPLERS, *REVEALERS, *ORDERS, COPULA_SAMPLER)
     if name not in known:
         raise ValueError(f"{name!r} is none of {', '.join(known)}")
     return name
+
+
+class NotesRequest(FrozenModel):
+    """How the words of notes are drawn, and whom the notes are about.
+
+    Attributes:
+        temperature: below 1 likelier words become likelier; 0: always the likeliest.
+        top_k: only so many likeliest tokens are drawn; 0: all.
+        top_p: only the likeliest tokens whose probabilities add up to this are drawn; 1: all.
+        codes: SHA-256 of the cohort of codes whose patients the notes are about; None: invented ones.
+    """
+
+    temperature: Annotated[ExactDecimal, Field(ge=0, le=10)] = Decimal(1)
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    top_p: Annotated[ExactDecimal, Field(gt=0, le=1)] = Decimal(1)
+    codes: str | None = None
 
 
 class SampleRequest(FrozenModel):
@@ -97,6 +121,7 @@ class SampleRequest(FrozenModel):
         target_by: by what: its ``influence`` vector, or as a ``classifier`` of the label.
         target_strength: how far, in standard deviations of what is still open at each level.
         target_curvature: whether the influence vector is turned into the step that synthetic patients lack.
+        notes: of notes, how words are drawn; None for other modalities.
     """
 
     label_counts: dict[str, Annotated[int, Field(ge=0)]]
@@ -113,6 +138,8 @@ class SampleRequest(FrozenModel):
     target_strength: Annotated[ExactDecimal, Field(ge=0, le=MAX_GUIDANCE)] = Decimal(0)
     target_curvature: bool = False
 
+    notes: NotesRequest | None = None
+
     @property
     def patients(self) -> int:
         """How many patients are asked for."""
@@ -123,7 +150,7 @@ class SampleRequest(FrozenModel):
         """Calls of the network for one patient; guidance asks twice each time, and a copula has none."""
         if self.sampler == COPULA_SAMPLER:
             return 0
-        calls = self.steps if self.sampler in REVEALERS else evaluations(self.sampler, self.steps)
+        calls = self.steps if self.sampler in (*REVEALERS, *ORDERS) else evaluations(self.sampler, self.steps)
         return calls * (2 if self.guidance else 1)
 
     @property
@@ -162,6 +189,7 @@ def resolve_request(
     target_by: TargetBy = "influence",
     target_strength: Decimal = Decimal(0),
     target_curvature: bool = False,
+    notes: NotesRequest | None = None,
 ) -> SampleRequest:
     """Check a request and fill in label counts.
 
@@ -184,6 +212,7 @@ def resolve_request(
         target_by: how it guides.
         target_strength: how far.
         target_curvature: whether by the step that synthetic patients lack; by influence only.
+        notes: of notes, how words are drawn.
 
     Raises:
         ConfigurationError: if a label value or the sampler is unknown, the counts do not add up, a number is out of
@@ -201,14 +230,22 @@ def resolve_request(
         sampler = DEFAULT_SAMPLERS[corruption] if sampler is None else sampler
         steps = DEFAULT_STEPS if steps is None else steps
         if sampler not in names:
-            why = (
-                "draws time series" if corruption == SERIES_CORRUPTION else f"was trained with {corruption} corruption"
+            why = {SERIES_CORRUPTION: "draws time series", WORDS_CORRUPTION: "writes notes"}.get(
+                corruption, f"was trained with {corruption} corruption"
             )
             raise _refused(
                 f"a sampler of {', '.join(names)}: the model {why}",
                 sampler,
                 "Choose one of them, or leave the sampler away.",
             )
+    if (notes is None) == (corruption == WORDS_CORRUPTION):
+        raise _refused(
+            "--temperature, --top-k, --top-p and --codes with a model of notes alone",
+            f"a model that undoes {corruption}",
+            "Leave them away.",
+        )
+    if guidance and corruption == WORDS_CORRUPTION:
+        raise _refused("no --guidance with a model of notes", f"{guidance}", "Use --label, --temperature or --top-p.")
     if classifier_guidance and not anchored:
         raise _refused(
             "a model with an anchor, which is the classifier",
@@ -240,6 +277,7 @@ def resolve_request(
                 "classifier_guidance": classifier_guidance,
                 "precision": precision,
                 "given": dict(given or {}),
+                "notes": notes,
                 "target": target,
                 "target_by": target_by if target is not None else "influence",
                 "target_strength": target_strength if target is not None else Decimal(0),

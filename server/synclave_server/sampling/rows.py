@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RowForm"]
+__all__ = ["RowForm", "synthetic_id"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,3 +34,8 @@ class RowForm:
     def unpack(self, stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The inverse of :meth:`pack`."""
         return np.unpackbits(stored, axis=1, count=self.width) if self.binary else stored
+
+
+def synthetic_id(number: int) -> str:
+    """Identifier of a synthetic patient by its number, from 0."""
+    return f"synthetic-{number:010d}"

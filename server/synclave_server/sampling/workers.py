@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from synclave_server.sampling.cohort_writer import PartStore
 from synclave_server.sampling.kinds import kind_of
 from synclave_server.sampling.labels import LabelAssignment
+from synclave_server.sampling.notes import NotesSources
 from synclave_server.sampling.request import SampleRequest
 from synclave_server.snapshots import Snapshot, read_snapshot
 from synclave_shared.errors import ConfigurationError, SamplingError, SnapshotError, SynclaveError
@@ -58,6 +59,7 @@ class Job:
         request: what is asked for.
         parts: where finished row groups go.
         target_dir: the clinical model that guides, if any.
+        sources: what else notes are made of.
         device: where to compute.
         threads: tiles computed at a time.
         batch_size: patients whose progress is reported together.
@@ -68,6 +70,7 @@ class Job:
     request: SampleRequest
     parts: PartStore
     target_dir: Path | None
+    sources: NotesSources | None
     device: str
     threads: int
     batch_size: int
@@ -130,6 +133,7 @@ def plan_jobs(
     parts: PartStore,
     *,
     target_dir: Path | None = None,
+    sources: NotesSources | None = None,
     devices: Sequence[str],
     workers: int | None,
     batch_size: int,
@@ -142,6 +146,7 @@ def plan_jobs(
         request: what is asked for.
         parts: where finished row groups go.
         target_dir: the clinical model that guides, if any.
+        sources: what else notes are made of.
         devices: names of devices of one kind.
         workers: processes; None: one per GPU, or on the CPU as many as have work enough and cores.
         batch_size: patients whose progress is reported together.
@@ -172,6 +177,7 @@ def plan_jobs(
             request=request,
             parts=parts,
             target_dir=target_dir,
+            sources=sources,
             device=distinct[number % len(distinct)],
             threads=max(1, cores // workers) if on_cpu else GPU_THREADS,
             batch_size=batch_size,
@@ -201,7 +207,7 @@ def draw(jobs: Sequence[Job], snapshot: Snapshot, groups: Sequence[int]) -> Gene
 def _draw_here(job: Job, snapshot: Snapshot, groups: Iterable[int]) -> Generator[Drawn]:
     labels = LabelAssignment(list(job.request.label_counts.values()), int(job.request.seed))
     with _faults_explained(job.device), _one_torch_thread(), ThreadPoolExecutor(job.threads, "sampling") as pool:
-        generator = kind_of(snapshot).generator(job.device, job.request.precision, _target(job))
+        generator = kind_of(snapshot).generator(job.device, job.request.precision, _target(job), job.sources)
         batch = -(-job.batch_size // generator.tile) * generator.tile
         in_hand: deque[tuple[int, list[Future[NDArray[np.uint8]]]]] = deque()
 

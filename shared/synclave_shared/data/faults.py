@@ -43,9 +43,10 @@ FAULT_CODES: Final = {
     "empty-folder": "the folder has none of the schema's tables",
     "missing-file": "a table of the schema has no file",
     "not-imported": "the folder is a MEDS dataset and no folder of tables",
-    "two-files": "a table is there both as Parquet and as CSV",
+    "two-files": "a table is there in two kinds of file",
     "unreadable-file": "the file is damaged or not of the kind its ending says",
     "ragged-row": "a CSV row with more or fewer cells than the header",
+    "bad-line": "a line of a JSON-lines file that is no JSON object",
     "duplicate-column": "two columns have the same name",
     "missing-column": "a column of the schema is not in the file",
     "unknown-column": "a column of a series cohort that the schema does not name",
@@ -64,6 +65,7 @@ FAULT_CODES: Final = {
     "bad-order": "the order column does not order the patient's rows",
     "bad-time": "no time, or not written as the schema says",
     "no-series": "a patient without a row on the grid of time",
+    "too-long": "a note of more characters than any note has",
     "wrong-origin": "a synthetic patient where only real ones may be, or a real one where only synthetic ones may",
 }
 """Closed vocabulary of faults: code -> what it means."""
@@ -76,6 +78,7 @@ NOTICE_CODES: Final = {
     "not-read": "events with codes that no field reads",
     "left-out": "patients without a label",
     "no-series": "patients without a row on the grid of time",
+    "no-notes": "patients without a note",
     "other-stay": "rows of a stay that is not kept",
     "before-start": "rows before time 0 of the grid",
     "after-end": "rows after the end of the stay",

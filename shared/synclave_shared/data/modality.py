@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from synclave_shared.data.faults import CheckReport
+from synclave_shared.data.notes.reading import read_notes
+from synclave_shared.data.notes.schema import NotesSchema
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.schema_file import read_json, read_toml
 from synclave_shared.data.series.reading import read_series
@@ -16,8 +18,12 @@ from synclave_shared.errors import SchemaError
 
 __all__ = ["MODALITIES", "AnySchema", "check_folder", "load_schema", "schema_from_json"]
 
-AnySchema = Schema | SeriesSchema
-MODALITIES: Final[dict[str, type[Schema] | type[SeriesSchema]]] = {"codes": Schema, "series": SeriesSchema}
+AnySchema = Schema | SeriesSchema | NotesSchema
+MODALITIES: Final[dict[str, type[Schema] | type[SeriesSchema] | type[NotesSchema]]] = {
+    "codes": Schema,
+    "series": SeriesSchema,
+    "notes": NotesSchema,
+}
 """What ``modality`` in a schema says -> its kind of schema."""
 
 
@@ -48,7 +54,13 @@ def schema_from_json(data: bytes) -> AnySchema:
 
 def check_folder(schema: AnySchema, folder: Path) -> CheckReport:
     """Check a folder (or one file) against a schema and report everything that does not fit."""
-    return read_series(schema, folder)[1] if isinstance(schema, SeriesSchema) else read_patients(schema, folder)[1]
+    match schema:
+        case SeriesSchema():
+            return read_series(schema, folder)[1]
+        case NotesSchema():
+            return read_notes(schema, folder)[1]
+        case Schema():
+            return read_patients(schema, folder)[1]
 
 
 def _modality(path: Path) -> str:

@@ -131,8 +131,8 @@ def write_patient_table(
     Raises:
         DataError: if the arrays do not fit the schema, or the ending is neither.
     """
-    if path.suffix not in SUFFIXES:
-        raise _unfit(f"the ending {path.suffix!r}; use {' or '.join(SUFFIXES)}")
+    if path.suffix not in (".parquet", ".csv"):
+        raise _unfit(f"the ending {path.suffix!r}; use .parquet or .csv")
     notes = {"synclave.schema": schema.name, "synclave.schema_digest": schema.digest, **(metadata or {})}
     table = to_table(schema, features, labels, ids, within).replace_schema_metadata(notes)
     unfinished = path.with_name(f".{path.name}.unfinished")

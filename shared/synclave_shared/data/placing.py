@@ -111,7 +111,7 @@ def _files(schema: PatientSchema, path: Path, faults: FaultLog) -> list[tuple[Ta
     if path.is_file():
         if len(schema.tables) == 1 and path.suffix in SUFFIXES:
             return [(schema.tables[0], path)]
-        one = "a Parquet or CSV file" if len(schema.tables) == 1 else "a folder, or a wide patient table"
+        one = "a Parquet, CSV or JSON-lines file" if len(schema.tables) == 1 else "a folder, or a wide patient table"
         faults.add(file=path.name, code="not-found", expected=one, found=f"the file {path.name}")
         return []
     if not path.is_dir():

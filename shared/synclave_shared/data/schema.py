@@ -105,7 +105,7 @@ class Join(FrozenModel):
 
 
 class Table(FrozenModel):
-    """One file of a site's folder: ``<name>.parquet`` or ``<name>.csv``.
+    """One file of a site's folder: ``<name>.parquet``, ``<name>.csv`` or ``<name>.jsonl``.
 
     Attributes:
         name: the file's name without its ending.

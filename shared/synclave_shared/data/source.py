@@ -1,6 +1,6 @@
-"""Reading one Parquet or CSV file, column by column, as text over a dictionary of distinct values.
+"""Reading one Parquet, CSV or JSON-lines file, column by column, as text over a dictionary of distinct values.
 
-Every value becomes text, whatever its stored type, so that a schema's rules mean the same for Parquet and CSV. Rules
+Every value becomes text, whatever its stored type, so that a schema's rules mean the same for all of them. Rules
 are then applied to the few distinct values of a column instead of to its many rows.
 """
 
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from synclave_shared.canonical import decimal_text
 from synclave_shared.data.faults import SHOWN_CHARACTERS, FaultLog
+from synclave_shared.data.json_lines import json_columns, read_json_lines
 
 __all__ = ["EMPTY", "FAULTY", "SUFFIXES", "Source", "TextColumn", "columns_at_once", "open_source", "source_columns"]
 
@@ -31,7 +32,7 @@ EMPTY: Final = -1
 """Index of a cell in which nothing is recorded."""
 FAULTY: Final = -2
 """Index of a cell that could not be read; its fault is recorded."""
-SUFFIXES: Final = (".parquet", ".csv")
+SUFFIXES: Final = (".parquet", ".csv", ".jsonl")
 """Endings of files that can be read."""
 MAX_HEADER_BYTES: Final = 4 * 1024 * 1024
 """Longest header line of a CSV file: a wide table of 50,000 columns has about 2 MB."""
@@ -40,6 +41,7 @@ MAX_WHOLE_FLOAT: Final = 2**53
 CELLS_AT_ONCE: Final = 2**27
 """Cells of a wide table that are in memory together: 128 MiB of 0 and 1."""
 
+_KINDS: Final = {".csv": "CSV", ".jsonl": "JSON-lines"}
 _UNREADABLE: Final = (pa.ArrowException, OSError, ValueError, MemoryError)
 
 
@@ -172,6 +174,8 @@ def source_columns(path: Path) -> list[str] | None:
     try:
         if path.suffix == ".csv":
             return _csv_header(path)
+        if path.suffix == ".jsonl":
+            return json_columns(path)
         return list(pq.read_schema(path).names)
     except _UNREADABLE:
         return None
@@ -180,9 +184,9 @@ def source_columns(path: Path) -> list[str] | None:
 def columns_at_once(path: Path) -> int:
     """How many columns of a file should be read together, so that a wide one does not fill the memory.
 
-    A CSV file is read as a whole: its columns cannot be found without reading all the others.
+    Other files than Parquet are read as a whole: their columns cannot be found without reading all the others.
     """
-    if path.suffix == ".csv":
+    if path.suffix != ".parquet":
         return sys.maxsize
     try:
         return max(1, CELLS_AT_ONCE // max(1, pq.read_metadata(path).num_rows))
@@ -191,19 +195,25 @@ def columns_at_once(path: Path) -> int:
 
 
 def open_source(path: Path, wanted: list[str], faults: FaultLog) -> Source | None:
-    """Read the ``wanted`` columns of a Parquet or CSV file.
+    """Read the ``wanted`` columns of a file.
 
     Returns:
         The open file with those columns that are there (missing ones are recorded as faults), or None if it cannot
         be read at all.
     """
     try:
-        table, names, rows = _open_csv(path, wanted, faults) if path.suffix == ".csv" else _open_parquet(path, wanted)
+        match path.suffix:
+            case ".csv":
+                table, names, rows = _open_csv(path, wanted, faults)
+            case ".jsonl":
+                table, names, rows = read_json_lines(path, wanted, faults)
+            case _:
+                table, names, rows = _open_parquet(path, wanted)
     except _UNREADABLE as error:
         faults.add(
             file=path.name,
             code="unreadable-file",
-            expected=f"a {'CSV' if path.suffix == '.csv' else 'Parquet'} file",
+            expected=f"a {_KINDS.get(path.suffix, 'Parquet')} file",
             found=str(error).splitlines()[0][:300] if str(error) else type(error).__name__,
         )
         return None

@@ -1,4 +1,4 @@
-"""A network's parameters as one flat vector, which is what travels and what is stored."""
+"""A network's trained parameters as one flat vector, which is what travels and what is stored."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ __all__ = ["load_parameter_vector", "parameter_vector"]
 
 
 def parameter_vector(model: nn.Module) -> NDArray[np.float32]:
-    """All parameters as one float32 vector [P], in the order of ``model.parameters()``."""
+    """All parameters but frozen ones as one float32 vector [P], in the order of ``model.parameters()``."""
     with torch.no_grad():
-        flat = torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
+        flat = torch.cat([parameter.detach().reshape(-1) for parameter in _trained(model)])
     return flat.to(device="cpu", dtype=torch.float32).numpy().copy()
 
 
 def load_parameter_vector(model: nn.Module, vector: NDArray[np.float32]) -> None:
-    """Overwrite all parameters with ``vector`` [P].
+    """Overwrite all parameters but frozen ones with ``vector`` [P].
 
     Raises:
         SnapshotError: if the length differs or a value is not finite; the model is then unchanged.
     """
-    parameters = list(model.parameters())
+    parameters = _trained(model)
     size = sum(parameter.numel() for parameter in parameters)
     if vector.shape != (size,) or not np.all(np.isfinite(vector)):
         raise SnapshotError(
@@ -40,3 +40,7 @@ def load_parameter_vector(model: nn.Module, vector: NDArray[np.float32]) -> None
             part = values[position : position + parameter.numel()]
             parameter.copy_(part.reshape(parameter.shape))
             position += parameter.numel()
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -1,0 +1,226 @@
+"""Annotated training notes: public notes with invented identifiers put into them, as many ways as we could think of.
+
+What matters is variety: of wording, of case, of names from anywhere and from nowhere. A third of the names are
+composed from halves of two names, so that no list has them and only their surroundings tell.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+
+from bench.notes.corpora import DATA, Gold, Note, in_test_part, injected_notes
+from synclave_shared.text.phi.lexicon import word_list
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["composed_name", "synthetic_notes"]
+
+_HEADS = """
+Patient Name: {patient}\nMR #: {number}\nAdmission: {date}\nPhysician: {doctor}, MD
+NAME: {patient} | DOB {date} | MRN {number} | {facility}
+{facility}\n{street}\n{city}, {state} {zip}\nTel: {phone}  Fax: {phone}\n\nPt {patient}   Acct {number}
+{patient}\n{street}\n{city}, {state} {zip}\n\nDear {patient}:
+Re: {patient}, born {date}\n\nDear Dr. {doctor}, thank you for referring {patient}.
+Client: {patient} / Clinician: {doctor} / Seen: {date} / Location: {facility}, {city}
+DISCHARGE SUMMARY\n{patient}\nAdmitted: {date}   Discharged: {date}\nAttending MD: {doctor}\nConsultants: {doctor}; {doctor}
+{date}\n{doctor}, M.D.\n{facility}\n{city} {state}\n\nRegarding: {patient} (chart {number})
+Surname: {last}  Forename: {first}  Hospital No: {number}  GP: Dr {doctor}
+Visit on {date} with {doctor} NP. {patient}, {age} y.o., lives in {city}.
+SSN {number}  Insurance ID {number}  Emergency contact: {relative} ({phone})
+PT: {patient}  DATE: {date}  ROOM: 12  ATTG: {doctor}
+{last}, {first}   {number}   {date}
+Fall risk assessed {date}. Nurse {doctor} RN, {facility}.
+""".strip().splitlines()
+
+_BODIES = """
+{patient} was brought in by {relative}, the spouse.
+{first} says the pain began after a trip to {city}.
+Mr. {last} denies fever.
+Mrs. {last} will follow up with Dr. {doctor} on {date}.
+I spoke with {relative}, who is the patient's sister, at {phone}.
+Her mother {relative} and her brother {relative} were at the bedside.
+{first}'s son {relative} agrees with the plan.
+The case was reviewed by {doctor} and {doctor}.
+She was transferred from {facility} on {date}.
+He used to work at {facility} in {city}, {state}.
+Patient resides at {street}, {city}.
+Labs from {facility} dated {date} were reviewed.
+The grandfather lived to {age} and the grandmother to {age}.
+Call {doctor} at {phone} with results.
+Please send a copy to {email}.
+Portal message from {email} received {date}.
+Handout at {url} was given.
+The implant (serial {number}) was placed by {doctor} in {city} on {date}.
+On {date} {first} fell at home.
+Ms. {last} is a pleasant woman from {city}.
+{patient} is a {age}-year-old retired teacher.
+Since {date}, {first} has been on warfarin.
+Biopsy {number} was read by Dr. {doctor} at {facility}.
+According to {relative}, {first} stopped eating on {date}.
+{doctor} (cardiology) cleared {first} for surgery.
+Appointment with Dr. {doctor}, {date}, {facility}.
+Family in {city} and {city} were informed by {doctor}.
+Seen with {doctor}, PA-C, and the interpreter, {relative}.
+{first} goes to school in {city}; teacher is {relative}.
+Referred by {doctor} of {facility}.
+Case manager {doctor} can be paged at {phone}.
+Driver's license {number} was scanned on arrival.
+He drove from {city} to {city} with his friend {relative}.
+Records (MRN {number}) were faxed to {facility} at {phone}.
+Wife {relative} called from {phone} on {date}.
+Next visit {date}. Contact {first} at {email} or {phone}.
+Baby {last} was delivered on {date} by Dr. {doctor}.
+""".strip().splitlines()
+
+_TAILS = """
+{doctor}, MD\n{facility}
+Signed: {doctor} {date}
+Dictated by {doctor} on {date}\ncc: {doctor}, {doctor}
+Electronically authenticated {date} by {doctor}, DO
+{doctor} M.D.\nD {date} T {date} Job {number}
+Sincerely,\n\n{doctor}, MD\n{street}\n{city}, {state} {zip}\n{phone}
+Transcribed {date} / {doctor} / {number}
+Reviewed with attending Dr. {doctor}.
+c/o {relative}, {street}, {city}, {state} {zip}
+For {first} {last} by {doctor}, RN, {date}
+""".strip().splitlines()
+
+_MONTHS = "January February March April May June July August September October November December".split()
+_ENDS = "com org net edu co.uk gov".split()
+_WAYS = "Street St. Avenue Ave Road Rd Lane Drive Dr. Blvd Court Way Terrace Place Circle Parkway Close".split()
+_HEADS_OF_FACILITIES = "Hospital,Medical Center,Clinic,Health Center,Memorial Hospital,Nursing Home,General Hospital,Family Practice,Regional Medical Center,Rehabilitation Center,Hospice,Children's Hospital,University Hospital,Surgery Center,Health System,Cancer Institute,Infirmary,VA Medical Center,Care Home".split(",")
+_STATES = "AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY".split()
+
+
+def composed_name(generator: random.Random, names: list[str]) -> str:
+    """The first half of one name and the second half of another."""
+    one, other = generator.choice(names), generator.choice(names)
+    return one[: max(2, len(one) // 2)] + other[len(other) // 2 :]
+
+
+class _Surrogates:
+    """Identifiers of one invented patient."""
+
+    def __init__(self, generator: random.Random, lists: dict[str, list[str]]) -> None:
+        self.draw = generator
+        self.lists = lists
+        self.first, self.last = self.name("given"), self.name("family")
+        self.doctors = [(self.name("given"), self.name("family")) for _ in range(3)]
+
+    def name(self, kind: str) -> str:
+        names = self.lists[kind]
+        word = composed_name(self.draw, names) if self.draw.random() < 0.35 else self.draw.choice(names)
+        word = word.title()
+        if kind == "family" and self.draw.random() < 0.12:
+            word = self.draw.choice(["O'", "Mc", "Mac", "De ", "Van ", "Al-", "El-", "St. ", "von ", "Di "]) + word
+        if kind == "family" and self.draw.random() < 0.07:
+            word += "-" + self.draw.choice(names).title()
+        return word
+
+    def full(self, first: str, last: str) -> str:
+        middle = self.draw.choice("ABCDEFGHJKLMNPRSTVW")
+        return self.draw.choice(
+            [f"{first} {last}"] * 4
+            + [f"{first} {middle}. {last}", f"{first} {middle} {last}", f"{last}, {first}", f"{last}, {first} {middle}", f"{last.upper()}, {first.upper()}", f"{first.upper()} {last.upper()}", f"{first[0]}. {last}", f"{first.lower()} {last.lower()}"]
+        )
+
+    def fill(self, slot: str) -> str:
+        draw, pick = self.draw, self.draw.choice
+        if slot == "patient":
+            return self.full(self.first, self.last)
+        if slot in ("first", "last"):
+            return self.first if slot == "first" else self.last
+        if slot == "doctor":
+            first, last = pick(self.doctors)
+            return pick([self.full(first, last), last, f"{first} {last}", f"{first[0]}. {last}", f"{first[0]}.{last[0]}. {last}"])
+        if slot == "relative":
+            return pick([self.name("given"), self.name("given"), f"{self.name('given')} {self.last}"])
+        if slot == "facility":
+            base = pick([self.name("family"), pick(self.lists["places"]).title(), "St. " + self.name("given"), pick(self.lists["places"]).title() + " " + pick(["Community", "Regional", "County", "General", "Valley"])])
+            whole = pick([f"{base} {pick(_HEADS_OF_FACILITIES)}"] * 3 + [pick(self.lists["facilities"]).title()])
+            return pick([whole, whole, whole.upper()]) if draw.random() < 0.2 else whole
+        if slot == "city":
+            return pick(self.lists["places"]).title() if draw.random() < 0.8 else composed_name(draw, self.lists["places"]).title()
+        if slot == "state":
+            return pick(_STATES)
+        if slot == "zip":
+            return f"{draw.randrange(501, 99951):05}" + (f"-{draw.randrange(10000):04}" if draw.random() < 0.2 else "")
+        if slot == "street":
+            return f"{draw.randrange(1, 20000)} {pick(['', '', 'N. ', 'West '])}{pick([self.name('family'), pick(self.lists['places']).title(), pick(['Oak', 'Main', '5th', '22nd', 'Park'])])} {pick(_WAYS)}" + pick(["", "", f", Apt {draw.randrange(1, 99)}", f" #{draw.randrange(1, 99)}", f", Suite {draw.randrange(100, 900)}"])
+        if slot == "age":
+            return str(draw.randrange(90, 110))
+        if slot == "date":
+            y, m, d = draw.randrange(1930, 2030), draw.randrange(1, 13), draw.randrange(1, 29)
+            month = _MONTHS[m - 1]
+            return pick([f"{m}/{d}/{y}", f"{m:02}/{d:02}/{y}", f"{m}/{d}/{y % 100:02}", f"{m}/{d}", f"{y}-{m:02}-{d:02}", f"{month} {d}, {y}", f"{month[:3]} {d}, {y}", f"{d} {month} {y}", f"{d}-{month[:3]}-{y}", f"{month} {d}", f"the {d}th of {month}", f"{m:02}.{d:02}.{y}", f"{m}-{d}-{y % 100:02}", f"{month} {y}", f"{month[:3]} {d}", f"{d}{month[:3].upper()}{y}"])
+        if slot == "phone":
+            a, b, c = draw.randrange(200, 999), draw.randrange(200, 999), draw.randrange(10000)
+            return pick([f"({a}) {b}-{c:04}", f"{a}-{b}-{c:04}", f"{a}.{b}.{c:04}", f"{b}-{c:04}", f"+1 {a} {b} {c:04}", f"{a} {b} {c:04}", f"x{c:04}", f"0{a} {b}{c:04}"])
+        if slot == "email":
+            return f"{self.first.lower().replace(' ', '')}{pick(['.', '_', '', '-'])}{self.last.lower().replace(' ', '')}{pick(['', str(draw.randrange(99))])}@{pick(['mail', 'example', 'clinic', 'post'])}.{pick(_ENDS)}"
+        if slot == "url":
+            return f"{pick(['www.', 'https://www.', 'http://', 'https://'])}{composed_name(draw, self.lists['family'])}.{pick(_ENDS)}{pick(['', '/visit', '/p/12'])}"
+        letters = "".join(pick("ABCDEFGHJKLMNPRSTUVWXYZ") for _ in range(3))
+        n = draw.randrange(10**4, 10**9)
+        return pick([str(n), str(n), f"{letters[:2]}{n}", f"{letters[0]}-{n}", f"{n // 1000}-{n % 1000:03}", f"{letters}-{n % 10000:04}-{letters[0]}", f"{letters[:1]}{draw.randrange(10, 99)}-{n % 100000}", f"#{n}"])
+
+
+def synthetic_notes(count: int, seed: int, data: Path = DATA) -> Iterator[Note]:
+    """``count`` notes; none of the benchmark's test notes, templates or names among them."""
+    draw = random.Random(seed)
+    texts = [
+        row["transcription"]
+        for row in pq.read_table(data / "mtsamples/notes.parquet", columns=["sample_id", "transcription"]).to_pylist()
+        if row["transcription"] and not in_test_part(row["sample_id"])
+    ]
+    forbidden = {
+        word.lower()
+        for note in injected_notes(test=True, data=data)
+        for gold in note.gold
+        if gold.label in ("PATIENT", "DOCTOR", "RELATIVE", "CITY")
+        for word in re.findall(r"\w+", note.text[gold.start : gold.end])
+    }
+    lists = {
+        kind: sorted(word for word in word_list(name) if 2 < len(word) < 26 and word not in forbidden)
+        for kind, name in (("given", "given"), ("family", "family"), ("places", "places-us"), ("facilities", "facilities-us"))
+    }
+    lists["places"] = [place for place in lists["places"] if not place.endswith(" county")]
+    for number in range(count):
+        yield _one(draw, draw.choice(texts), _Surrogates(draw, lists), f"training{number}")
+
+
+def _one(draw: random.Random, text: str, patient: _Surrogates, name: str) -> Note:
+    # A stretch of the note is enough: long bodies without identifiers teach little per second.
+    start = draw.randrange(max(1, len(text) - 900))
+    body = text[start : start + draw.randrange(200, 900)]
+    pieces = re.split(r"(?<=[.])[ \n]+", body)
+    for _ in range(draw.randrange(3, 9)):
+        pieces.insert(draw.randrange(len(pieces) + 1), draw.choice(_BODIES))
+    joined = draw.choice([" ", " ", "\n", "  "]).join(pieces)
+    template = "\n\n".join(
+        [*(draw.sample(_HEADS, draw.randrange(3))), joined, *(draw.sample(_TAILS, draw.randrange(3)))]
+    ).replace("\\n", "\n")
+    kinds = {"first": "patient", "last": "patient"}
+    out, gold, last, size = [], [], 0, 0
+    for found in re.finditer(r"\{([a-z]+)\}", template):
+        slot = found.group(1)
+        before, surface = template[last : found.start()], patient.fill(slot)
+        out += [before, surface]
+        size += len(before)
+        gold.append(Gold(start=size, end=size + len(surface), label=kinds.get(slot, slot)))
+        size += len(surface)
+        last = found.end()
+    out.append(template[last:])
+    whole = "".join(out)
+    case = draw.random()
+    if case < 0.1:
+        whole = whole.upper() if len(whole.upper()) == len(whole) else whole
+    elif case < 0.18:
+        whole = whole.lower() if len(whole.lower()) == len(whole) else whole
+    return Note(name=name, text=whole, gold=tuple(gold))

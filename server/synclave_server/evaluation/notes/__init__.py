@@ -1,0 +1,1 @@
+"""How well synthetic notes protect patients and keep the medicine."""

@@ -1,0 +1,256 @@
+"""Synthetic notes from nothing private: a template, a patient's entities, and the words that the trained model writes.
+
+Every document has random numbers of its own, like every patient of the other modalities
+(:class:`~.generator.PatientGenerator`): its text depends on its number and label, and on the kind of device, alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from synclave_server.sampling.generator import FIRST_STEP
+from synclave_server.sampling.note_patients import CodesCohort
+from synclave_server.sampling.note_rows import NOTE_BYTES, pack_note
+from synclave_server.sampling.philox import PatientRandomness
+from synclave_server.sampling.request import NotesRequest, Precision, SampleRequest
+from synclave_shared.data.notes.schema import NotesSchema
+from synclave_shared.diffusion.unmasking import Order, unmask
+from synclave_shared.model_spec import NotesSpec
+from synclave_shared.models.note_base import LoadedBase, build_note_lm
+from synclave_shared.models.parameters import load_parameter_vector
+from synclave_shared.text.chunks import heading, laid_out
+from synclave_shared.text.surrogates import Surrogates
+from synclave_shared.text.templates import Gap, Patient, Template, invented_patient, shipped_templates
+
+__all__ = ["NotesGenerator", "NotesSources"]
+
+CPU_TILE: Final = 8
+"""Documents per call of the network on a CPU: logits of all gaps are in memory at once."""
+
+GPU_TILE: Final = 64
+"""Elsewhere."""
+
+WINDOWS: Final = 4
+"""Chunks of a document at most; text beyond them has no gaps filled, and is left out."""
+
+_SPACES: Final = re.compile(r"[^\S\n]+(?=[.,;:\n])")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotesSources:
+    """What notes are made of besides the snapshot.
+
+    Attributes:
+        models: folder in which a published language model lies.
+        codes: cohort of codes whom the notes are about.
+        codes_schema: its schema.
+    """
+
+    models: Path | None = None
+    codes: Path | None = None
+    codes_schema: Path | None = None
+
+    def cohort(self) -> CodesCohort | None:
+        """The patients of codes, if there are any."""
+        if self.codes is None or self.codes_schema is None:
+            return None
+        return CodesCohort.read(self.codes, self.codes_schema)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Fixed text, or a gap: where its tokens stand among the document's."""
+
+    text: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Document:
+    """A document before its gaps are filled.
+
+    Attributes:
+        kind: type of the note.
+        patient: whom it is about.
+        pieces: in order.
+        tokens: of all pieces; the mask token in gaps.
+        rng: what is left of its random numbers, for the surrogates.
+    """
+
+    kind: str
+    patient: Patient
+    pieces: list[_Piece]
+    tokens: list[int]
+    rng: np.random.Generator
+
+
+class NotesGenerator:
+    """A trained language model on one device.
+
+    Args:
+        spec: the model's numbers.
+        schema: length of chunks, types, label values.
+        base: what the training began with.
+        model: trained parameters, float32 [P].
+        device: where to compute.
+        precision: of the network.
+        cohort: patients of codes whom the notes are about; None: invented ones.
+    """
+
+    def __init__(
+        self,
+        spec: NotesSpec,
+        schema: NotesSchema,
+        base: LoadedBase,
+        model: NDArray[np.float32],
+        device: torch.device | str = "cpu",
+        precision: Precision = "float32",
+        cohort: CodesCohort | None = None,
+    ) -> None:
+        self._schema, self._tokenizer, self._cohort = schema, base.tokenizer, cohort
+        self._device = torch.device(device)
+        self._reduced = precision == "bfloat16"
+        self.tile = CPU_TILE if self._device.type == "cpu" else GPU_TILE
+        network = build_note_lm(spec, base).eval()
+        load_parameter_vector(network, model)
+        self._network = network.to(self._device)
+        known = [(template, template.name) for template in shipped_templates() if template.name in schema.notes.types]
+        free = schema.notes.types or ("",)
+        self._choices: Sequence[tuple[Template, str]] = known or [
+            (t, kind) for t in shipped_templates() for kind in free
+        ]
+        most = max(template.most_tokens for template, _ in self._choices)
+        # Public: of templates alone, so that no document changes the shape of another's numbers.
+        self._places = min(schema.notes.tokens, most)
+        logits = next(
+            part.out_features for part in reversed(list(network.modules())) if isinstance(part, torch.nn.Linear)
+        )
+        self._forbidden = torch.zeros(logits, dtype=torch.bool)
+        self._forbidden[sorted(number for number in self._tokenizer.never_drawn if number < logits)] = True
+        self._forbidden[self._tokenizer.size :] = True
+        self._forbidden = self._forbidden.to(self._device)
+
+    def features(
+        self, request: SampleRequest, patients: NDArray[np.int64], labels: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        """Write notes.
+
+        Args:
+            request: order of filling (``sampler``), calls (``steps``), seed, and ``notes``.
+            patients: [n], patient numbers.
+            labels: [n], their label numbers.
+
+        Returns:
+            uint8 [n, NOTE_BYTES], of :mod:`~.note_rows`; each row depends on its own number and label alone.
+        """
+        rows = np.empty((len(patients), NOTE_BYTES), np.uint8)
+        for start in range(0, len(patients), self.tile):
+            part = slice(start, start + self.tile)
+            size = len(patients[part])
+            padding = (0, self.tile - size)
+            numbers, given = np.pad(patients[part], padding, mode="edge"), np.pad(labels[part], padding, mode="edge")
+            rows[part] = self._tile(request, numbers, given)[:size]
+        return rows
+
+    def _tile(
+        self, request: SampleRequest, patients: NDArray[np.int64], labels: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        documents = [self._planned(request, number) for number in patients.tolist()]
+        length, tokenizer = self._schema.notes.tokens, self._tokenizer
+        ids = np.full((len(documents), WINDOWS, length), tokenizer.pad, np.int32)
+        ids[:, :, 0] = tokenizer.begin
+        windows: list[list[tuple[int, int, int]]] = []
+        for place, (document, label) in enumerate(zip(documents, labels.tolist(), strict=True)):
+            head = tokenizer.encode(heading(self._schema, document.kind, label)).ids
+            capacity = length - 3 - len(head[: length // 4])
+            windows.append([])
+            for window, start in enumerate(range(0, len(document.tokens), capacity)):
+                if window == WINDOWS:
+                    break
+                body = document.tokens[start : start + capacity]
+                ids[place, window], begin = laid_out(tokenizer, head, body, length)
+                windows[-1].append((start, len(body), begin))
+        filled = self._filled(request, patients, torch.from_numpy(ids.astype(np.int64))).numpy()
+        rows = np.empty((len(documents), NOTE_BYTES), np.uint8)
+        for place, document in enumerate(documents):
+            tokens = [
+                int(token)
+                for window, (_, count, begin) in enumerate(windows[place])
+                for token in filled[place, window, begin : begin + count]
+            ]
+            rows[place] = pack_note(document.kind, self._text(document, tokens))
+        return rows
+
+    def _planned(self, request: SampleRequest, number: int) -> _Document:
+        key = np.array([int(request.seed), 0], np.uint64)
+        rng = np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, number], np.uint64)))
+        patient = invented_patient(rng) if self._cohort is None else self._cohort.patient(number, rng)
+        template, kind = self._choices[int(rng.integers(len(self._choices)))]
+        pieces, tokens = [], list[int]()
+        for piece in template.written(patient, rng):
+            start = len(tokens)
+            if isinstance(piece, Gap):
+                tokens += [self._tokenizer.mask] * piece.tokens
+            else:
+                tokens += self._tokenizer.encode(piece).ids
+            pieces.append(_Piece("" if isinstance(piece, Gap) else piece, start, len(tokens)))
+        return _Document(kind=kind, patient=patient, pieces=pieces, tokens=tokens, rng=rng)
+
+    @torch.inference_mode()
+    def _filled(self, request: SampleRequest, patients: NDArray[np.int64], ids: Tensor) -> Tensor:
+        """Tokens [n, WINDOWS, T] without masks."""
+        how = request.notes or NotesRequest()
+        randomness = PatientRandomness(int(request.seed))
+        numbers = torch.from_numpy(patients).to(self._device)
+        rows = ids.flatten(0, 1).to(self._device)
+        seen = rows != self._tokenizer.pad
+
+        def logits_of(current: Tensor, positions: Tensor) -> Tensor:
+            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._reduced):
+                logits: Tensor = self._network(current, seen, positions)
+            return logits
+
+        def uniforms(stream: int) -> Tensor:
+            drawn = randomness.uniform(numbers, WINDOWS * self._places, FIRST_STEP + stream)
+            return drawn.view(len(rows), self._places)
+
+        order = cast(Order, request.sampler)  # the request was checked
+        found = unmask(
+            logits_of,
+            rows,
+            rows == self._tokenizer.mask,
+            calls=request.steps,
+            uniforms=uniforms,
+            order=order,
+            temperature=float(how.temperature),
+            top_k=how.top_k,
+            top_p=float(how.top_p),
+            forbidden=self._forbidden,
+            places=self._places,
+        )
+        return found.view(ids.shape).cpu()
+
+    def _text(self, document: _Document, tokens: list[int]) -> str:
+        """The document: fixed text as it was written, gaps as they were filled, slots filled from public lists."""
+        text = ""
+        for piece in document.pieces:
+            if piece.start >= len(tokens):
+                break  # what no window had room for
+            if piece.text:
+                text += piece.text
+                continue
+            # Inside a sentence a line break is noise: the layout is the template's.
+            written = " ".join(self._tokenizer.decode(tokens[piece.start : piece.stop]).replace("\ufffd", "").split())
+            text += written if not text or text[-1].isspace() else f" {written}"
+        surrogates = Surrogates(document.rng, document.patient.sex, document.patient.age)
+        return surrogates.fill(_SPACES.sub("", text))

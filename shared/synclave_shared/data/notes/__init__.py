@@ -1,0 +1,1 @@
+"""Clinical notes: their schema, their readers, and the data set of which one item is one patient."""

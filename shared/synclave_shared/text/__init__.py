@@ -1,0 +1,1 @@
+"""Clinical free text: which words identify a patient, which carry the medicine, and where they stand."""
