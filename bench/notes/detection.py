@@ -1,7 +1,9 @@
 """What each source of detection adds: ``python -m bench.notes.detection``; writes bench/results/notes-detection.{json,md}.
 
-The test notes' sample numbers, templates and names are in no training note and no word list of medicine; the second test
-set gives the same notes names that no list has at all. Trained parts are repeated with every seed in --taggers.
+The test notes (a third of the sample numbers, by hash) are in no training note and no word list of medicine, and their
+names in no synthetic training note; the second test set gives the same notes names that no list has. Their *templates*
+are seen: the rest of the same pack uses the same ones, was read while cues were written, and is part of the tagger's
+training (``train_tagger --no-injected`` leaves it out). Trained parts are repeated with every file in --taggers.
 """
 
 from __future__ import annotations
@@ -295,7 +297,7 @@ def main() -> None:
     lines = [
         "# Detection of identifiers",
         "",
-        "`python -m bench.notes.detection`; what is compared with what is told in docs/notes.md.",
+        "`python -m bench.notes.detection`; how to read it, and what it cannot tell: [docs/notes.md](../../docs/notes.md).",
         "",
     ]
     for name, (code, notes) in sets.items():

@@ -59,7 +59,9 @@ def tagged(note: Note, code: str, *, unsure: bool) -> tuple[np.ndarray, np.ndarr
     return features.numbers, features.flags, tags
 
 
-def examples(synthetic: int, seed: int, data: Path, generator: np.random.Generator) -> list[tuple[np.ndarray, ...]]:
+def examples(
+    synthetic: int, seed: int, data: Path, generator: np.random.Generator, *, injected: bool = True
+) -> list[tuple[np.ndarray, ...]]:
     """Chunks of all training notes."""
     rows: list[tuple[np.ndarray, ...]] = []
 
@@ -73,7 +75,7 @@ def examples(synthetic: int, seed: int, data: Path, generator: np.random.Generat
 
     for note in synthetic_notes(synthetic, seed, data):
         add(note, "en", plain=0.7)
-    for note in injected_notes(test=False, data=data):
+    for note in injected_notes(test=False, data=data) if injected else ():
         add(note, "en", unsure=True, plain=0.5)
     for note in meddocan_notes("train", data):
         add(note, "es", plain=0.6)
@@ -136,12 +138,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--notes", type=int, default=2500)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--notes", type=int, default=1800)
+    parser.add_argument("--injected", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     generator = np.random.default_rng(options.seed)
-    rows = examples(options.notes, options.seed, options.data, generator)
+    rows = examples(options.notes, options.seed, options.data, generator, injected=options.injected)
     print(f"{len(rows)} chunks", flush=True)
     network = train(rows, seed=options.seed, epochs=options.epochs, tags=len(PHI_TAGS))
     save_file({name: array.half().contiguous() for name, array in network.state_dict().items()}, options.out)

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from synclave_shared.text.entities import EntityFinder, EntityKind, headings
+from synclave_shared.text.entities import EntityFinder, EntityKind, headings, shipped_entity_network
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,12 @@ def test_mentions_are_disjoint_and_in_order() -> None:
     assert found
     assert all(one.end <= other.start for one, other in itertools.pairwise(found))
     assert EntityFinder().find("") == []
+
+
+def test_the_shipped_network_finds_what_no_list_has() -> None:
+    text = "The patient had severe glomerulosclerotic nephritis after treatment with lorazetidine."
+    found = {text[e.start : e.end]: e for e in EntityFinder(network=shipped_entity_network()).find(text)}
+    assert any(entity.source == "tagger" for entity in found.values()), found
 
 
 def test_headings_are_found_by_their_colon_or_their_capitals() -> None:
