@@ -391,7 +391,7 @@ def test_the_steward_sees_what_each_training_really_did(site: Any, settings: Pat
     assert [each["passed"] for each in failed.document["plans"][0]["rounds"]] == [True, False]
     table = site("conformance", "--settings", settings)
     assert table.code == 1
-    for part in ("DOES NOT CONFORM", "yes", "NO", "0.25", "z -37.", "noise variance"):
+    for part in ("DOES NOT CONFORM", "yes", "NO", "0.25", "-37.", "noise variance"):
         assert part in " ".join(table.out.split())
 
 

@@ -160,8 +160,6 @@ def begin(coordinator: Coordinator, plan: TrainPlan) -> None:
     signature = encode_base64(COORDINATOR_KEY.sign(signed_plan_bytes(plan.to_bytes())))
     registered = KeyRegistered(name=COORDINATOR, role="coordinator", public_key=COORDINATOR_KEY.public_text)
     proposed = PlanProposed(plan=json.loads(plan.to_bytes()), plan_digest=plan.digest, signature=signature)
-    coordinator.append(
-        sign_entry("key-registered", COORDINATOR, "", registered, COORDINATOR_KEY).to_bytes(),
-        sign_entry("plan-proposed", COORDINATOR, plan.digest, proposed, COORDINATOR_KEY).to_bytes(),
-    )
-    coordinator.unproved.clear()
+    first = sign_entry("key-registered", COORDINATOR, "", registered, COORDINATOR_KEY, previous="")
+    second = sign_entry("plan-proposed", COORDINATOR, plan.digest, proposed, COORDINATOR_KEY, previous=first.leaf)
+    coordinator.append(first.to_bytes(), second.to_bytes())
