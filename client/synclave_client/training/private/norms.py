@@ -90,9 +90,13 @@ def length(values: Tensor) -> Tensor:
     return lengths
 
 
+def _on_gpu(values: Tensor) -> bool:
+    return values.is_cuda
+
+
 def on_tensor_cores(values: Tensor) -> bool:
     """Whether products of such numbers are taken as they are, exactly and added up in float32."""
-    return values.is_cuda and values.dtype == torch.bfloat16
+    return _on_gpu(values) and values.dtype == torch.bfloat16
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
@@ -115,7 +119,7 @@ def by_bucket(rows: PatientRows, norms: Callable[[Tensor, Tensor], Norms], x: Te
 
 def chunk_values(values: Tensor) -> int:
     """Values of scratch at a time where these numbers are."""
-    return CUDA_CHUNK_VALUES if values.is_cuda else CHUNK_VALUES
+    return CUDA_CHUNK_VALUES if _on_gpu(values) else CHUNK_VALUES
 
 
 def chunked(norms: Callable[[Tensor, Tensor], Norms], x: Tensor, g: Tensor, values_each: int) -> Norms:
@@ -139,7 +143,7 @@ def gram(values: Tensor) -> Tensor:
     longest = _longest_product(values)
     if values.shape[2] <= longest:
         return product(values, values.mT)
-    if values.is_cuda:
+    if _on_gpu(values):
         # All pieces in one product.
         whole = functional.pad(values, (0, -values.shape[2] % longest))
         pieces = whole.unflatten(2, (-1, longest)).transpose(1, 2).flatten(0, 1)  # type: ignore[no-untyped-call]
@@ -152,7 +156,7 @@ def gram(values: Tensor) -> Tensor:
 
 def gram_scratch(values: Tensor) -> int:
     """Numbers for each patient that :func:`gram` makes on the way."""
-    pieces = -(-values.shape[2] // _longest_product(values)) if values.is_cuda else 1
+    pieces = -(-values.shape[2] // _longest_product(values)) if _on_gpu(values) else 1
     return pieces * values.shape[1] ** 2
 
 
