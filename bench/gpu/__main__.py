@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -138,13 +138,13 @@ def machine_of(device: torch.device) -> dict[str, Any]:
     return found
 
 
-def tests(folder: Path) -> subprocess.Popen[bytes]:
+def tests(folder: Path, where: Sequence[str]) -> subprocess.Popen[bytes]:
     """The tests that need a CUDA device."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-o", "filterwarnings=", "-p", "no:cacheprovider"]
     if find_spec("xdist"):
         command += ["-n", "6"]
     with (folder / "tests.log").open("wb") as log:
-        return subprocess.Popen([*command, *TESTS], stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen([*command, *where], stdout=log, stderr=log, start_new_session=True)
 
 
 def main() -> None:
@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--budget-s", type=float, default=60.0, help="for the measuring of one case")
     parser.add_argument("--prepare-s", type=float, default=150.0, help="for preparing all of them")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), metavar="CASE")
+    parser.add_argument("--tests", nargs="+", default=TESTS, metavar="FOLDER", help="of the tests that need a GPU")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where gpu.json and gpu.md are written")
     parser.add_argument("--section", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -174,7 +175,7 @@ def main() -> None:
         print(f"{time.perf_counter() - begun:6.1f} s  {text}", flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        tested = tests(Path(folder)) if device.type == "cuda" else None
+        tested = tests(Path(folder), arguments.tests) if device.type == "cuda" else None
         children = [Child(name, Path(folder)) for name in arguments.only]
         try:
             while time.perf_counter() - begun < arguments.prepare_s:
