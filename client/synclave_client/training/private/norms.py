@@ -145,7 +145,8 @@ def gram(values: Tensor) -> Tensor:
         return product(values, values.mT)
     if _on_gpu(values):
         # All pieces in one product.
-        whole = functional.pad(values, (0, -values.shape[2] % longest))
+        lacking = -values.shape[2] % longest
+        whole = functional.pad(values, (0, lacking)) if lacking else values
         pieces = whole.unflatten(2, (-1, longest)).transpose(1, 2).flatten(0, 1)  # type: ignore[no-untyped-call]
         return product(pieces, pieces.mT).view(len(values), -1, values.shape[1], values.shape[1]).sum(1)
     total = values.new_zeros(values.shape[0], values.shape[1], values.shape[1])
