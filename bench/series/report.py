@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from matplotlib.figure import Figure
 
+from bench.machines import mixed
 from bench.series.arms import ARMS
 from bench.series.measures import MEASURES, MODELS
 
@@ -110,7 +111,7 @@ def table(name: str, cells: Cells) -> list[str]:
         fit_s = spread((run.get("fit_s") for run in runs), 0)
         pace = spread((run.get("patients_per_cpu_s") for run in runs), 0)
         text.append(
-            f"| {epsilon} | {titled(line)}{trained} | {' | '.join(measures)} | {fit_s} | {pace} | {len(runs)} |"
+            f"| {epsilon} | {titled(line)}{trained}{mixed(runs)} | {' | '.join(measures)} | {fit_s} | {pace} | {len(runs)} |"
         )
     return text
 
