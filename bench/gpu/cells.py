@@ -135,7 +135,7 @@ def of_sampling(table_name: str, name: str) -> Iterator[tuple[str, dict[str, Any
     with one_at_a_time(f"tower-{seed}-{corruption}"):
         model, anchor = trained_tower(table.train, table.schema, spec, seed, device)
     mine = [one for one in variants() if (one[0] in REVEALERS) == (corruption == "masked")]
-    for variant in sorted(mine, key=lambda one: one[1])[int(share) :: SHARES[corruption]]:
+    for variant in sorted(mine, key=lambda one: one[1], reverse=True)[int(share) :: SHARES[corruption]]:
         sampler, steps, calibrated = variant
         draw = drawer(
             spec, table.schema, model, anchor, sampler=sampler, steps=steps, calibrated=calibrated, device=device

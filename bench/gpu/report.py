@@ -187,6 +187,11 @@ def markdown(document: dict[str, Any]) -> str:
     lines = [told, "", *limits(document)]
     if "tests" in document:
         lines += [f"Tests that need a GPU: {document['tests']['said']}", ""]
+    for later in document.get("again", []):
+        where = "the same kind of machine" if later["machine"] == machine else later["machine"]["device"]
+        lines += [f"Measured again later, on {where}: {', '.join(later['sections'])}.", ""]
+        if later["tests"]:
+            lines += [f"Tests run again there: {later['tests']['said']}", ""]
     for title, part in PARTS.items():
         if text := part(document):
             lines += [f"{title}:", "", *text]
