@@ -119,6 +119,7 @@ def test_figures_are_quoted_as_the_bench_printed_them() -> None:
         "backbones",
         "series-guidance",
         "series-augment",
+        "gpu",
     ):
         figures = (ROOT / "bench" / "results" / f"{name}.md").read_text(encoding="utf-8").strip()
         assert figures in document, name
