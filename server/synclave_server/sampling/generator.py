@@ -304,8 +304,8 @@ class PatientGenerator:
                 setattr(self, name, plain)
                 failed[name.strip("_")] = error
         if failed:
-            _, error = next(iter(failed.items()))
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            first = next(iter(failed.values()))
+            reason = (str(first).splitlines() or [type(first).__name__])[0]
             log.warning("Sampling on %s without torch.compile, which is slower: %s", self._device, reason)
             log.debug("Not compiled: %s", failed)
         self._compile_at_first = False
