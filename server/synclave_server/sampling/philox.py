@@ -109,10 +109,14 @@ class PatientRandomness:
         """The four words of each block of each patient: 4 times int64 [patients, blocks]."""
         device = patients.device
         stream = purpose if isinstance(purpose, Tensor) else torch.tensor(purpose, device=device)
+        stream = stream.reshape(1, 1)
+        # Plus a zero that is read from memory: torch.compile computes a bare range in 32 bits, which the multipliers of
+        # the first round do not fit into.
+        numbers = torch.arange(first, first + blocks, device=device)[None, :] + (stream ^ stream)
         counter = (
-            torch.arange(first, first + blocks, device=device)[None, :],
+            numbers,
             patients[:, None],
-            stream.reshape(1, 1),
+            stream,
             torch.zeros((1, 1), dtype=torch.int64, device=device),
         )
         return list(philox4x32(counter, self._key))
