@@ -344,7 +344,8 @@ def guided(seed: Seed, arm: Arm) -> dict[str, Any]:
         of_arm = gradients(seed, SYNTHETIC, seed.seen(patients)).mean(dim=0)
         gap = of_real.mean(dim=0) - of_pool.mean(dim=0)
         step, _ = step_of(seed, SYNTHETIC, gap, squared_error(of_real) + squared_error(of_pool))
-        found["gap_left"] = float((of_real.mean(dim=0) - of_arm) @ step / (gap @ step))
+        closed = float(gap @ step)  # 0: the gap is no longer than chance makes it, and there is nothing to close
+        found["gap_left"] = float((of_real.mean(dim=0) - of_arm) @ step) / closed if closed else None
     return found
 
 

@@ -47,7 +47,7 @@ def tables(found: Answers) -> list[str]:
     heads = f"{' | '.join(TAUGHT.values())}"
     text += ["", f"| of the pool | score by | {heads} |", f"|---|---|{'---|' * len(TAUGHT)}"]
     for by, cells in found["score"].items():
-        for name in cells[0]:
+        for name in (name for name in cells[0] if name != "machine"):
             text.append(f"| {name} | {by} | {taught_columns([cell[name] for cell in cells])} |")
     text += [
         "",
@@ -55,9 +55,11 @@ def tables(found: Answers) -> list[str]:
         f"|---|{'---|' * (len(TAUGHT) + 1)}",
     ]
     for name, cells in found["arm"].items():
-        left = spread([cell["gap_left"] for cell in cells], 2) if "gap_left" in cells[0] else "-"
+        gaps = [gap for cell in cells if (gap := cell.get("gap_left")) is not None]
+        left = spread(gaps, 2) + (f" ({len(gaps)} of {len(cells)} seeds)" if 0 < len(gaps) < len(cells) else "")
         text.append(f"| {name} | {taught_columns([cell['taught'] for cell in cells])} | {left} |")
-    text += ["", "| time of drawing, guided / unguided | logistic | tcn | transformer |", "|---|---|---|---|"]
+    if found["pace"]:
+        text += ["", "| time of drawing, guided / unguided | logistic | tcn | transformer |", "|---|---|---|---|"]
     for name, cells in found["pace"].items():
         text.append(f"| {name} | {' | '.join(spread([cell[key] for cell in cells], 2) for key in cells[0])} |")
     return text

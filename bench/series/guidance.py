@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from bench.machines import other_machines
 from bench.series.ablation import (
     ARMS,
     DRAWN,
@@ -99,10 +100,11 @@ def main() -> None:
             found[question][row] = cells
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     patients = ", ".join(f"{name} {len(dataset)}" for name, dataset in data.sites.items())
+    kept = [cell for rows in found.values() for cells in rows.values() for cell in cells]
     text = [
         f"Machine: {machine}; data {data.name}: {patients}; {len(held_out)} held out; no noise; pool of"
         f" {POOL} synthetic patients, {DRAWN} of each guidance; mean ± standard deviation over"
-        f" seeds {', '.join(map(str, arguments.seeds))}.",
+        f" seeds {', '.join(map(str, arguments.seeds))}.{other_machines(kept)}",
         "",
         *tables(found),
     ]
