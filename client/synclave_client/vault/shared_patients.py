@@ -22,8 +22,8 @@ from synclave_shared.errors import DataError
 
 __all__ = ["MOST_SITES", "read_shares", "with_shares"]
 
-MOST_SITES: Final = 64
-"""Of one patient: beyond it the clipping's reserve for rounding would be a large part of what is left."""
+MOST_SITES: Final = 16
+"""Of one patient: as far as it is verified that the sites together cost no more than one (tests/privacy)."""
 
 HEADER: Final = ["patient", "sites"]
 
@@ -80,5 +80,5 @@ def _fault(expected: str, found: str) -> DataError:
     return DataError(
         expected=expected,
         found=found,
-        remedy="Correct the file that `shared_patients` in site.toml names; until then the vault takes part in nothing.",
+        remedy="Correct the file that `shared_patients` in site.toml names; until then the vault takes no part.",
     )
