@@ -24,6 +24,7 @@ from bench.codes.environments import ENVIRONMENTS
 from bench.codes.measures import MEASURES, Judge, table_of
 from bench.codes.peers import PEERS, PeerFailure, run_peer
 from bench.codes.tables import TABLES, BenchTable, load_table
+from bench.machines import mixed, other_machines
 
 RESULTS = Path(__file__).parents[1] / "results"
 KEPT = ENVIRONMENTS / "results"
@@ -118,7 +119,7 @@ def markdown(table: BenchTable, kept: dict[tuple[str, float | None], list[dict[s
         columns.append(spread([cell.get("patients_per_s") for cell in good], 0))
         failed = f"; {len(runs) - len(good)} of {len(runs)} runs failed" if len(good) < len(runs) else ""
         trained = f" ({'/'.join(str(n) for n in sorted(epochs))} epochs)" if epochs else ""
-        lines.append(f"| {shown} | {title}{trained}{failed} | {' | '.join(columns)} |")
+        lines.append(f"| {shown} | {title}{trained}{failed}{mixed(good)} | {' | '.join(columns)} |")
     return [*lines, ""]
 
 
@@ -173,7 +174,7 @@ def main() -> None:
         f"Machine: {machine}. Seeds {', '.join(map(str, arguments.seeds))}; mean ± standard deviation over runs; delta "
         f"{DELTA:g}, unit one patient; at most {arguments.limit_s} s of CPU time for a peer. In brackets: "
         "share of the ceiling."
-    )
+    ) + other_machines(run for rows in document.values() for row in rows for run in row["runs"])
     if not prefix:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "codes.json").write_text(

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bench.codes.environments import ENVIRONMENTS
@@ -149,13 +150,13 @@ def fit_without_noise(task: Task, *, corruption: str = "gaussian") -> Sampler:
 
 
 def trained_tower(
-    train: PatientDataset, schema: Schema, spec: ModelSpec, seed: int
+    train: PatientDataset, schema: Schema, spec: ModelSpec, seed: int, device: torch.device | str = "cpu"
 ) -> tuple[NDArray[np.float32], Anchor]:
     """The tower of a seed, trained once and kept: the benchmark of samplers draws from the same."""
     asked = f"{schema.digest} {len(train)} {spec.model_dump_json()} {TOWER_STEPS} {TOWER_PRECISION} {seed}"
     path = KEPT / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.npz"
     if not path.exists():
-        found = pretrain(schema, train, spec, steps=TOWER_STEPS, seed=seed, precision=TOWER_PRECISION)
+        found = pretrain(schema, train, spec, steps=TOWER_STEPS, seed=seed, device=device, precision=TOWER_PRECISION)
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, model=found.parameters, logits=found.anchor, shares=found.label_shares)
     kept = np.load(path)
@@ -176,9 +177,10 @@ def drawer(
     sampler: str | None = None,
     steps: int | None = None,
     calibrated: bool = True,
+    device: torch.device | str = "cpu",
 ) -> Callable[[int, int], PatientDataset]:
     """(number of patients, seed) -> synthetic patients, by the sampling engine's own generator."""
-    generator = PatientGenerator(spec, CodeLayout.of(schema), model, anchor.logits)
+    generator = PatientGenerator(spec, CodeLayout.of(schema), model, anchor.logits, device)
 
     def draw(patients: int, seed: int) -> PatientDataset:
         request = resolve_request(

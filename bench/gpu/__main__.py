@@ -6,7 +6,8 @@ with and without guidance. Each case is a process of its own. All of them prepar
 time, then measure one after another, each for at most ``--budget-s``; a case that fails or is late takes nobody else's
 figures away. The tests that need a GPU run while the cases prepare.
 
-Writes bench/results/gpu.json and gpu.md after every case, or into ``--out``.
+Writes bench/results/gpu.json and gpu.md after every case, or into ``--out``. ``--merge FILE`` puts the sections of a
+later gpu.json in the place of those that are there, and measures nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -138,13 +139,27 @@ def machine_of(device: torch.device) -> dict[str, Any]:
     return found
 
 
-def tests(folder: Path) -> subprocess.Popen[bytes]:
+def tests(folder: Path, where: Sequence[str]) -> subprocess.Popen[bytes]:
     """The tests that need a CUDA device."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-o", "filterwarnings=", "-p", "no:cacheprovider"]
     if find_spec("xdist"):
         command += ["-n", "6"]
     with (folder / "tests.log").open("wb") as log:
-        return subprocess.Popen([*command, *TESTS], stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen([*command, *where], stdout=log, stderr=log, start_new_session=True)
+
+
+def merged(document: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """A document with the sections of a later run; the report says which they are, and on what machine."""
+    again = document.get("again", [])
+    told = {"machine": later["machine"], "sections": list(later["sections"]), "tests": later.get("tests")}
+    return {**document, "sections": {**document["sections"], **later["sections"]}, "again": [*again, told]}
+
+
+def published(document: dict[str, Any], folder: Path) -> None:
+    """Write the figures and the report."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "gpu.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    (folder / "gpu.md").write_text(markdown(document), encoding="utf-8")
 
 
 def main() -> None:
@@ -154,27 +169,28 @@ def main() -> None:
     parser.add_argument("--budget-s", type=float, default=60.0, help="for the measuring of one case")
     parser.add_argument("--prepare-s", type=float, default=150.0, help="for preparing all of them")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), metavar="CASE")
+    parser.add_argument("--tests", nargs="+", default=TESTS, metavar="FOLDER", help="of the tests that need a GPU")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where gpu.json and gpu.md are written")
+    parser.add_argument("--merge", type=Path, metavar="FILE")
     parser.add_argument("--section", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     if arguments.section:
         child(arguments.section, device, arguments.quick)
         return
+    if arguments.merge:
+        kept, later = (json.loads(path.read_text("utf-8")) for path in (RESULTS / "gpu.json", arguments.merge))
+        published(merged(kept, later), RESULTS)
+        return
     begun = time.perf_counter()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no case outlives this process
     document: dict[str, Any] = {"machine": machine_of(device), "quick": arguments.quick, "seed": 0, "sections": {}}
-
-    def publish() -> None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "gpu.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        (arguments.out / "gpu.md").write_text(markdown(document), encoding="utf-8")
 
     def tell(text: str) -> None:
         print(f"{time.perf_counter() - begun:6.1f} s  {text}", flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        tested = tests(Path(folder)) if device.type == "cuda" else None
+        tested = tests(Path(folder), arguments.tests) if device.type == "cuda" else None
         children = [Child(name, Path(folder)) for name in arguments.only]
         try:
             while time.perf_counter() - begun < arguments.prepare_s:
@@ -195,7 +211,7 @@ def main() -> None:
                      f"{found.get('failed', '')}")  # fmt: skip
                 if "failed" in found:
                     found["log"] = one.path(".log").read_text(encoding="utf-8", errors="replace")[-2000:]
-                publish()
+                published(document, arguments.out)
         finally:
             for one in children:
                 one.end()

@@ -7,12 +7,15 @@ two machines must not stand in one table, and says which machine it is from. Fin
 ``python -m bench.codes --budget-s 0`` and its like make their tables.
 
 A cell is named as its file: ``codes/TABLE/CONTENDER-EPSILON-SEED`` or ``series/DATA/ARM-EPSILON-SEED``; of the latter
-all arms of ours come from one fit and are one cell, ``ours``.
+all arms of ours come from one fit and are one cell, ``ours``. Of other benchmarks a cell is a share of a seed's cells:
+``guidance/DATA/SEED-SHARE``, ``augment/DATA/SEED-SETTING``, ``sampling/TABLE/SEED-CORRUPTION-SHARE``. Those of sampling
+train and draw on a GPU where there is one. What the shares of a seed have in common is made by the first of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import math
 import os
@@ -22,7 +25,8 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +37,9 @@ from bench.codes.environments import ENVIRONMENTS
 KEPT: Final = ENVIRONMENTS / "results"
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
 TIMES: Final = ("fit_s", "patients_per_s", "patients_per_cpu_s")
+
+SHARES: Final = {"guidance": 2, "gaussian": 3, "masked": 1}
+"""Processes of a seed."""
 
 CELLS: Final = [
     *(f"codes/diabetes/diffusion-8-{seed}" for seed in range(3)),
@@ -50,15 +57,15 @@ def epsilon_of(name: str) -> tuple[str, float | None, int]:
     return who, None if epsilon == "infinity" else float(epsilon), int(seed)
 
 
-def of_codes(table_name: str, name: str) -> dict[str, dict[str, Any]]:
+def of_codes(table_name: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     from bench.codes.__main__ import measured
     from bench.codes.tables import load_table
 
     who, epsilon, seed = epsilon_of(name)
-    return {name: measured(load_table(table_name), who, epsilon, seed, 0)}
+    yield name, measured(load_table(table_name), who, epsilon, seed, 0)
 
 
-def of_series(data_name: str, name: str) -> dict[str, dict[str, Any]]:
+def of_series(data_name: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     from bench.series.__main__ import measured
     from bench.series.arms import OURS
     from bench.series.folder import load_folder
@@ -67,24 +74,99 @@ def of_series(data_name: str, name: str) -> dict[str, dict[str, Any]]:
 
     _, epsilon, seed = epsilon_of(name)
     data = load_folder(EXAMPLES / data_name)
-    found = measured(data, Judge.of(data, seed), list(OURS), epsilon, 0.0)
-    return {Path(cell_name(arm, epsilon, seed)).stem: {"data": data.facts, **cell} for arm, cell in found}
+    for arm, cell in measured(data, Judge.of(data, seed), list(OURS), epsilon, 0.0):
+        yield Path(cell_name(arm, epsilon, seed)).stem, {"data": data.facts, **cell}
 
 
-KINDS: Final[dict[str, Callable[[str, str], dict[str, dict[str, Any]]]]] = {"codes": of_codes, "series": of_series}
+@contextmanager
+def one_at_a_time(what: str) -> Iterator[None]:
+    """Within: no other process makes this."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with (KEPT / f"{what}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def of_guidance(data_name: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    from bench.series.ablation import KEPT, Seed
+    from bench.series.fits import SeriesTask
+    from bench.series.folder import load_folder
+    from bench.series.guidance import cells_of, file_of
+
+    number, share = map(int, name.split("-"))
+    data = load_folder(EXAMPLES / data_name)
+    seed = Seed(SeriesTask(sites=data.sites, schema=data.schema, epsilon=None, seed=number), data.held_out)
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(f"guidance-{number}"):
+        _ = seed.pool
+    timeless = [cell for cell in cells_of() if cell[0] != "pace"]
+    for question, row, answer in timeless[share :: SHARES["guidance"]]:
+        yield file_of(number, question, row), answer(seed)
+
+
+def of_augment(data_name: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    from bench.series.augment import KEPT, generator_of, measured, settings
+    from bench.series.fits import SeriesTask
+    from bench.series.folder import load_folder
+
+    number, place = map(int, name.split("-"))
+    data = load_folder(EXAMPLES / data_name)
+    task = SeriesTask(sites=data.sites, schema=data.schema, epsilon=None, seed=number)
+    setting, (real, held_out) = list(settings(data, number).items())[place]
+    with one_at_a_time(f"augment-{number}"):
+        generator = generator_of(task, KEPT / f"{data.name}-infinity-{number}.npz")
+    yield f"{data.name}-infinity-{number}-{setting.replace(' ', '-')}", measured(task, generator, real, held_out)
+
+
+def of_sampling(table_name: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    from bench.codes.denoiser import TOWER, drawer, trained_tower
+    from bench.codes.measures import Judge, table_of
+    from bench.codes.tables import load_table
+    from bench.sampling.__main__ import file_of, variants
+    from synclave_shared.diffusion.discrete import REVEALERS
+
+    number, corruption, share = name.split("-")
+    torch.compiler.set_stance("force_eager")  # each variant would be compiled by itself
+    seed = int(number)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    table = load_table(table_name)
+    judge = Judge.of(table.train, table.test, table.schema, seed)
+    spec = TOWER.model_copy(update={"corruption": corruption})
+    with one_at_a_time(f"tower-{seed}-{corruption}"):
+        model, anchor = trained_tower(table.train, table.schema, spec, seed, device)
+    mine = [one for one in variants() if (one[0] in REVEALERS) == (corruption == "masked")]
+    for variant in sorted(mine, key=lambda one: one[1], reverse=True)[int(share) :: SHARES[corruption]]:
+        sampler, steps, calibrated = variant
+        draw = drawer(
+            spec, table.schema, model, anchor, sampler=sampler, steps=steps, calibrated=calibrated, device=device
+        )
+        yield file_of(variant, seed), {"measures": judge.score(table_of(draw(judge.patients, seed)))}
+
+
+Cells = Callable[[str, str], Iterator[tuple[str, dict[str, Any]]]]
+KINDS: Final[dict[str, Cells]] = {
+    "codes": of_codes,
+    "series": of_series,
+    "guidance": of_guidance,
+    "augment": of_augment,
+    "sampling": of_sampling,
+}
 
 
 def folder_of(kind: str, group: str) -> Path:
     """Where a benchmark keeps its cells."""
-    return KEPT / group if kind == "codes" else KEPT / kind / group
+    folders = {"codes": group, "series": f"series/{group}", "sampling": "sampling"}
+    return KEPT / folders.get(kind, f"series-{kind}")
 
 
 def measure(cell: str) -> None:
-    """One cell, in this process."""
+    """One cell, or a share of cells, in this process."""
     torch.set_num_threads(1)
     kind, group, name = cell.split("/")
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    for own, found in KINDS[kind](group, name).items():
+    if kind == "sampling" and torch.cuda.is_available():
+        machine += f", {torch.cuda.get_device_name()}"
+    for own, found in KINDS[kind](group, name):
         kept = {key: value for key, value in found.items() if key not in TIMES}
         path = folder_of(kind, group) / f"{own}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +203,7 @@ def run(cells: list[str], at_once: int, deadline_s: float, out: Path) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     for cell in waiting:
         tell(f"{cell}: not begun")
+    log.close()
     pack(out)
 
 
@@ -128,7 +211,7 @@ def pack(out: Path) -> None:
     """All finished cells, as one file."""
     part = out / "cells.tar.gz.part"
     with tarfile.open(part, "w:gz") as archive:
-        for path in sorted(KEPT.rglob("*.json")):
+        for path in sorted(path for path in KEPT.rglob("*.json") if '"machine"' in path.read_text(encoding="utf-8")):
             archive.add(path, arcname=str(path.relative_to(KEPT)))
     part.replace(out / "cells.tar.gz")
 

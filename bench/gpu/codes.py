@@ -11,6 +11,7 @@ in the end the drawn rows. Everything else (random numbers, the sampler's own su
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from bench.codes.denoiser import TOWER
 from bench.gpu.limits import Limits, seconds_of
 from synclave_server.aggregate import ServerState
 from synclave_server.planning import compile_plan, parse_plan_file
+from synclave_server.sampling import generator
 from synclave_server.sampling.engine import sample
 from synclave_server.sampling.generator import PatientGenerator
 from synclave_server.sampling.request import DEFAULT_SAMPLERS, DEFAULT_STEPS, SampleRequest
@@ -45,6 +47,17 @@ TRUTH_STEPS: Final = 1000
 GROUPS: Final = 8
 """Row groups of an end-to-end run, 131,072 patients of 1,782 columns."""
 SECRETS: Final = "A" * 43 + "="
+
+
+class Notices(logging.Handler):
+    """Keeps what a generator says of its compiling."""
+
+    def __init__(self, kept: list[str]) -> None:
+        super().__init__()
+        self._kept = kept
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._kept.append(record.getMessage()[:4000])
 
 
 class Case:
@@ -72,7 +85,13 @@ class Case:
             precision,  # type: ignore[arg-type]
         )
         begun = time.perf_counter()
+        notices: list[str] = []
+        handler = Notices(notices)
+        generator.log.addHandler(handler)
+        generator.log.setLevel(logging.DEBUG)
         self._draw(self.request(), 1)
+        generator.log.removeHandler(handler)
+        self.notices = notices
         self.prepared_s = time.perf_counter() - begun
 
     def request(self, sampler: str | None = None, steps: int | None = None, calibrated: bool = True) -> SampleRequest:
@@ -124,7 +143,7 @@ class Case:
             "least_s": least_s,
             "bound": bound,
             "prepared_s": self.prepared_s,
-            "compiled": self.generator._posterior != self.generator._guided,
+            "not_compiled": self.notices,
         }
         if self.precision == "bfloat16":
             with tempfile.TemporaryDirectory() as folder:

@@ -80,6 +80,14 @@ def networks(document: dict[str, Any]) -> list[str]:
     return table(heads, lines)
 
 
+def noise_time(row: dict[str, Any]) -> str:
+    """What the secret noise of so many parameters takes."""
+    told = f"{row['parameters'] / 1e6:.1f} M: {row['seconds']:.2f} s"
+    if "threads" in row:
+        told += f" ({row['seconds_on_threads']:.2f} s on {row['threads']} cores)"
+    return told
+
+
 def language(document: dict[str, Any]) -> list[str]:
     found = rows_of(document, "language")
     lines = [
@@ -100,7 +108,7 @@ def language(document: dict[str, Any]) -> list[str]:
     text = table([*heads, "peak GiB, plain and private", "plain step's share of the limit"], lines)
     for row in found:
         if "noise" in row:
-            told = [f"{row[k]['parameters'] / 1e6:.1f} M: {row[k]['seconds']:.2f} s" for k in ("full", "lora")]
+            told = [noise_time(row[kind]) for kind in ("full", "lora")]
             text += [f"Secret noise of a step, on one core of the host: {', '.join(told)}.", ""]
     return text
 
@@ -179,6 +187,11 @@ def markdown(document: dict[str, Any]) -> str:
     lines = [told, "", *limits(document)]
     if "tests" in document:
         lines += [f"Tests that need a GPU: {document['tests']['said']}", ""]
+    for later in document.get("again", []):
+        where = "the same kind of machine" if later["machine"] == machine else later["machine"]["device"]
+        lines += [f"Measured again later, on {where}: {', '.join(later['sections'])}.", ""]
+        if later["tests"]:
+            lines += [f"Tests run again there: {later['tests']['said']}", ""]
     for title, part in PARTS.items():
         if text := part(document):
             lines += [f"{title}:", "", *text]

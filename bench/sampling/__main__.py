@@ -54,12 +54,18 @@ def variants() -> list[tuple[str, int, bool]]:
     return found + [(name, steps, True) for name in REVEALERS for steps in MASKED.get(name, OTHERS)]
 
 
-def measured(variant: tuple[str, int, bool], seed: int, judge: Judge, table: Any) -> dict[str, Any]:
-    """One cell, kept on disk."""
+def file_of(variant: tuple[str, int, bool], seed: int) -> str:
+    """Name of a kept cell."""
     name, steps, calibrated = variant
-    path = KEPT / f"{name}-{steps}-{'calibrated' if calibrated else 'plain'}-{seed}.json"
+    return f"{name}-{steps}-{'calibrated' if calibrated else 'plain'}-{seed}"
+
+
+def measured(variant: tuple[str, int, bool], seed: int, judge: Judge, table: Any, in_time: bool) -> dict[str, Any]:
+    """One cell, kept on disk; what it lacks is measured ``in_time`` only."""
+    name, steps, calibrated = variant
+    path = KEPT / f"{file_of(variant, seed)}.json"
     cell = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if PACE not in cell:
+    if PACE not in cell and in_time:
         spec = TOWER.model_copy(update={"corruption": "masked" if name in REVEALERS else "gaussian"})
         model, anchor = trained_tower(table.train, table.schema, spec, seed)
         draw = drawer(spec, table.schema, model, anchor, sampler=name, steps=steps, calibrated=calibrated)
@@ -69,7 +75,7 @@ def measured(variant: tuple[str, int, bool], seed: int, judge: Judge, table: Any
         begun = time.process_time()
         synthetic = draw(patients, seed)
         pace = patients / (time.process_time() - begun)
-        cell = {"measures": cell.get("measures") or judge.score(table_of(synthetic)), PACE: pace}
+        cell = {**cell, "measures": cell.get("measures") or judge.score(table_of(synthetic)), PACE: pace}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(cell), encoding="utf-8")
         print(path.name, json.dumps(cell), flush=True)
@@ -131,9 +137,9 @@ def main() -> None:
             name, steps, _ = variant
             if steps > arguments.most_steps or (arguments.only and name not in arguments.only):
                 continue
-            path = KEPT / f"{name}-{steps}-{'calibrated' if variant[2] else 'plain'}-{seed}.json"
-            if path.exists() or time.perf_counter() - begun < arguments.budget_s:
-                kept.setdefault(variant, []).append(measured(variant, seed, judge, table))
+            in_time = time.perf_counter() - begun < arguments.budget_s
+            if in_time or (KEPT / f"{file_of(variant, seed)}.json").exists():
+                kept.setdefault(variant, []).append(measured(variant, seed, judge, table, in_time))
     reference = []
     for seed, judge in judges.items():
         path = KEPT / f"edm-{seed}.json"

@@ -28,6 +28,7 @@ from typing import Any, Final
 import torch
 
 from bench.codes.environments import ENVIRONMENTS
+from bench.machines import other_machines
 from bench.series.arms import ARMS, OURS, Cohort, our_cohorts, peer_cohort
 from bench.series.fits import DELTA, SeriesTask
 from bench.series.folder import SeriesFolder, load_folder
@@ -103,7 +104,8 @@ def publish() -> None:
     tasks = {name: cells for name, cells in kept.items() if cells}
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     text = [
-        f"Machine: {machine}; delta {DELTA:g}; mean ± standard deviation over seeds (last column: how many).",
+        f"Machine: {machine}; delta {DELTA:g}; mean ± standard deviation over seeds (last column: how many)."
+        + other_machines(run for cells in tasks.values() for runs in cells.values() for run in runs),
         "",
         *markdown(tasks),
     ]

@@ -66,6 +66,11 @@ def cells_of() -> list[tuple[str, str, Callable[[Seed], dict[str, Any]]]]:
     return found
 
 
+def file_of(seed: int, question: str, row: str) -> str:
+    """Name of a kept cell."""
+    return f"{seed}-{question}-{row.replace(' ', '-').replace(',', '')}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT / "examples" / "sepsis", help="a folder like examples/sepsis")
@@ -84,7 +89,7 @@ def main() -> None:
     for question, row, answer in cells_of():
         cells = []
         for number, seed in seeds.items():
-            path = KEPT / f"{number}-{question}-{row.replace(' ', '-').replace(',', '')}.json"
+            path = KEPT / f"{file_of(number, question, row)}.json"
             if not path.exists() and time.perf_counter() - begun < arguments.budget_s:
                 path.write_text(json.dumps(answer(seed)), encoding="utf-8")
                 print(path.name, path.read_text(encoding="utf-8"), flush=True)

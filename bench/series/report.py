@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from matplotlib.figure import Figure
 
+from bench.machines import mixed
 from bench.series.arms import ARMS
 from bench.series.measures import MEASURES, MODELS
 
@@ -109,9 +110,8 @@ def table(name: str, cells: Cells) -> list[str]:
         trained = f" ({statistics.mean(steps):.0f} steps)" if steps else ""
         fit_s = spread((run.get("fit_s") for run in runs), 0)
         pace = spread((run.get("patients_per_cpu_s") for run in runs), 0)
-        text.append(
-            f"| {epsilon} | {titled(line)}{trained} | {' | '.join(measures)} | {fit_s} | {pace} | {len(runs)} |"
-        )
+        title = f"{titled(line)}{trained}{mixed(runs)}"
+        text.append(f"| {epsilon} | {title} | {' | '.join(measures)} | {fit_s} | {pace} | {len(runs)} |")
     return text
 
 

@@ -293,15 +293,21 @@ class PatientGenerator:
         return draw_rows(probabilities, randomness.uniform(patients, self._layout.width, DRAW), self._layout)
 
     def _compile(self, request: SampleRequest, numbers: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
-        """Replace the tile's three steps by compiled ones if that works for this tile; all others have its shape."""
-        plain = self._posterior, self._normal, self._draw
-        try:
-            self._posterior, self._normal, self._draw = (torch.compile(step, dynamic=False) for step in plain)
-            self._tile(request, numbers, labels, torch.zeros_like(self._prior_mean[:-1]))
-        except (RuntimeError, ImportError, OSError) as error:
-            self._posterior, self._normal, self._draw = plain
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+        """Replace each of the tile's steps by a compiled one if that works for this tile; all others have its shape."""
+        failed: dict[str, Exception] = {}
+        for name in ("_posterior", "_normal", "_draw"):
+            plain = getattr(self, name)
+            try:
+                setattr(self, name, torch.compile(plain, dynamic=False))
+                self._tile(request, numbers, labels, torch.zeros_like(self._prior_mean[:-1]))
+            except (RuntimeError, ImportError, OSError) as error:
+                setattr(self, name, plain)
+                failed[name.strip("_")] = error
+        if failed:
+            first = next(iter(failed.values()))
+            reason = (str(first).splitlines() or [type(first).__name__])[0]
             log.warning("Sampling on %s without torch.compile, which is slower: %s", self._device, reason)
+            log.debug("Not compiled: %s", failed)
         self._compile_at_first = False
 
 

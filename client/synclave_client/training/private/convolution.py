@@ -20,6 +20,7 @@ from synclave_client.training.private.norms import (
     forming_depth,
     norms_of_grams,
     norms_of_lengths,
+    wide,
 )
 
 __all__ = ["ConvOuter"]
@@ -87,6 +88,7 @@ class ConvOuter:
         return slice(start, start + (places - 1) * self.stride + 1, self.stride)
 
     def _by_gram(self, x: Tensor, g: Tensor) -> Norms:
+        x, g = wide(x), wide(g)
         batch, several, _, padded = x.shape
         places = g.shape[3]
         tokens_x, tokens_g = x.mT.flatten(1, 2), g.mT.flatten(1, 2)
@@ -105,6 +107,7 @@ class ConvOuter:
         return norms_of_grams(windows.reshape(square), gram, d, p, d + p)
 
     def _by_forming(self, x: Tensor, g: Tensor) -> Norms:
+        x, g = wide(x), wide(g)
         places = g.shape[3]
         pulls = g.mT.flatten(1, 2)
         squared = torch.zeros(len(g), dtype=torch.float64, device=g.device)
@@ -114,7 +117,7 @@ class ConvOuter:
         energy = x.square().sum(2)
         windows = torch.stack([energy[..., self._window(tap, places)] for tap in range(self.kernel)]).sum(0)
         squares = (windows.flatten(1), g.square().sum(2).flatten(1))
-        d, depth = x.shape[2] * self.kernel, forming_depth(x.shape[1] * places)
+        d, depth = x.shape[2] * self.kernel, forming_depth(x.shape[1] * places, x)
         return norms_of_lengths(squared, *squares, d=d, p=g.shape[2], depth=depth)
 
     def add_weighted(self, weights: PatientWeights, total: Tensor) -> None:
@@ -126,12 +129,10 @@ class ConvOuter:
         before, behind = self.padding
         if before != behind:
             x, before = functional.pad(x, self.padding), 0
-        # cuDNN would take TF32 by default, whose rounding the margin under the clip norm does not cover.
-        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
-            _, gradient, _ = torch.ops.aten.convolution_backward(
-                *(g.flatten(0, 1), x.flatten(0, 1), total, None),
-                *([self.stride], [before], [self.dilation], False, [0], self.groups, [False, True, False]),
-            )
+        _, gradient, _ = torch.ops.aten.convolution_backward(
+            *(g.flatten(0, 1), x.flatten(0, 1), total, None),
+            *([self.stride], [before], [self.dilation], False, [0], self.groups, [False, True, False]),
+        )
         total.add_(gradient)
 
     def joined(self, others: Sequence[ConvOuter]) -> ConvOuter:

@@ -23,7 +23,10 @@ scales and bare parameters are formed, and their norms are those of the very num
 
 *The sum* of those layers is a float32 product over the rows of a tile, put aside in float64 every 16,384 patients: its
 rounding is measured (tests/training/clipping/test_sensitivity.py: a millionth of the sum; hostile and aligned patients
-together moved it by less than C), not proved. On a GPU, TF32 is refused: its 11 bits would use the margin up.
+together moved it by less than C), not proved. On a GPU, TF32 is refused or switched off: its 11 bits would use the
+margin up. There bfloat16 numbers are multiplied as they are, exactly, and added up in float32 (:func:`.norms.product`);
+tensor cores cut digits off instead of rounding, so four times the error is reckoned with (:data:`.norms.CUT_OFF`), and
+weighted numbers are split into three that bfloat16 holds.
 
 *Symmetric couplings*, the only layer of the code denoiser without a tower, are proved throughout: adding or removing
 one patient moves the *returned floating-point numbers* by at most C, whatever finite model, anchor and clip norm the
@@ -59,6 +62,7 @@ from synclave_client.training.private.book_keeping import BookKeeping
 from synclave_client.training.private.rules import check_network, sum_type, trained_parameters
 from synclave_shared.errors import ClippingError
 from synclave_shared.models.coupling import SymmetricCoupling
+from synclave_shared.models.precision import full_precision
 
 __all__ = ["ROUNDING_MARGIN", "PatientGradients"]
 
@@ -179,6 +183,7 @@ class PatientGradients(Generic[Batch]):
             return self._sum.zero_()
         return self._sum if many is None else many.add_(self._sum)
 
+    @full_precision()
     def norm_bounds(self, batch: Batch) -> Tensor:
         """The bounds b [B] by which patients are clipped; for the self-test and tests. Depends on patients' data."""
         with _buffers_kept(self._modules):
@@ -194,6 +199,7 @@ class PatientGradients(Generic[Batch]):
         self._left_out = left_out
         return float(torch.linalg.vector_norm(self._sum))
 
+    @full_precision()
     def _add(self, batch: Batch, first: bool) -> None:
         with _buffers_kept(self._modules):
             found = self._engine.run(batch)

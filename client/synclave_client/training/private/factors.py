@@ -12,30 +12,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from synclave_client.training.private.batch import PatientRows, PatientWeights
 from synclave_client.training.private.norms import (
-    CHUNK_VALUES,
     MOST_PLACES,
     UNIT_ROUNDOFF,
     Norms,
     by_bucket,
+    chunk_values,
     chunked,
     formed,
     forming_depth,
     gram,
     gram_depth,
+    gram_scratch,
     length,
     norms_of_grams,
     norms_of_lengths,
+    on_tensor_cores,
+    product,
     wide,
 )
 
 __all__ = ["Dense", "Factor", "Lookup", "Outer", "blanked", "joined", "norms_of", "one_patient"]
+
+
+PLACES_IN_A_ROW: Final = 2**12
+"""Of one product on tensor cores, which cut digits off: of more it would show in the sum."""
 
 
 class Factor(Protocol):
@@ -181,7 +188,10 @@ class Outer:
             return
         if keep == 0:
             total.zero_()
-        each = max(1, CHUNK_VALUES // max(1, x.shape[1] * (x.shape[2] + g.shape[2])))
+        if on_tensor_cores(x) and on_tensor_cores(g) and total.dtype == torch.float32:
+            _add_on_tensor_cores(x, g, scale, total)
+            return
+        each = max(1, chunk_values(x) // max(1, x.shape[1] * (x.shape[2] + g.shape[2])))
         for x_rows, g_rows, w_rows in zip(*(torch.split(part, each) for part in (x, g, scale)), strict=True):
             scaled = (x_rows.to(total.dtype) * w_rows).flatten(0, 1)
             total.addmm_(g_rows.to(total.dtype).flatten(0, 1).T, scaled)
@@ -202,20 +212,48 @@ def _outer_norms(x: Tensor, g: Tensor) -> Norms:
     tokens, d, p = x.shape[1], x.shape[2], g.shape[2]
     if tokens == 1:
         return norms_of_lengths(None, length(wide(x)).square(), length(wide(g)).square(), d=d, p=p, depth=0)
-    if tokens <= MOST_PLACES and tokens * (p + d) <= p * d:
-        return chunked(_outer_norms_by_gram, x, g, tokens * tokens)
+    if tokens * (p + d) <= p * d:
+        return chunked(_outer_norms_by_gram, x, g, max(gram_scratch(x), gram_scratch(g)))
     return chunked(_outer_norms_by_forming, x, g, p * d)
 
 
 def _outer_norms_by_gram(x: Tensor, g: Tensor) -> Norms:
     d, p = x.shape[2], g.shape[2]
-    return norms_of_grams(gram(x), gram(g), d, p, gram_depth(d) + gram_depth(p))
+    return norms_of_grams(gram(x), gram(g), d, p, gram_depth(x) + gram_depth(g))
 
 
 def _outer_norms_by_forming(x: Tensor, g: Tensor) -> Norms:
     squared = formed(g, x).square().sum((1, 2))
     squares = (length(x).square(), length(g).square())
-    return norms_of_lengths(squared, *squares, d=x.shape[2], p=g.shape[2], depth=forming_depth(x.shape[1]))
+    return norms_of_lengths(squared, *squares, d=x.shape[2], p=g.shape[2], depth=forming_depth(x.shape[1], x))
+
+
+def _add_on_tensor_cores(x: Tensor, g: Tensor, scale: Tensor, total: Tensor) -> None:
+    """``total [p, d] += sum_r scale_r g_r x_r^T`` of bfloat16 numbers on a GPU, as exactly as in float32.
+
+    The scaled side is split into three parts that bfloat16 holds. A float32 product of the same matrices takes more
+    than ten times as long.
+    """
+    flat_x, flat_g = x.flatten(0, 1), g.flatten(0, 1)
+    by_x = x.shape[2] <= g.shape[2]
+    parts = _thirds(((x if by_x else g) * scale).flatten(0, 1))
+    left, right = (flat_g, parts) if by_x else (parts, flat_x)
+    for a, b in zip(torch.split(left, PLACES_IN_A_ROW), torch.split(right, PLACES_IN_A_ROW), strict=True):
+        found = product(a.T[None], b[None])[0]
+        shape = (len(total), 3, -1) if by_x else (3, *total.shape)
+        total += found.view(shape).sum(1 if by_x else 0)
+
+
+def _thirds(values: Tensor) -> Tensor:
+    """Float32 numbers [n, m] as sums of three bfloat16 numbers each, side by side [n, 3 m]: 3 x 8 digits are 24.
+
+    The numbers are used up.
+    """
+    parts = torch.empty(len(values), 3, values.shape[1], dtype=torch.bfloat16, device=values.device)
+    for part in parts.unbind(1):
+        part.copy_(values)
+        values.sub_(part)
+    return parts.flatten(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,7 +286,7 @@ class Lookup:
         owners, _, sums = self._sums()
         squared = sums.new_zeros(self.rows.patients).index_add_(0, owners, sums.square().sum(1))
         reach = self.rows.sum(length(wide(self.g)).sum(1))
-        return Norms(squared, reach, (forming_depth(self._places_each) * UNIT_ROUNDOFF) * reach.square())
+        return Norms(squared, reach, (forming_depth(self._places_each, sums) * UNIT_ROUNDOFF) * reach.square())
 
     def add_weighted(self, weights: PatientWeights, total: Tensor) -> None:
         """Each place is added at its entry; many places of a patient first to each other, as for the norm."""

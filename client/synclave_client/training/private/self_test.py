@@ -23,6 +23,7 @@ from synclave_client.training.private.capture import recorded
 from synclave_client.training.private.engine import ROUNDING_MARGIN, PatientGradients
 from synclave_client.training.private.rules import check_network, trained_parameters
 from synclave_shared.errors import ClippingError
+from synclave_shared.models.precision import full_precision
 
 __all__ = ["SelfTestReport", "check_places", "self_test"]
 
@@ -70,6 +71,7 @@ class SelfTestReport:
     seconds: float
 
 
+@full_precision()
 def self_test(
     network: nn.Module, loss: Loss, batch: PatientBatch, performance: Performance | None = None
 ) -> SelfTestReport:
@@ -250,6 +252,7 @@ def _check_mixing(network: nn.Module, loss: Loss, batch: PatientBatch, tolerance
             _compare(first[place], second[place], name, MIXING_TOLERANCE)
 
 
+@full_precision()
 def check_places(network: nn.Module, loss: Loss, tile: PatientBatch) -> None:
     """Refuse arithmetic in which the place of a patient in a tile decides the last bit of its numbers.
 
