@@ -30,6 +30,7 @@ _PATHS: Final = (
     "root_certificate",
     "models_folder",
     "rules_file",
+    "shared_patients",
 )
 
 
@@ -83,6 +84,8 @@ class SiteSettings(FrozenModel):
         models_folder: where published language models lie, each in the folder that plans name; None: notes are trained
             with the embedded one alone.
         rules_file: the site's own rules for finding identifiers in notes; None: none.
+        shared_patients: CSV file of patients who are treated at other sites too, and at how many; None: of none that is
+            known. They contribute less.
         device: torch device of the training.
         performance: how to compute on it; changes cost only.
         budget: what all trainings together may spend on ``dataset``.
@@ -101,6 +104,7 @@ class SiteSettings(FrozenModel):
     gateway_group: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$|^[0-9]{1,10}$")] | None = None
     models_folder: Path | None = None
     rules_file: Path | None = None
+    shared_patients: Path | None = None
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$")] = "cpu"
     budget: Budget
     policy: SitePolicy = SitePolicy()
@@ -172,6 +176,7 @@ class SiteSettings(FrozenModel):
 
         group = "" if self.gateway_group is None else f"gateway_group = {text(self.gateway_group)}\n"
         models = "" if self.models_folder is None else f"models_folder = {text(self.models_folder)}\n"
+        shared = "" if self.shared_patients is None else f"shared_patients = {text(self.shared_patients)}\n"
         rules = "" if self.rules_file is None else f"rules_file = {text(self.rules_file)}\n"
         gateway = (
             ""
@@ -196,7 +201,7 @@ class SiteSettings(FrozenModel):
             f"{key}"
             f"socket_path = {text(self.socket_path)}\n"
             f"{group}"
-            f"{models}{rules}"
+            f"{models}{rules}{shared}"
             f"device = {text(self.device)}\n"
             "\n# What all trainings together may ever spend on this data set.\n"
             "[budget]\n"

@@ -15,6 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from synclave_shared.data.shares import limits
+
 __all__ = ["BINS", "BORDERS", "MIDDLES", "histogram_size", "outcomes", "patient_weight", "score_histogram"]
 
 BINS: Final = 48
@@ -45,23 +47,27 @@ def patient_weight(label_values: int) -> float:
     return 1.0 / math.sqrt(len(outcomes(label_values)))
 
 
-def score_histogram(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def score_histogram(
+    logits: NDArray[np.float64], labels: NDArray[np.int64], shares: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     """Sum of the patients' contributions.
 
     Args:
         logits: of the label values, [N, L]; what is no number counts as the smallest, for a patient must not be told by
             an error.
         labels: [N].
+        shares: [N], how long each patient's vector is; None: 1.
 
     Returns:
         [V, 2, B]: of each outcome the patients without it, then those with it, by predicted log-odds.
     """
     values = logits.shape[1]
     known = np.nan_to_num(logits.astype(np.float64), nan=-1e30, posinf=1e30, neginf=-1e30)
+    weights = limits(shares, len(labels), patient_weight(values))
     found: NDArray[np.float64] = np.zeros((len(outcomes(values)), 2, BINS))
     for histogram, value in zip(found, outcomes(values), strict=True):
         rest = np.logaddexp.reduce(np.delete(known, value, axis=1), axis=1)
         odds = np.clip(known[:, value] - rest, BORDERS[0], BORDERS[-1])
         bins = np.minimum(np.searchsorted(BORDERS, odds, side="right") - 1, BINS - 1)
-        np.add.at(histogram, ((labels == value).astype(np.int64), bins), patient_weight(values))
+        np.add.at(histogram, ((labels == value).astype(np.int64), bins), weights)
     return found

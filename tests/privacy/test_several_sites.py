@@ -54,7 +54,7 @@ def test_nothing_costs_nothing_and_what_is_not_computed_is_infinite() -> None:
         epsilon_at_sites([release("1")], DELTA, 0)
 
 
-@pytest.mark.parametrize("sites", [2, 3, 7])
+@pytest.mark.parametrize("sites", [2, 3, 7, 16])
 @pytest.mark.parametrize(
     ("noise", "selection", "count"),
     [("0.6", "0.01", 20), ("1", "0.001", 1000), ("1", "0.02", 500), ("2", "0.3", 50), ("5", "0.05", 1000)],

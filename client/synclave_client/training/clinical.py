@@ -18,6 +18,7 @@ from synclave_client.training.loop import run_steps
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import PatientGradients
 from synclave_client.training.private.batch import PatientBatch
+from synclave_shared.data.shares import places
 from synclave_shared.errors import PlanError
 from synclave_shared.fixed_point import to_fixed
 from synclave_shared.models.parameters import load_parameter_vector
@@ -136,7 +137,7 @@ class ClinicalLearner:
             context=torch.from_numpy(seen.context),
             labels=torch.from_numpy(seen.labels),
             weight=torch.from_numpy(self.weights[seen.labels]),
-            present=torch.arange(size) < len(rows),
+            present=torch.from_numpy(places(self.dataset.shares, rows, size)),
         )
         return batch.to(self.device)
 
@@ -262,7 +263,8 @@ def release_influence(
             total += gradients.clipped_sum(batches(first, stop)).double().cpu().numpy()
     watch = watch or RoundWatch(mechanism, len(dataset))
     for patient in watch.few(len(dataset)):
-        watch.contributed(gradients.contribution_norm(learner.batch(np.array([patient]), 1)))
+        alone = learner.batch(np.array([patient]), 1)
+        watch.contributed(gradients.contribution_norm(alone), float(alone.present[0]))
     with watch.noising(total, len(dataset)):
         randomness.add_normal(total, float(mechanism.noise_multiplier) * clip_norm)
     return to_fixed(total)

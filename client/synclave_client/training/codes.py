@@ -15,6 +15,7 @@ from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.loop import run_steps
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private.batch import PatientBatch
+from synclave_shared.data.shares import places
 from synclave_shared.diffusion.corruption import corrupt, hidden_cross_entropy
 from synclave_shared.diffusion.preconditioning import posterior_logits, prior_logits
 from synclave_shared.errors import DataError, PlanError
@@ -75,7 +76,13 @@ class DiffusionLoss:
         return hidden_cross_entropy(logits, batch.clean, seen, self.layout).mean(dim=1)
 
     def draw(
-        self, clean: Tensor, labels: Tensor, streams: PatientStreams, step: int, rows: NDArray[np.int64]
+        self,
+        clean: Tensor,
+        labels: Tensor,
+        streams: PatientStreams,
+        step: int,
+        rows: NDArray[np.int64],
+        shares: NDArray[np.float64] | None = None,
     ) -> DiffusionBatch:
         """Noise levels, noise and hidden labels.
 
@@ -85,6 +92,7 @@ class DiffusionLoss:
             streams: the patients' diffusion randomness.
             step: number of the step in the round.
             rows: which patients these are.
+            shares: of the site's patients; None: everybody counts in full.
         """
         patients, width = clean.shape
         levels = self.spec.noise_levels
@@ -98,7 +106,7 @@ class DiffusionLoss:
             labels=torch.where(hidden, self.layout.label_values, labels),
             levels=normals[:, :levels],
             noise=normals[:, levels:].reshape(patients, levels, width),
-            present=torch.arange(patients, device=clean.device) < len(rows),
+            present=torch.from_numpy(places(shares, rows, patients)).to(clean.device),
         )
 
 
@@ -130,7 +138,7 @@ class CodeLearner:
         labels = np.zeros(size, np.int64)
         clean[: len(rows)], labels[: len(rows)] = self.dataset.features[rows], self.dataset.labels[rows]
         on_device = torch.from_numpy(clean).to(self.device), torch.from_numpy(labels).to(self.device)
-        return self.objective.draw(*on_device, streams, step, rows)
+        return self.objective.draw(*on_device, streams, step, rows, self.dataset.shares)
 
 
 def code_model(plan: TrainPlan) -> ModelSpec | CopulaSpec:

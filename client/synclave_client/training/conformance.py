@@ -107,10 +107,10 @@ class RoundWatch:
         """Some of the patients of a sum over all of them, to be computed once more by themselves."""
         return [int(patient) for patient in self._rng.permutation(patients)[:FEW]]
 
-    def contributed(self, norm: float) -> None:
-        """Told the L2 norm of what one patient alone adds to a sum."""
+    def contributed(self, norm: float, share: float = 1.0) -> None:
+        """Told the L2 norm of what one patient alone adds to a sum, and what share of the clip norm it may have."""
         self._contributions += 1
-        self._largest = max(self._largest, norm / self._clip_norm)
+        self._largest = max(self._largest, norm / (share * self._clip_norm))
 
     @contextmanager
     def noising(self, values: NDArray[np.float64], patients: int) -> Iterator[None]:

@@ -35,6 +35,9 @@ TESTS: Final = 10
 
 SCOPES: Final = 2
 
+ROUNDING: Final = 1e-12
+"""By which a row that was scaled down to the clip norm in float64 may come out longer."""
+
 NOTHING: Final = "-"
 """Found where there was nothing to look at."""
 
@@ -145,9 +148,14 @@ def _checks(seen: Evidence, scope: Scope, limit: float) -> list[Check]:
             "one patient's contribution / clip norm",
             "at most 1",
             f"{seen.largest:.4g}" if seen.contributions else NOTHING,
-            seen.largest <= 1.0,
+            seen.largest <= 1.0 + ROUNDING,
         ),
-        bound("a step's sum / patients' clip norms", "at most 1", f"{seen.longest_sum:.4g}", seen.longest_sum <= 1.0),
+        bound(
+            "a step's sum / patients' clip norms",
+            "at most 1",
+            f"{seen.longest_sum:.4g}",
+            seen.longest_sum <= 1.0 + ROUNDING,
+        ),
         bound("noise used twice", "0 times", str(seen.repeated), seen.repeated == 0),
     ]
 

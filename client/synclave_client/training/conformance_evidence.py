@@ -54,7 +54,7 @@ class Evidence(FrozenModel):
         selected: patients selected, over all steps.
         expected: N q, over all steps.
         contributions: patients whose contribution was computed by itself.
-        largest: largest L2 norm of one of them, in clip norms.
+        largest: largest L2 norm of one of them, in what that patient may contribute.
         longest_sum: largest L2 norm of a step's clipped sum, in clip norms times patients.
         steps: noised releases.
         repeated: how many of them had noise that was there before, in this or any earlier round of the site.

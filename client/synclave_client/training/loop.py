@@ -120,7 +120,7 @@ def run_steps(
             exact.grad.copy_(gradients.clipped_sum(batches(step, chosen)))
             if (place := watch.probe(step, len(chosen))) is not None:
                 alone = learner.batch(chosen[place : place + 1], 1, streams, step)
-                watch.contributed(gradients.contribution_norm(alone))
+                watch.contributed(gradients.contribution_norm(alone), float(alone.present[0]))
             with watch.noising(exact.grad.numpy(), len(chosen)):
                 randomness.add_normal(exact.grad.numpy(), noise_std)
             exact.grad /= batch_size

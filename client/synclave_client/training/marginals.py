@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.noise import SecretRandomness
+from synclave_shared.data.shares import limits, share_of
 from synclave_shared.errors import PlanError
 from synclave_shared.fixed_point import to_fixed
 from synclave_shared.plan import TrainPlan
@@ -22,7 +23,11 @@ __all__ = ["clipped_marginals", "release_marginals"]
 
 
 def clipped_marginals(
-    features: SparseRows, labels: NDArray[np.int64], label_values: int, clip_norm: float
+    features: SparseRows,
+    labels: NDArray[np.int64],
+    label_values: int,
+    clip_norm: float,
+    shares: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Sum of the patients' marginal rows, each scaled down to ``clip_norm`` in L2.
 
@@ -34,12 +39,13 @@ def clipped_marginals(
         labels: [N], label numbers.
         label_values: L.
         clip_norm: L2 bound of one patient's row.
+        shares: [N], what share of it each patient may have; None: all of it.
 
     Returns:
         [L*D + L]: column sums per label value, then label counts.
     """
     # A 0/1 row's squared length is its number of ones; one more for the label count.
-    scale = np.minimum(1.0, clip_norm / np.sqrt(features.counts + 1.0))
+    scale = np.minimum(1.0, limits(shares, len(labels), clip_norm) / np.sqrt(features.counts + 1.0))
     sums = features.sums(labels, label_values, scale)
     return np.concatenate([sums.reshape(-1), np.bincount(labels, scale, minlength=label_values)])
 
@@ -75,13 +81,12 @@ def release_marginals(
     clip_norm = float(plan.privacy.marginals.clip_norm)
     noise_std = float(plan.privacy.marginals.noise_multiplier) * clip_norm
     label_values = len(schema.label.values)
-    sums = clipped_marginals(dataset.features, dataset.labels, label_values, clip_norm)
+    sums = clipped_marginals(dataset.features, dataset.labels, label_values, clip_norm, dataset.shares)
     watch = watch or RoundWatch(plan.mechanism(0), len(dataset))
     for patient in watch.few(len(dataset)):
         alone = dataset.select(np.array([patient]))
-        watch.contributed(
-            float(np.linalg.norm(clipped_marginals(alone.features, alone.labels, label_values, clip_norm)))
-        )
+        own = clipped_marginals(alone.features, alone.labels, label_values, clip_norm, alone.shares)
+        watch.contributed(float(np.linalg.norm(own)), share_of(dataset.shares, patient))
     with watch.noising(sums, len(dataset)):
         randomness.add_normal(sums, noise_std)
     return to_fixed(sums)

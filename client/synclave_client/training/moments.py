@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.noise import SecretRandomness
+from synclave_shared.data.shares import share_of
 from synclave_shared.errors import PlanError
 from synclave_shared.fixed_point import to_fixed
 from synclave_shared.models.copula import second_moments
@@ -59,12 +60,12 @@ def release_moments(
     mechanism = plan.mechanism(round_number)
     clip_norm = float(mechanism.clip_norm)
     layout = CodeLayout.of(schema)
-    moments = second_moments(dataset.features, dataset.labels, anchor, layout, clip_norm)
+    moments = second_moments(dataset.features, dataset.labels, anchor, layout, clip_norm, dataset.shares)
     watch = watch or RoundWatch(mechanism, len(dataset))
     for patient in watch.few(len(dataset)):
         alone = dataset.select(np.array([patient]))
-        own = second_moments(alone.features, alone.labels, anchor, layout, clip_norm)
-        watch.contributed(float(np.linalg.norm(own)))
+        own = second_moments(alone.features, alone.labels, anchor, layout, clip_norm, alone.shares)
+        watch.contributed(float(np.linalg.norm(own)), share_of(dataset.shares, patient))
     with watch.noising(moments, len(dataset)):
         randomness.add_normal(moments, float(mechanism.noise_multiplier) * clip_norm)
     return to_fixed(moments)

@@ -12,6 +12,7 @@ from synclave_client.performance import Performance
 from synclave_client.training.clinical import ClinicalLearner
 from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.noise import SecretRandomness
+from synclave_shared.data.shares import share_of
 from synclave_shared.errors import PlanError
 from synclave_shared.fixed_point import to_fixed
 from synclave_shared.models.parameters import load_parameter_vector
@@ -43,7 +44,7 @@ def release_scores(
 
     One Gaussian release, :class:`synclave_shared.privacy.mechanism.GaussianSum`: a patient adds a vector of length 1
     whatever the model predicts (:func:`~synclave_shared.score_histogram.score_histogram`), here in units of the plan's
-    clip norm.
+    clip norm; less, by its share, if it is at other sites too.
 
     Args:
         plan: the accepted plan; it fixes clip norm and noise.
@@ -90,11 +91,12 @@ def release_scores(
         found = network(batch.values, batch.observed, batch.context, batch.inside)
         logits[rows] = found.detach()[: len(rows)].double().cpu().numpy()
     clip_norm = float(mechanism.clip_norm)
-    total = clip_norm * score_histogram(logits, dataset.labels).reshape(-1)
+    total = clip_norm * score_histogram(logits, dataset.labels, dataset.shares).reshape(-1)
     watch = watch or RoundWatch(mechanism, len(dataset))
     for patient in watch.few(len(dataset)):
-        own = score_histogram(logits[patient : patient + 1], dataset.labels[patient : patient + 1])
-        watch.contributed(clip_norm * float(np.linalg.norm(own)))
+        alone = dataset.select(np.array([patient]))
+        own = score_histogram(logits[patient : patient + 1], alone.labels, alone.shares)
+        watch.contributed(clip_norm * float(np.linalg.norm(own)), share_of(dataset.shares, patient))
     with watch.noising(total, len(dataset)):
         randomness.add_normal(total, float(mechanism.noise_multiplier) * clip_norm)
     return to_fixed(total)

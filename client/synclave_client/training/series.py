@@ -15,6 +15,7 @@ from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.loop import run_steps
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private.batch import PatientBatch
+from synclave_shared.data.shares import places, share_of
 from synclave_shared.diffusion.series import SeriesPrior, series_loss, series_posterior
 from synclave_shared.errors import DataError, PlanError
 from synclave_shared.fixed_point import to_fixed
@@ -149,7 +150,7 @@ class SeriesLoss:
             labels=torch.where(hidden, layout.label_values, labels),
             levels=torch.from_numpy(drawn),
             noise=torch.from_numpy(noise).reshape(size, levels, layout.steps, 2 * layout.channels),
-            present=torch.arange(size) < count,
+            present=torch.from_numpy(places(dataset.shares, rows, size)),
         )
 
 
@@ -230,8 +231,10 @@ def release_series_marginals(
     sums = contributions(dataset, layout, clip_norm)
     watch = watch or RoundWatch(plan.mechanism(0), len(dataset))
     for patient in watch.few(len(dataset)):
-        own = contributions(dataset.select(np.array([patient])), layout, clip_norm)
-        watch.contributed(float(np.linalg.norm(own)))
+        alone = dataset.select(np.array([patient]))
+        watch.contributed(
+            float(np.linalg.norm(contributions(alone, layout, clip_norm))), share_of(dataset.shares, patient)
+        )
     with watch.noising(sums, len(dataset)):
         randomness.add_normal(sums, float(plan.privacy.marginals.noise_multiplier) * clip_norm)
     return to_fixed(sums)

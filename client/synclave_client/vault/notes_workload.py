@@ -14,6 +14,7 @@ from synclave_client.training.notes import notes_spec, train_notes_round
 from synclave_client.training.private import SelfTestReport
 from synclave_client.training.rehearsal import rehearse_notes
 from synclave_client.vault.rehearsals import Rehearsals
+from synclave_client.vault.shared_patients import with_shares
 from synclave_client.vault.workload import check_device, check_size, check_start, report_self_test
 from synclave_shared.data.notes.reading import load_notes
 from synclave_shared.data.notes.schema import NotesSchema
@@ -75,7 +76,7 @@ class NotesWorkload:
             ConfigurationError: if the device is not there, or the rules cannot be used.
             SchemaError: if the schema cannot be used.
             ClippingError: if this machine does not bound gradients per patient as it must.
-            DataError: if the data do not fit it; the error lists every fault.
+            DataError: if the data do not fit it; the error lists every fault. Or if ``shared_patients`` does not.
         """
         check_device(settings.device)
         schema = NotesSchema.load(settings.schema_file)
@@ -87,7 +88,7 @@ class NotesWorkload:
             site_name=settings.name,
             device=settings.device,
             schema=schema,
-            dataset=load_notes(schema, settings.data_folder),
+            dataset=with_shares(load_notes(schema, settings.data_folder), settings.shared_patients),
             models_folder=settings.models_folder,
             rules=rules,
             performance=settings.performance,

@@ -18,6 +18,7 @@ from synclave_client.training.scores import release_scores
 from synclave_client.training.series import release_series_marginals, series_spec, train_series_round
 from synclave_client.vault.conformance import ConformanceFolder
 from synclave_client.vault.rehearsals import Rehearsals
+from synclave_client.vault.shared_patients import with_shares
 from synclave_client.vault.workload import check_device, check_size, check_start, report_self_test, require_nothing
 from synclave_shared.data.series.reading import load_series
 from synclave_shared.data.series.schema import SeriesSchema
@@ -78,7 +79,7 @@ class SeriesWorkload:
             SchemaError: if the schema cannot be used.
             PlanError: if its grid is too large for the model.
             ClippingError: if this machine does not bound gradients per patient as it must.
-            DataError: if the data do not fit it; the error lists every fault.
+            DataError: if the data do not fit it; the error lists every fault. Or if ``shared_patients`` does not.
         """
         check_device(settings.device)
         schema = SeriesSchema.load(settings.schema_file)
@@ -90,7 +91,7 @@ class SeriesWorkload:
             site_name=settings.name,
             device=settings.device,
             schema=schema,
-            dataset=load_series(schema, settings.data_folder),
+            dataset=with_shares(load_series(schema, settings.data_folder), settings.shared_patients),
             performance=settings.performance,
             rehearsals=rehearsals,
             conformance=ConformanceFolder(settings.conformance_folder),

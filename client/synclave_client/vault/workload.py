@@ -19,6 +19,7 @@ from synclave_client.training.private import SelfTestReport
 from synclave_client.training.rehearsal import rehearse
 from synclave_client.vault.conformance import ConformanceFolder
 from synclave_client.vault.rehearsals import Rehearsals
+from synclave_client.vault.shared_patients import with_shares
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.patients import PatientDataset
 from synclave_shared.data.schema import Schema
@@ -80,7 +81,7 @@ class PatientWorkload:
             ConfigurationError: if the device is not there. Found out here, since a round that fails later is spent.
             SchemaError: if the schema cannot be used.
             ClippingError: if this machine does not bound gradients per patient as it must.
-            DataError: if the data do not fit it; the error lists every fault.
+            DataError: if the data do not fit it; the error lists every fault. Or if ``shared_patients`` does not.
         """
         check_device(settings.device)
         schema = Schema.load(settings.schema_file)
@@ -89,7 +90,7 @@ class PatientWorkload:
             site_name=settings.name,
             device=settings.device,
             schema=schema,
-            dataset=load_patients(schema, settings.data_folder),
+            dataset=with_shares(load_patients(schema, settings.data_folder), settings.shared_patients),
             performance=settings.performance,
             rehearsals=rehearsals,
             conformance=ConformanceFolder(settings.conformance_folder),

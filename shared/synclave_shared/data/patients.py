@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from synclave_shared.data.shares import check_shares, shares_of, shares_together
 from synclave_shared.data.sparse_rows import SparseRows
 
 __all__ = ["PatientDataset", "together"]
@@ -21,6 +22,7 @@ class PatientDataset:
         features: 0 or 1, [patients, schema.width]; ``features[positions]`` makes some patients' rows dense.
         labels: position of the patient's value in ``schema.label.values``, int64 [patients].
         patient_ids: one distinct identifier per patient; it never leaves the site.
+        shares: what share of the clip norm each patient may contribute; float64 [patients] in (0, 1], None: all of it.
 
     Raises:
         ValueError: if the three do not describe the same patients, or an identifier occurs twice.
@@ -29,6 +31,7 @@ class PatientDataset:
     features: SparseRows
     labels: npt.NDArray[np.int64]
     patient_ids: list[str]
+    shares: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.labels.dtype != np.int64:
@@ -37,6 +40,7 @@ class PatientDataset:
             raise ValueError("features, labels and patient_ids must have one entry per patient each")
         if len(set(self.patient_ids)) != len(self.patient_ids):
             raise ValueError("a patient occurs twice; one item must be one patient")
+        check_shares(self.shares, len(self))
 
     def __len__(self) -> int:
         return len(self.patient_ids)
@@ -47,6 +51,7 @@ class PatientDataset:
             features=self.features.take(positions),
             labels=self.labels[positions],
             patient_ids=[self.patient_ids[position] for position in positions],
+            shares=shares_of(self.shares, positions),
         )
 
 
@@ -60,4 +65,5 @@ def together(datasets: Sequence[PatientDataset]) -> PatientDataset:
         features=SparseRows.stacked([dataset.features for dataset in datasets]),
         labels=np.concatenate([dataset.labels for dataset in datasets]),
         patient_ids=[patient for dataset in datasets for patient in dataset.patient_ids],
+        shares=shares_together(datasets),
     )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from synclave_shared.data.shares import places
 from synclave_shared.model_spec import NotesSpec
 from synclave_shared.text.chunks import NoteChunks
 from synclave_shared.text.tokenizer import NoteTokenizer
@@ -117,7 +118,7 @@ def draw_notes(
         positions=torch.from_numpy(positions),
         targets=torch.from_numpy(targets),
         weights=torch.from_numpy(weights),
-        present=torch.arange(size) < len(rows),
+        present=torch.from_numpy(places(chunks.shares, rows, size)),
     )
 
 

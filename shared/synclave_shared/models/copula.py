@@ -26,6 +26,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from synclave_shared.data.shares import limits
 from synclave_shared.data.sparse_rows import SparseRows
 from synclave_shared.errors import ProtocolError, SnapshotError
 from synclave_shared.models.anchor import Anchor, prevalences
@@ -111,7 +112,12 @@ def expected_norm(anchor: Anchor, layout: CodeLayout) -> float:
 
 
 def second_moments(
-    features: SparseRows, labels: NDArray[np.int64], anchor: Anchor, layout: CodeLayout, clip_norm: float
+    features: SparseRows,
+    labels: NDArray[np.int64],
+    anchor: Anchor,
+    layout: CodeLayout,
+    clip_norm: float,
+    shares: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Sum over patients of the outer product of the residuals z = (x - prevalence under the label) / scale.
 
@@ -125,6 +131,7 @@ def second_moments(
         anchor: public.
         layout: columns and label values.
         clip_norm: L2 bound of one patient's contribution, in units of the expected norm.
+        shares: [N], what share of it each patient may have; None: all of it.
 
     Returns:
         [M], without noise: adding it is the caller's part, who has the randomness.
@@ -132,11 +139,13 @@ def second_moments(
     centre = prevalences(anchor, layout)
     scale = residual_scale(anchor, layout) * math.sqrt(expected_norm(anchor, layout))
     total = np.zeros((layout.width, layout.width))
+    bounds = limits(shares, len(features), clip_norm)
     for start in range(0, len(features), CHUNK_PATIENTS):
         rows = features[start : start + CHUNK_PATIENTS]
         residuals = (rows - centre[labels[start : start + CHUNK_PATIENTS]]) / scale
         norms = np.square(residuals).sum(axis=1)
-        residuals *= np.sqrt(np.minimum(1.0, clip_norm / np.maximum(norms, clip_norm)))[:, None]
+        bound = bounds[start : start + CHUNK_PATIENTS]
+        residuals *= np.sqrt(np.minimum(1.0, bound / np.maximum(norms, bound)))[:, None]
         total += residuals.T @ residuals
     rows_of, columns_of = np.triu_indices(layout.width)
     moments: NDArray[np.float64] = total[rows_of, columns_of]

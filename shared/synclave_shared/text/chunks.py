@@ -36,12 +36,14 @@ class NoteChunks:
         predictable: where a word of the text stands that may be hidden and asked for; bool [R, T].
         starts: the chunks of patient i are ``starts[i]`` to ``starts[i + 1] - 1``, at least one; int64 [N + 1].
         most: chunks that any patient could have: public, and never counted from the patients.
+        shares: what share of the clip norm each patient may contribute; float64 [N] in (0, 1], None: all of it.
     """
 
     ids: npt.NDArray[np.int32]
     predictable: npt.NDArray[np.bool_]
     starts: npt.NDArray[np.int64]
     most: int
+    shares: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         """Number of patients N."""
@@ -84,6 +86,7 @@ def encode_notes(dataset: NotesDataset, schema: NotesSchema, tokenizer: NoteToke
         predictable=np.stack(may),
         starts=np.array(starts, dtype=np.int64),
         most=schema.notes.chunks,
+        shares=dataset.shares,
     )
 
 

@@ -97,7 +97,7 @@ def test_no_clipping_is_caught_by_the_conformance_audit(site: PatientWorkload, m
 
     def unclipped(self: Any, *arguments: Any) -> None:
         usual(self, *arguments)
-        self._limit = 1e9
+        self._clip_norm = 1e9
 
     monkeypatch.setattr(PatientGradients, "__init__", unclipped)
     assert "one patient's contribution" in refusal(site)

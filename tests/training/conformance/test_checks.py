@@ -220,6 +220,17 @@ def test_a_contribution_above_the_clip_norm_and_a_sum_above_that_of_its_patients
     }
 
 
+def test_rows_clipped_in_float64_are_no_finding() -> None:
+    """Of many rows scaled down to length 3 a third come out a last bit longer, as the norm is computed."""
+    rows = [np.full(count, 3.0 / np.sqrt(count)) for count in range(9, 300)]
+    watch = RoundWatch(mechanism(steps=1).model_copy(update={"clip_norm": Decimal(3)}), 1)
+    for row in rows:
+        watch.contributed(float(np.linalg.norm(row)))
+    evidence = watch.evidence()
+    assert evidence.largest > 1.0
+    assert not failed(check_evidence(evidence, Evidence(), 1))
+
+
 @pytest.mark.parametrize("fault", [np.nan, np.inf])
 def test_noise_that_is_no_number_conforms_to_nothing(fault: float) -> None:
     watch = RoundWatch(mechanism(steps=1), 0, seed=0)

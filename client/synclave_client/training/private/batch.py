@@ -28,7 +28,7 @@ class PatientBatch(Protocol):
 
     @property
     def present(self) -> Tensor:
-        """[B], false for padding, which contributes nothing."""
+        """[B], false or 0 for padding, which contributes nothing; a number s in (0, 1]: at most s clip norms."""
         ...
 
     @property

@@ -2,7 +2,9 @@
 
 Formal statement. :meth:`PatientGradients.clipped_sum` returns a sum of one contribution per patient: ``w_i G_i`` with
 ``w_i = min(1, C' / b_i)``, ``b_i`` a bound of the norm of patient i's gradient G_i over *all* its rows, and
-``C' = C (1 - 2^-8)`` (:data:`ROUNDING_MARGIN`). Each contribution has L2 norm at most C. A patient whose loss or
+``C' = C (1 - 2^-8)`` (:data:`ROUNDING_MARGIN`). Each contribution has L2 norm at most C. A patient whose batch says
+that it may have a share s < 1 of the clip norm (:attr:`.batch.PatientBatch.present`) has ``C' = C (s - 2^-8)`` and
+contributes at most s C: rounding does not shrink with the share, so the whole reserve is kept. A patient whose loss or
 gradient is not finite, and padding, contribute zeros. The others' losses must not depend on the patient: the loop
 computes them in tiles of one shape, and the start-up self-test looks for networks that mix rows and for arithmetic in
 which a patient's place in the tile decides a last bit (:mod:`.self_test`).
@@ -132,7 +134,7 @@ class PatientGradients(Generic[Batch]):
             )
         network.train()
         self._modules = list(network.modules())
-        self._limit = clip_norm * (1.0 - ROUNDING_MARGIN)
+        self._clip_norm = clip_norm
         parameters = trained_parameters(network)
         sizes = [value.numel() for value in parameters.values()]
         first = next(iter(parameters.values()))
@@ -204,9 +206,11 @@ class PatientGradients(Generic[Batch]):
             with torch.no_grad():
                 bounds = found.squared_bounds.sqrt()
                 finite = torch.isfinite(bounds) & torch.isfinite(found.losses)
-                counted = batch.present & finite
-                weights = torch.where(counted, (self._limit / bounds.clamp_min(SMALLEST_NORM)).clamp_max(1.0), 0.0)
-                self._left_out += (batch.present & ~finite).sum()
+                shares = batch.present.double()
+                counted = (shares > 0.0) & finite
+                limits = (self._clip_norm * (shares - ROUNDING_MARGIN)).to(bounds.dtype)
+                weights = torch.where(counted, (limits / bounds.clamp_min(SMALLEST_NORM)).clamp_max(1.0), 0.0)
+                self._left_out += ((shares > 0.0) & ~finite).sum()
             found.add_weighted(weights, self._totals, first=first)
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from synclave_shared.data.shares import check_shares
+
 __all__ = ["Note", "NotesDataset"]
 
 
@@ -34,6 +36,7 @@ class NotesDataset:
             leaves the site.
         labels: position of the patient's value in ``schema.label.values``; int64 [N].
         patient_ids: one distinct identifier per patient [N]; likewise.
+        shares: what share of the clip norm each patient may contribute; float64 [N] in (0, 1], None: all of it.
 
     Raises:
         ValueError: if they do not describe the same patients, an identifier occurs twice, or a patient has no note.
@@ -43,6 +46,7 @@ class NotesDataset:
     identifiers: tuple[tuple[tuple[str, str], ...], ...]
     labels: npt.NDArray[np.int64]
     patient_ids: list[str]
+    shares: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if len({len(part) for part in (self.notes, self.identifiers, self.labels, self.patient_ids)}) != 1:
@@ -53,6 +57,7 @@ class NotesDataset:
             raise ValueError("a patient occurs twice; one item must be one patient")
         if not all(self.notes):
             raise ValueError("a patient has no note")
+        check_shares(self.shares, len(self))
 
     def __len__(self) -> int:
         return len(self.patient_ids)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from synclave_shared.data.shares import check_shares, shares_of, shares_together
+
 __all__ = ["SeriesDataset", "together"]
 
 
@@ -24,6 +26,7 @@ class SeriesDataset:
         static: 0 or 1, one-hot groups as in ``schema.groups``; uint8 [N, S].
         labels: position of the patient's value in ``schema.label.values``; int64 [N].
         patient_ids: one distinct identifier per patient; it never leaves the site.
+        shares: what share of the clip norm each patient may contribute; float64 [N] in (0, 1], None: all of it.
 
     Raises:
         ValueError: if they do not describe the same patients, an identifier occurs twice, or a value is out of scale,
@@ -36,6 +39,7 @@ class SeriesDataset:
     static: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     patient_ids: list[str]
+    shares: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != 3 or self.values.dtype != np.float32:
@@ -50,6 +54,7 @@ class SeriesDataset:
             raise ValueError("values, lengths, static, labels and patient_ids must have one entry per patient each")
         if len(set(self.patient_ids)) != len(self.patient_ids):
             raise ValueError("a patient occurs twice; one item must be one patient")
+        check_shares(self.shares, len(self))
         if not self.values.size:
             return
         if not 1 <= self.lengths.min() <= self.lengths.max() <= self.steps:
@@ -80,6 +85,7 @@ class SeriesDataset:
             static=self.static[positions],
             labels=self.labels[positions],
             patient_ids=[self.patient_ids[position] for position in positions],
+            shares=shares_of(self.shares, positions),
         )
 
 
@@ -96,4 +102,5 @@ def together(datasets: Sequence[SeriesDataset]) -> SeriesDataset:
         static=np.concatenate([dataset.static for dataset in datasets]),
         labels=np.concatenate([dataset.labels for dataset in datasets]),
         patient_ids=[patient for dataset in datasets for patient in dataset.patient_ids],
+        shares=shares_together(datasets),
     )

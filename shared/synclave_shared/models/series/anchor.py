@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtr, ndtri
 
+from synclave_shared.data.shares import limits
 from synclave_shared.errors import ProtocolError
 from synclave_shared.models.anchor import LARGEST_LOGIT, Anchor, estimate_anchor
 from synclave_shared.models.layout import CodeLayout
@@ -243,7 +244,7 @@ def contributions(dataset: SeriesDataset, layout: SeriesLayout, clip_norm: float
     Args:
         dataset: N patients.
         layout: of the schema.
-        clip_norm: L2 bound of one patient's contribution.
+        clip_norm: L2 bound of one patient's contribution, of which each may have its share.
 
     Returns:
         [:func:`moments_size`], without noise: adding it is the caller's part, who has the randomness.
@@ -259,7 +260,7 @@ def contributions(dataset: SeriesDataset, layout: SeriesLayout, clip_norm: float
         context = context_columns(part.static, part.lengths, layout)
         by_label, always = _moments(part.values, part.observed, part.lengths, context)
         norms = np.sqrt(np.square(by_label).sum(axis=1) + np.square(always).sum(axis=1) + 1.0)
-        weight = np.minimum(1.0, bound / norms)
+        weight = np.minimum(1.0, limits(part.shares, len(part), bound) / norms)
         for label in range(values):
             chosen = part.labels == label
             sums[label] += weight[chosen] @ by_label[chosen]
@@ -267,7 +268,7 @@ def contributions(dataset: SeriesDataset, layout: SeriesLayout, clip_norm: float
         of_all += np.asarray(weight @ always, np.float64)
         seen, clean = part.observed.astype(bool), part.values.astype(np.float64)
         rows = relation_rows(clean, seen, part.lengths, context, clip_norm * math.sqrt(RELATIONS_PART))
-        relations += rows.sum(axis=0)
+        relations += (rows * limits(part.shares, len(part), 1.0)[:, None]).sum(axis=0)
     return np.concatenate([sums.reshape(-1), counts, of_all, relations])
 
 
