@@ -494,9 +494,10 @@ class Journal:
                 "SELECT plan FROM entries WHERE plan != '' GROUP BY plan"
                 " HAVING plan NOT IN (SELECT digest FROM plans WHERE closed_at IS NOT NULL) ORDER BY MIN(number)"
             ).fetchall()
-            plans = () if hand_over is None else tuple(row[0] for row in rows)
+            plans = tuple(row[0] for row in rows) if hand_over is not None else ()
             for digest in plans:
-                _insert_entry(database, digest, hand_over)
+                if hand_over is not None:
+                    _insert_entry(database, digest, hand_over)
             _register(database, registration)
         return plans
 
@@ -571,7 +572,9 @@ def _registered(content: bytes) -> str:
     body = parse_entry(content).body
     if not isinstance(body, KeyRegistered):
         raise JournalError(
-            expected="a registration under no plan", found="another entry", remedy="The journal was altered; see Back up."
+            expected="a registration under no plan",
+            found="another entry",
+            remedy="The journal was altered; see Back up.",
         )
     return body.public_key
 

@@ -160,7 +160,7 @@ class LedgerCopies:
         """This site's entries that belong into a plan's ledger, oldest first, and where the copy has them."""
         rows = self._database.all(
             "SELECT content, position FROM entries AS e LEFT JOIN inclusions AS i ON i.entry = e.number AND i.plan = ?1"
-            f" WHERE {OF_LEDGER} ORDER BY e.number",
+            f" WHERE {OF_LEDGER} ORDER BY e.number",  # noqa: S608 - a constant
             digest,
         )
         return [OwnEntry(content=row[0], index=row[1]) for row in rows]

@@ -35,7 +35,6 @@ from synclave_shared.errors import (
 from synclave_shared.ledger.checkpoint import parse_note
 from synclave_shared.ledger.entry import (
     BudgetChanged,
-    KeyRegistered,
     PlanAccepted,
     PlanRefused,
     SpendReserved,
@@ -171,9 +170,7 @@ class Vault:
         return self._journal.registration(digest, registration_by(self._settings.name, self._keys.current, self._now))
 
     def _registered_key(self, digest: str) -> str:
-        body = parse_entry(self._registration(digest)).body
-        assert isinstance(body, KeyRegistered)
-        return body.public_key
+        return parse_entry(self._registration(digest)).key
 
     def _propose(self, request: ProposeRequest) -> Envelope:
         if self._workload is None:

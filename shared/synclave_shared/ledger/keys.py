@@ -1,8 +1,9 @@
 """Ed25519 keys: how a site or a coordinator signs what it does (RFC 8032).
 
 A public key travels as 44 characters of base64, a signature as 88. A secret key is a file of one line, the base64 of
-its 32-byte seed, readable by its owner alone; a space and a moment may follow, after which it signs no entry. Settings and commands name a secret key by where it is: ``file:PATH`` (or
-the path alone), or ``env:NAME`` for an environment variable with the same base64. Tokens (``pkcs11:``) are not built.
+its 32-byte seed, readable by its owner alone; a space and a moment may follow, after which it signs no entry. Settings
+and commands name a secret key by where it is: ``file:PATH`` (or the path alone), or ``env:NAME`` for an environment
+variable with the same line. Tokens (``pkcs11:``) are not built.
 """
 
 from __future__ import annotations
