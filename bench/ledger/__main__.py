@@ -137,7 +137,8 @@ def table(results: dict[str, Any]) -> str:
         f" {checked['peak_mb']:.0f} MB |",
         "",
         "| entries before | coordinator: opened in | a round appended, shown, co-signatures kept: median, slowest |"
-        " CPU time of it | flushes in it | one flush alone | a site: a round checked, copied, co-signed: median, slowest |",
+        " CPU time of it | flushes in it | one flush alone |"
+        " a site: a round checked, copied, co-signed: median, slowest |",
         "|---|---|---|---|---|---|---|",
     ]
     for size, each in results["rounds"].items():

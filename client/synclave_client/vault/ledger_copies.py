@@ -158,11 +158,12 @@ class LedgerCopies:
 
     def own(self, digest: str) -> list[OwnEntry]:
         """This site's entries that belong into a plan's ledger, oldest first, and where the copy has them."""
-        rows = self._database.all(
-            "SELECT content, position FROM entries AS e LEFT JOIN inclusions AS i ON i.entry = e.number AND i.plan = ?1"
-            f" WHERE {OF_LEDGER} ORDER BY e.number",  # noqa: S608 - a constant
-            digest,
+        query = (
+            "SELECT content, position FROM entries AS e"  # noqa: S608 - a constant
+            " LEFT JOIN inclusions AS i ON i.entry = e.number AND i.plan = ?1"
+            f" WHERE {OF_LEDGER} ORDER BY e.number"
         )
+        rows = self._database.all(query, digest)
         return [OwnEntry(content=row[0], index=row[1]) for row in rows]
 
 
