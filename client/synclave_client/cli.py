@@ -28,6 +28,9 @@ app = typer.Typer(
 
 SettingsOption = Annotated[Path, typer.Option("--settings", help="The site's settings file.", metavar="SITE.toml")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+KeyValidDaysOption = Annotated[
+    int | None, typer.Option(min=1, max=36_500, help="Days for which the new key may sign (default: without end).")
+]
 _DEFAULT_SETTINGS: Final = Path("site.toml")
 
 
@@ -67,6 +70,7 @@ def init(
         str | None,
         typer.Option(help="Signing key made elsewhere: file:/PATH or env:NAME (default: a new file).", metavar="URI"),
     ] = None,
+    key_valid_days: KeyValidDaysOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Set up a site: settings, signing key, empty journal. Prints the public key that the coordinator needs."""
@@ -113,7 +117,7 @@ def init(
     )
     load_schema(settings.schema_file)
     settings_file.parent.mkdir(parents=True, exist_ok=True)
-    public_key = initialise(settings)
+    public_key = initialise(settings, key_valid_days)
     document = {"name": name, "settings": str(settings_file), "public_key": public_key}
     if settings.gateway is not None:
         document["node_key"] = node_key(settings.gateway.state_folder / "node.key")
@@ -277,6 +281,42 @@ def withdraw(
         as_json,
         lambda out: out.print(f"Plan {escape(found[0].name)} ({found[0].digest[:16]}) is closed at this site."),
     )
+
+
+@app.command("rotate-key")
+def rotate_key(
+    key_valid_days: KeyValidDaysOption = None,
+    settings: SettingsOption = _DEFAULT_SETTINGS,
+    as_json: JsonOption = False,
+) -> None:
+    """Replace the signing key, also beside a running vault: the old key signs the new one, in every open plan's ledger.
+
+    Plans that are made from now on name the new public key. The old key is removed once no open plan needs it.
+    """
+    from synclave_client.vault.journal import Journal
+    from synclave_client.vault.keyring import rotate
+
+    site = SiteSettings.load(settings)
+    journal = Journal.open(site.journal_file, exclusive=False)
+    try:
+        done = rotate(site, journal, valid_days=key_valid_days)
+    finally:
+        journal.close()
+    document = {
+        "name": site.name,
+        "old_public_key": done.old,
+        "public_key": done.new,
+        "not_after": done.not_after,
+        "plans": list(done.plans),
+    }
+
+    def draw(out: Console) -> None:
+        out.print(f"Site {escape(site.name)} signs with a new key from now on.")
+        out.print(f"Public key, for the coordinator's next plans: [bold]{done.new}[/bold]", soft_wrap=True)
+        out.print(f"Ledgers that are told with the site's next replies: {len(done.plans)}.")
+        out.print(f"Back up {escape(str(site.state_folder))}: the new key is there.", soft_wrap=True)
+
+    _show(document, as_json, draw)
 
 
 @app.command()

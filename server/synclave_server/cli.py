@@ -195,6 +195,10 @@ def init(
     name: Annotated[
         str | None, typer.Option(help="Host name by which sites elsewhere reach this machine: makes its certificate.")
     ] = None,
+    key_valid_days: Annotated[
+        int | None,
+        typer.Option(min=1, max=36_500, help="Days for which the new key may sign (default: without end)."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make the coordinator's key, and a certificate for sites elsewhere. Prints what every site pins."""
@@ -202,7 +206,7 @@ def init(
     from synclave_server.preparation import coordinator_key
     from synclave_shared.ledger.keys import SigningKey
 
-    key_name = coordinator_key(home, named=key, create=True)
+    key_name = coordinator_key(home, named=key, create=True, valid_days=key_valid_days)
     public_key = SigningKey.named(key_name).public_text
     document = {"home": str(home.resolve()), "public_key": public_key}
     if name is not None:

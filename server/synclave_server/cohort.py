@@ -76,7 +76,7 @@ class Cohort:
         while True:
             known = set(self._peer_of.values())
             new = {peer: name for peer, name in self._transport.peers().items() if peer not in known}
-            hello = Envelope.of(HelloRequest())
+            hello = Envelope.of(HelloRequest(plan_digest=self._plan.digest))
             for peer, envelope in self._transport.exchange(dict.fromkeys(new, hello), HELLO_TIMEOUT_S):
                 self._greet(peer, new[peer], envelope, findings)
             # A gateway whose vault is not up yet will have one soon; any other reason needs a person.
@@ -92,7 +92,7 @@ class Cohort:
             # Where the transport has registered names, they bind; in a simulation the reply alone says who it is.
             name = registered or parse_reply(envelope).site or ""
             self._plan.site(name)
-            answer = read_reply(envelope, self._plan, name)
+            answer = self._read(envelope, name)
             raise_unless_ok(answer)
         except (PlanError, ProtocolError):
             _log.warning("a peer that is no site of the plan said hello")
@@ -153,7 +153,7 @@ class Cohort:
         for peer, envelope in self._transport.exchange(requests, timeout_s):
             site = site_of[peer]
             try:
-                answers[site] = read_reply(envelope, self._plan, site)
+                answers[site] = self._read(envelope, site)
             except Finding as finding:
                 findings[site] = finding
         # Only now, with every answer to the same checkpoint in hand, does the ledger grow.
@@ -171,6 +171,9 @@ class Cohort:
                 replies[site] = answer
                 del findings[site]
         return replies, findings
+
+    def _read(self, envelope: Envelope, site: str) -> SiteReply:
+        return read_reply(envelope, self._plan, site, self._notary.keys(site))
 
     def _present(self, site: str) -> CheckpointPresentation:
         return self._notary.present(self._seen.get(site, 0))
@@ -196,7 +199,7 @@ class Cohort:
             answers = {}
             for peer, envelope in self._transport.exchange(requests, left_s):
                 with contextlib.suppress(Finding):
-                    answers[behind[peer]] = read_reply(envelope, self._plan, behind[peer])
+                    answers[behind[peer]] = self._read(envelope, behind[peer])
             self._witness_all(answers)
             behind = {peer: site for peer, site in behind.items() if self._seen.get(site) != before.get(site)}
 

@@ -10,6 +10,7 @@ from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.entry import (
     COORDINATOR,
     KeyRegistered,
+    KeyRotated,
     PlanProposed,
     RunClosed,
     SamplesReleased,
@@ -59,6 +60,7 @@ class Notary:
             self._ledger = Ledger.create(folder, f"synclave/{plan.digest[:16]}", key)
         self._known: set[str] = set()
         self._newest: dict[str, str] = {}
+        self._keys: dict[str, list[str]] = {}
         self._spends: dict[str, dict[int, PoissonGaussian | GaussianSum]] = {}
         self._snapshots: dict[int, str] = {}
         self._samples: dict[SamplesReleased, int] = {}
@@ -67,7 +69,9 @@ class Notary:
         for index, content in enumerate(self._ledger.entries()):
             self._note(index, content, reader.read(content))
         if self.size == 0:
-            registration = KeyRegistered(name=COORDINATOR, role="coordinator", public_key=key.public_text)
+            registration = KeyRegistered(
+                name=COORDINATOR, role="coordinator", public_key=key.public_text, not_after=key.not_after
+            )
             proposal = PlanProposed(plan=plan.model_dump(mode="json"), plan_digest=plan.digest, signature=signature)
             self.record(("key-registered", registration), ("plan-proposed", proposal))
 
@@ -84,7 +88,8 @@ class Notary:
     def append(self, entries: Iterable[SignedEntry]) -> frozenset[str]:
         """Append sites' entries that were verified before, each after the one of its site that it follows.
 
-        Those that are there already are left out, and those that do not follow the newest of their site.
+        Those that are there already are left out, and those that do not follow the newest of their site, or are not
+        under the key that counts as its own by then.
 
         Returns:
             The sites of which an entry does not follow.
@@ -96,13 +101,16 @@ class Notary:
                 following.setdefault((entry.actor, entry.previous), []).append(entry)
         chained: list[SignedEntry] = []
         for site in dict.fromkeys(site for site, _ in following):
-            newest = self._newest.get(site, "")
+            newest, key = self._newest.get(site, ""), next(reversed(self.keys(site)), None)
             while (site, newest) in following:
                 waiting = following[site, newest]
-                chained.append(waiting.pop(0))
+                if waiting[0].key != (key or waiting[0].key):
+                    break
+                entry = waiting.pop(0)
+                chained.append(entry)
                 if not waiting:
                     del following[site, newest]
-                newest = chained[-1].leaf
+                newest, key = entry.leaf, entry.body.public_key if isinstance(entry.body, KeyRotated) else entry.key
         self._append(chained)
         return frozenset(site for site, _ in following)
 
@@ -138,6 +146,10 @@ class Notary:
             self.record(("samples-released", body))
         return self._samples[body]
 
+    def keys(self, site: str) -> tuple[str, ...]:
+        """A site's public keys in this ledger (base64), oldest first; the last one counts now."""
+        return tuple(self._keys.get(site, ()))
+
     def has_snapshot(self, round_number: int) -> bool:
         """Whether the snapshot of a round is recorded."""
         return round_number in self._snapshots
@@ -172,6 +184,8 @@ class Notary:
         self._known.add(leaf)
         self._newest[entry.actor] = leaf
         match entry.body:
+            case KeyRegistered() | KeyRotated():
+                self._keys.setdefault(entry.actor, []).append(entry.body.public_key)
             case SpendReserved():
                 self._spends.setdefault(entry.actor, {})[entry.body.round] = entry.body.mechanism
             case SnapshotWritten():

@@ -99,17 +99,26 @@ def looked_up(model: AnyModel, schema: AnySchema, beside: Path = Path()) -> AnyM
     return look_up(SeriesLayout.of(schema), model)
 
 
-def coordinator_key(home: Path, *, named: str | None = None, create: bool = False) -> str:
+def coordinator_key(
+    home: Path, *, named: str | None = None, create: bool = False, valid_days: int | None = None
+) -> str:
     """The name of the coordinator's key (``SigningKey.named``): the one given, or of the file in its home folder.
 
     Args:
         home: the coordinator's folder.
         named: ``file:PATH``, a path alone, or ``env:NAME``; None for the key in the home folder.
         create: make that one if there is none.
+        valid_days: for how many days a key that is made may sign; None: without end.
 
     Raises:
-        ConfigurationError: if there is none and none shall be made.
+        ConfigurationError: if there is none and none shall be made, or ``valid_days`` is meant for one that is there.
     """
+    if valid_days is not None and (named is not None or (home / "coordinator.key").exists()):
+        raise ConfigurationError(
+            expected="a key that is made here, to give it an end",
+            found=f"the key {named or home / 'coordinator.key'}",
+            remedy="Leave --key-valid-days away, or choose another --home for a new key.",
+        )
     if named is not None:
         SigningKey.named(named)
         # Processes of the run have another working directory.
@@ -125,7 +134,7 @@ def coordinator_key(home: Path, *, named: str | None = None, create: bool = Fals
             remedy="Run `synclave init` once, or name the right --home.",
         )
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    SigningKey.generate(path)
+    SigningKey.generate(path, valid_days)
     return f"file:{path.resolve()}"
 
 

@@ -1,12 +1,13 @@
 """Checks every reply of a site before a byte of it is used. What is wrong has a closed name; nothing is repaired.
 
-A site is believed to be who it is because its ledger entries are signed with the key that the plan names: a reply that
-counts must carry the signed release of the very bytes that came with it.
+A site is believed to be who it is because its ledger entries are signed with the key that the plan names, or with one
+that this key handed over to: a reply that counts must carry the signed release of the very bytes that came with it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,8 @@ from synclave_shared.errors import LedgerError, ProtocolError
 from synclave_shared.fixed_point import MAX_MAGNITUDE, SCALE_BITS, from_fixed
 from synclave_shared.ledger.entry import (
     BudgetChanged,
+    KeyRegistered,
+    KeyRotated,
     PlanAccepted,
     PlanRefused,
     SignedEntry,
@@ -100,10 +103,16 @@ class SiteReply:
     payload: bytes
 
 
-def read_reply(envelope: Envelope, plan: TrainPlan, site: str) -> SiteReply:
+def read_reply(envelope: Envelope, plan: TrainPlan, site: str, keys: Iterable[str] = ()) -> SiteReply:
     """Establish that a reply is one of ``site`` and that all of its entries may enter the ledger.
 
     The status is not judged here: a refusal carries entries as well.
+
+    Args:
+        envelope: the reply.
+        plan: the plan; a site states the key with which it names the site, whatever key counts now.
+        site: the site's name.
+        keys: keys that the ledger knows as the site's, beside the plan's.
 
     Raises:
         Finding: ``malformed``, ``wrong-site``, ``wrong-key``, ``entry-invalid``, or ``failed`` if the reply comes from
@@ -123,21 +132,35 @@ def read_reply(envelope: Envelope, plan: TrainPlan, site: str) -> SiteReply:
     return SiteReply(
         site=site,
         reply=reply,
-        entries=tuple(_read_entry(text, plan, site, key) for text in reply.entries),
+        entries=_read_entries(reply.entries, plan, site, {key, *keys}),
         payload=envelope.payload,
     )
 
 
-def _read_entry(text: str, plan: TrainPlan, site: str, key: str) -> SignedEntry:
+def _read_entries(texts: Iterable[str], plan: TrainPlan, site: str, keys: set[str]) -> tuple[SignedEntry, ...]:
+    """Which of the keys counts at which entry, the ledger decides (:meth:`Notary.append`): a reply may come twice."""
+    entries = []
+    for text in texts:
+        entries.append(_read_entry(text, plan, site, keys))
+        body = entries[-1].body
+        if isinstance(body, KeyRotated):
+            keys.add(body.public_key)
+    return tuple(entries)
+
+
+def _read_entry(text: str, plan: TrainPlan, site: str, keys: set[str]) -> SignedEntry:
     try:
         entry = parse_entry(text.encode("utf-8"))
     except LedgerError:
         raise Finding("entry-invalid", "malformed") from None
-    if entry.actor != site or entry.key != key or not entry.verify():
+    if entry.actor != site or entry.key not in keys or not entry.verify():
         raise Finding("entry-invalid", "signature")
-    if entry.kind == "key-registered":
-        if entry.run or getattr(entry.body, "public_key", "") != key or getattr(entry.body, "name", "") != site:
+    if isinstance(entry.body, KeyRegistered):
+        if entry.run or entry.body.name != site or {entry.key, entry.body.public_key} != {plan.site(site).public_key}:
             raise Finding("entry-invalid", "registration")
+    elif isinstance(entry.body, KeyRotated):
+        if entry.run or entry.body.name != site or entry.body.public_key == entry.key:
+            raise Finding("entry-invalid", "rotation")
     elif not isinstance(entry.body, _SITE_KINDS) or {entry.run, entry.body.plan_digest} != {plan.digest}:
         raise Finding("entry-invalid", "kind")
     return entry

@@ -90,9 +90,14 @@ class CheckpointPresentation(FrozenModel):
 
 
 class HelloRequest(FrozenModel):
-    """Who are you? Answered with the site's signed ``key-registered`` entry."""
+    """Who are you in the ledger of a plan? Answered with the site's signed ``key-registered`` entry.
+
+    Attributes:
+        plan_digest: the plan; empty to ask for the key under which the site accepts new plans.
+    """
 
     kind: Literal["hello"] = "hello"
+    plan_digest: Digest | Literal[""] = ""
 
 
 class ProposeRequest(FrozenModel):
@@ -151,7 +156,7 @@ class Reply(FrozenModel):
             the error's class, or :data:`NOT_READY`; once patients are computed with, ``internal`` whatever it is.
             Never a text computed at the site.
         site: the site's name.
-        public_key: the site's key.
+        public_key: the key that the site registered in the plan's ledger; one that replaced it stands there.
         seen_size: size of the newest ledger checkpoint that the site has verified.
         cosignature: the site's witness line for that checkpoint, or empty.
         entries: signed ledger entries (canonical JSON) that the coordinator must append.

@@ -112,10 +112,11 @@ class Site:
     budget: Decimal = Decimal(50)
     fault: Fault | None = None
     replies: list[Envelope] = field(default_factory=list)
+    settings: SiteSettings = field(init=False)
 
     def open(self, socket: Path) -> None:
         """Open journal and socket, as a start of the vault's process does."""
-        settings = SiteSettings(
+        settings = self.settings = SiteSettings(
             name=self.name,
             coordinator_key=COORDINATOR_KEY.public_text,
             dataset=f"{self.name}-patients",

@@ -151,21 +151,30 @@ class Crash(BaseException):
 
 
 def append_and_crash(folder: Path, monkeypatch: pytest.MonkeyPatch, writes: int) -> bool:
-    """Append two entries, and stop before write number ``writes``; whether it got that far."""
-    real, count = store._replace, 0
+    """Append two entries, and stop before write or rename number ``writes``; whether it got that far."""
+    prepare, move, count = store._prepare, store._move, 0
 
-    def replace(path: Path, data: bytes) -> None:
+    def counted() -> bool:
         nonlocal count
-        if count == writes:
+        count += 1
+        return count > writes
+
+    def preparing(path: Path, data: bytes) -> Path:
+        if counted():
             # The worst moment: half of the temporary file is on disk.
             path.with_name(path.name + store.TEMPORARY_SUFFIX).write_bytes(data[: len(data) // 2])
             raise Crash
-        count += 1
-        real(path, data)
+        return prepare(path, data)
+
+    def moving(temporary: Path, path: Path) -> None:
+        if counted():
+            raise Crash
+        move(temporary, path)
 
     ledger = Ledger.open(folder, KEY)
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_replace", replace)
+        patch.setattr(store, "_prepare", preparing)
+        patch.setattr(store, "_move", moving)
         try:
             ledger.append(DATA[1:3])
         except Crash:
@@ -200,7 +209,7 @@ def test_a_crash_at_any_write_leaves_the_old_ledger_or_the_new_one(
         again.append(DATA[5:6])
         assert Ledger.open(folder, KEY).root == again.root
         assert [finding for finding in verify_ledger(folder).findings if finding.file] == []
-    assert crashes >= 3
+    assert crashes >= 6
     assert Ledger.open(folder, KEY).size == size + 2
 
 
@@ -208,11 +217,11 @@ def test_a_failed_write_leaves_the_open_ledger_as_it_was(tmp_path: Path, monkeyp
     ledger = STORY.write(tmp_path)
     root = ledger.root
 
-    def full(path: Path, data: bytes) -> None:
+    def full(path: Path, data: bytes) -> Path:
         raise OSError(28, "No space left on device", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_replace", full)
+        patch.setattr(store, "_prepare", full)
         with pytest.raises(LedgerError, match="No space"):
             ledger.append([ENTRY])
     assert (ledger.root, ledger.size) == (root, len(DATA))

@@ -244,8 +244,8 @@ def test_open_plans_are_committed_to_their_end_and_closed_ones_are_not(journal: 
 
 def test_entries_stay_open_until_their_inclusion_is_proved_in_the_ledger_of_their_plan(journal: Journal) -> None:
     first, second = make_plan("first"), make_plan("second")
-    registration = journal.registration(lambda previous: b"registration")
-    assert journal.registration(lambda previous: b"another") == registration
+    registration = journal.registration("", lambda previous: b"registration")
+    assert journal.registration("", lambda previous: b"another") == registration
     accept(journal, first)
     accept(journal, second)
     opened = journal.open_entries(first.digest)
@@ -288,7 +288,7 @@ def test_each_entry_is_signed_after_the_newest_one_of_its_own_ledger(journal: Jo
     def entry(name: str) -> Callable[[str], bytes]:
         return lambda previous: signed.update({name: previous}) or name.encode()
 
-    journal.registration(entry("registration"))
+    journal.registration("", entry("registration"))
     journal.refuse("first", "paused", entry=entry("first 1"))
     journal.refuse("second", "paused", entry=entry("second 1"))
     journal.refuse("first", "budget-exceeded", entry=entry("first 2"))

@@ -13,11 +13,18 @@ from typing import Any, Final, Self
 
 from synclave_shared.errors import JournalError
 
-__all__ = ["JournalDatabase", "sync", "unusable"]
+__all__ = ["OF_LEDGER", "JournalDatabase", "sync", "unusable"]
 
 _APPLICATION_ID: Final = 0x53594E43  # tells a journal from any other SQLite file
 _VERSION: Final = 3
 _BUSY_TIMEOUT_S: Final = 30.0
+
+OF_LEDGER: Final = (
+    "(e.plan = ?1 OR e.number = (SELECT MAX(r.number) FROM entries AS r WHERE r.plan = '' AND r.number <"
+    " COALESCE((SELECT MIN(o.number) FROM entries AS o WHERE o.plan = ?1), 9223372036854775807)))"
+)
+"""Condition for an entry ``e`` that belongs into the ledger of plan ``?1``: it is of the plan, or it is the site's
+registration of the key that counted when the site first signed for the plan."""
 
 _TABLES: Final = """
 CREATE TABLE plans (

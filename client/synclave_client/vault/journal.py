@@ -15,13 +15,15 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self
 
-from synclave_client.vault.database import JournalDatabase, sync, unusable
+from synclave_client.vault.database import OF_LEDGER, JournalDatabase, sync, unusable
 from synclave_client.vault.ledger_copies import LedgerCopies
 from synclave_shared.canonical import canonical_bytes, decimal_text, sha256_hex
 from synclave_shared.errors import ConfigurationError, JournalError, PolicyRefusal
+from synclave_shared.ledger.entry import KeyRegistered, parse_entry
 from synclave_shared.ledger.merkle import leaf_hash
 from synclave_shared.plan import TrainPlan
 from synclave_shared.privacy.budget import Budget
@@ -76,7 +78,7 @@ class JournalEntry:
         number: its place in the journal.
         content: canonical JSON.
         sent: whether it was part of a reply.
-        of_plan: whether it belongs to one plan; the site's registration belongs to the ledger of every plan.
+        of_plan: whether it belongs to one plan; a registration belongs to the ledgers of all plans of its time.
     """
 
     number: int
@@ -462,22 +464,71 @@ class Journal:
                 )
         return spends
 
-    def registration(self, entry: EntrySigner) -> bytes:
-        """The site's one ``key-registered`` entry; made at the first call. It belongs to the ledger of every plan."""
+    def registration(self, digest: str, entry: EntrySigner) -> bytes:
+        """The ``key-registered`` entry that comes first in the ledger of a plan; made if the site has none at all.
+
+        Args:
+            digest: the plan; of one for which the site signed nothing yet, it is the registration of the present key.
+            entry: signs the first registration of the site's life.
+        """
+        query = f"SELECT content FROM entries AS e WHERE plan = '' AND {OF_LEDGER}"  # noqa: S608 - a constant
+        row = self._database.one(query, digest)
+        if row is not None:
+            return bytes(row[0])
         with self._database.write() as database:
-            row = database.execute("SELECT content FROM entries WHERE plan = ''").fetchone()
-            if row is not None:
-                return bytes(row[0])
-            number, content = _insert_entry(database, "", entry)
-            _mark_sent(database, [number])
-            return content
+            first = database.execute(query, (digest,)).fetchone()
+            return bytes(first[0]) if first is not None else _register(database, entry)
+
+    def rotate(self, hand_over: EntrySigner | None, registration: EntrySigner) -> tuple[str, ...]:
+        """Let a new key count, durably and in one step.
+
+        Args:
+            hand_over: signs, with the old key, the ``key-rotated`` entry for each ledger that goes on; None: for none.
+            registration: signs the new key's registration, for the ledgers of plans to come.
+
+        Returns:
+            Digests of the plans whose ledgers are told.
+        """
+        with self._database.write() as database:
+            rows = database.execute(
+                "SELECT plan FROM entries WHERE plan != '' GROUP BY plan"
+                " HAVING plan NOT IN (SELECT digest FROM plans WHERE closed_at IS NOT NULL) ORDER BY MIN(number)"
+            ).fetchall()
+            plans = tuple(row[0] for row in rows) if hand_over is not None else ()
+            for digest in plans:
+                if hand_over is not None:
+                    _insert_entry(database, digest, hand_over)
+            _register(database, registration)
+        return plans
+
+    def registered_keys(self) -> list[str]:
+        """Public keys that this site registered, base64, oldest first; the last one counts."""
+        rows = self._database.all("SELECT content FROM entries WHERE plan = '' ORDER BY number")
+        return [_registered(row[0]) for row in rows]
+
+    def registered_key(self) -> str | None:
+        """The public key that counts now, base64; None if none was registered."""
+        row = self._database.one("SELECT content FROM entries WHERE plan = '' ORDER BY number DESC LIMIT 1")
+        return None if row is None else _registered(row[0])
+
+    def keys_needed(self, site: str) -> frozenset[str]:
+        """Public keys under which the copies of open plans' ledgers know this site: for these it co-signs with them."""
+        rows = self._database.all(
+            "SELECT a.public_key FROM ledger_actors AS a JOIN ledgers AS l ON l.number = a.ledger"
+            " JOIN plans AS p ON p.digest = l.plan WHERE p.closed_at IS NULL AND a.name = ?",
+            site,
+        )
+        return frozenset(row[0] for row in rows)
+
+    def open_plans(self) -> list[str]:
+        """Digests of the accepted plans that are not closed."""
+        return [row[0] for row in self._database.all("SELECT digest FROM plans WHERE closed_at IS NULL ORDER BY rowid")]
 
     def open_entries(self, digest: str) -> list[JournalEntry]:
         """Entries of this site that its copy of the ledger of plan ``digest`` does not hold yet, oldest first."""
         rows = self._database.all(
-            "SELECT number, content, sent, plan FROM entries WHERE plan IN (?, '')"
-            " AND number NOT IN (SELECT entry FROM inclusions WHERE plan = ?) ORDER BY number",
-            digest,
+            f"SELECT number, content, sent, plan FROM entries AS e WHERE {OF_LEDGER}"  # noqa: S608 - a constant
+            " AND number NOT IN (SELECT entry FROM inclusions WHERE plan = ?1) ORDER BY number",
             digest,
         )
         return [JournalEntry(number=row[0], content=row[1], sent=bool(row[2]), of_plan=bool(row[3])) for row in rows]
@@ -498,7 +549,7 @@ class Journal:
 
 def _insert_entry(database: sqlite3.Connection, digest: str, entry: EntrySigner) -> tuple[int, bytes]:
     """Sign an entry that follows this site's newest in the plan's ledger, and insert it: its number and its bytes."""
-    # The registration, under no plan's digest, comes first in the ledger of every plan.
+    # A registration, under no plan's digest, comes first in the ledger of a plan.
     newest = database.execute(
         "SELECT content FROM entries WHERE plan IN (?, '') ORDER BY plan DESC, number DESC LIMIT 1", (digest,)
     ).fetchone()
@@ -507,6 +558,25 @@ def _insert_entry(database: sqlite3.Connection, digest: str, entry: EntrySigner)
         "INSERT INTO entries (plan, content) VALUES (?, ?) RETURNING number", (digest, content)
     ).fetchone()
     return int(row[0]), content
+
+
+def _register(database: sqlite3.Connection, entry: EntrySigner) -> bytes:
+    content = entry("")
+    # Said in every hello from now on: its inclusion is demanded.
+    database.execute("INSERT INTO entries (plan, content, sent) VALUES ('', ?, 1)", (content,))
+    return content
+
+
+@lru_cache(maxsize=8)
+def _registered(content: bytes) -> str:
+    body = parse_entry(content).body
+    if not isinstance(body, KeyRegistered):
+        raise JournalError(
+            expected="a registration under no plan",
+            found="another entry",
+            remedy="The journal was altered; see Back up.",
+        )
+    return body.public_key
 
 
 def _mark_sent(database: sqlite3.Connection, numbers: Sequence[int]) -> None:

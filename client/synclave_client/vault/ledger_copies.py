@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from synclave_client.vault.database import JournalDatabase
+from synclave_client.vault.database import OF_LEDGER, JournalDatabase
 from synclave_shared.ledger.checkpoint import Note, parse_line, parse_note
 from synclave_shared.ledger.frontier import Frontier
 from synclave_shared.ledger.witness import Growth, KnownActor
@@ -158,12 +158,12 @@ class LedgerCopies:
 
     def own(self, digest: str) -> list[OwnEntry]:
         """This site's entries that belong into a plan's ledger, oldest first, and where the copy has them."""
-        rows = self._database.all(
-            "SELECT content, position FROM entries AS e LEFT JOIN inclusions AS i ON i.entry = e.number AND i.plan = ?"
-            " WHERE e.plan IN (?, '') ORDER BY e.number",
-            digest,
-            digest,
+        query = (
+            "SELECT content, position FROM entries AS e"  # noqa: S608 - a constant
+            " LEFT JOIN inclusions AS i ON i.entry = e.number AND i.plan = ?1"
+            f" WHERE {OF_LEDGER} ORDER BY e.number"
         )
+        rows = self._database.all(query, digest)
         return [OwnEntry(content=row[0], index=row[1]) for row in rows]
 
 

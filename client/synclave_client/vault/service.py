@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import Journal
+from synclave_client.vault.keyring import Keyring
 from synclave_client.vault.rehearsals import Rehearsals
 from synclave_client.vault.session import Vault, Workload
 from synclave_client.vault_channel import serve
@@ -35,8 +36,12 @@ it at any instant, and the coordinator may ask for the round again."""
 _log = logging.getLogger("synclave.vault")
 
 
-def initialise(settings: SiteSettings) -> str:
+def initialise(settings: SiteSettings, key_valid_days: int | None = None) -> str:
     """Make the state of a new site: its folder (mode 0700), signing key and empty journal.
+
+    Args:
+        settings: the site's settings.
+        key_valid_days: for how many days a key that is made here may sign; None: without end.
 
     Returns:
         The site's public key, base64: what the coordinator needs for a plan.
@@ -47,9 +52,21 @@ def initialise(settings: SiteSettings) -> str:
     """
     settings.state_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings.state_folder.chmod(0o700)
-    key = SigningKey.generate(settings.key_file) if settings.key is None else SigningKey.named(settings.key)
+    key = _first_key(settings, key_valid_days)
     Journal.create(settings.journal_file)
     return key.public_text
+
+
+def _first_key(settings: SiteSettings, valid_days: int | None) -> SigningKey:
+    if settings.key is None:
+        return SigningKey.generate(settings.key_file, valid_days)
+    if valid_days is not None:
+        raise ConfigurationError(
+            expected="a key that is made here, to give it an end",
+            found=f"the key {settings.key}",
+            remedy="Write its end behind it, as docs/commands.md says, or leave --key-valid-days away.",
+        )
+    return SigningKey.named(settings.key)
 
 
 def serve_site(settings: SiteSettings, training_lock: threading.Lock, rehearsals: Rehearsals | None = None) -> Any:
@@ -66,7 +83,11 @@ def serve_site(settings: SiteSettings, training_lock: threading.Lock, rehearsals
     journal = Journal.open(settings.journal_file)
     try:
         journal.check_dataset(settings.dataset, settings.data_folder)
-        key = SigningKey.named(settings.key_name)
+        keyring = Keyring(settings, journal)
+        key = keyring.current()
+        keyring.retire()
+        if key.not_after:
+            _log.info("%s: the key ends %s; replace it before (synclave-site rotate-key)", settings.name, key.not_after)
         _open_socket_folder(settings)
         vault = Vault(settings, journal, key, _load(settings, rehearsals), training_lock=training_lock)
         server = serve(vault.handle, settings.socket_path, for_group=settings.gateway_group is not None)

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import AcceptedPlan, EntrySigner, Journal, JournalEntry
+from synclave_client.vault.keyring import Keyring, registration_by
 from synclave_client.vault.ledger_copies import SeenLedger
 from synclave_client.vault.policy import check_delta, check_held_out, check_round_budget, check_signer, decide
 from synclave_shared.canonical import FrozenModel, sha256_hex
 from synclave_shared.errors import (
     ClippingError,
-    JournalError,
     LedgerError,
     NotConforming,
     PlanError,
@@ -35,7 +35,6 @@ from synclave_shared.errors import (
 from synclave_shared.ledger.checkpoint import parse_note
 from synclave_shared.ledger.entry import (
     BudgetChanged,
-    KeyRegistered,
     PlanAccepted,
     PlanRefused,
     SpendReserved,
@@ -104,7 +103,7 @@ class Vault:
     Args:
         settings: the site's settings.
         journal: its journal, opened for writing.
-        key: its signing key.
+        key: its signing key when it registered; once that was replaced, the journal says which one counts.
         workload: data and training; None if they cannot be used, whatever the reason.
         training_lock: taken while patients' data are worked on; share it between the vaults of one process.
         clock: the present time; entries and cosignatures carry it in whole seconds.
@@ -122,7 +121,7 @@ class Vault:
     ) -> None:
         self._settings = settings
         self._journal = journal
-        self._key = key
+        self._keys = Keyring(settings, journal, key)
         self._workload = workload
         self._training_lock = training_lock
         self._clock = clock
@@ -135,7 +134,7 @@ class Vault:
             message = parse_request(request)
             if isinstance(message, HelloRequest):
                 # Not behind the lock: a coordinator that came back asks who is there while a training goes on.
-                return self._hello()
+                return self._hello(message)
             with self._lock:
                 return self._answer(message, request.payload)
         except SynclaveError as error:
@@ -158,24 +157,20 @@ class Vault:
             case CloseRequest():
                 return self._close(message)
 
-    def _hello(self) -> Envelope:
+    def _hello(self, request: HelloRequest) -> Envelope:
+        digest = request.plan_digest
         if self._workload is None:
             # With the site's name: the coordinator may say who cannot take part, though not why.
-            return Envelope.of(self._reply(status="failed", code=NOT_READY, entries=()))
-        return Envelope.of(self._reply(entries=(self._registration().decode(),)))
+            return Envelope.of(self._reply(digest, status="failed", code=NOT_READY, entries=()))
+        return Envelope.of(self._reply(digest, entries=(self._registration(digest).decode(),)))
 
-    def _registration(self) -> bytes:
-        """This site's registration, the first of its entries in every ledger; made when it is first asked for."""
-        registration = KeyRegistered(name=self._settings.name, role="site", public_key=self._key.public_text)
-        content = self._journal.registration(self._sign("key-registered", "", registration))
-        if parse_entry(content).key != self._key.public_text:
-            raise JournalError(
-                expected="the key with which this journal was begun",
-                found=f"another one: {self._settings.key_name}",
-                remedy="Key and journal belong together; put the right key back. An older copy of the journal"
-                " forgets spends: see Back up in deploy/README.md before restoring it.",
-            )
-        return content
+    def _registration(self, digest: str) -> bytes:
+        """This site's first entry in a plan's ledger; its very first one is made when it is first asked for."""
+        self._keys.current()  # Whoever has the journal without its key signs nothing.
+        return self._journal.registration(digest, registration_by(self._settings.name, self._keys.current, self._now))
+
+    def _registered_key(self, digest: str) -> str:
+        return parse_entry(self._registration(digest)).key
 
     def _propose(self, request: ProposeRequest) -> Envelope:
         if self._workload is None:
@@ -183,7 +178,7 @@ class Vault:
         content = request.plan.encode()
         plan = TrainPlan.from_bytes(content)
         digest = plan.digest
-        self._registration()
+        self._registration(digest)
         self._journal.check_dataset(self._settings.dataset, self._settings.data_folder)
         try:
             check_signer(plan, self._settings, signature_valid=self._is_signed(content, request.signature))
@@ -198,7 +193,7 @@ class Vault:
                     plan,
                     self._settings,
                     schema_digest=self._workload.schema_digest,
-                    public_key=self._key.public_text,
+                    public_key=self._registered_key(digest),
                     committed=self._journal.committed(self._settings.dataset),
                     uses=self._journal.uses(self._settings.dataset),
                 )
@@ -229,7 +224,7 @@ class Vault:
                 )
         except PolicyRefusal as refusal:
             return self._refuse(digest, refusal, as_entry=self._journal.plan(digest) is None)
-        return Envelope.of(self._reply(seen=seen, entries=self._send_open(digest)))
+        return Envelope.of(self._reply(digest, seen=seen, entries=self._send_open(digest)))
 
     def _round(self, request: RoundRequest, payload: bytes) -> Envelope:
         digest, number = request.plan_digest, request.round
@@ -287,7 +282,7 @@ class Vault:
         earlier = tuple(entry.content.decode() for entry in open_entries)
 
         def header(entry: bytes) -> bytes:
-            reply = self._reply(seen=seen, entries=(*earlier, entry.decode()), payload_digest=update_digest)
+            reply = self._reply(digest, seen=seen, entries=(*earlier, entry.decode()), payload_digest=update_digest)
             return Envelope.of(reply, released).header
 
         stored = self._journal.release(
@@ -339,7 +334,8 @@ class Vault:
         except PolicyRefusal as refusal:
             return self._refuse(digest, refusal)
         self._journal.close_plan(digest)
-        return Envelope.of(self._reply(seen=seen, entries=self._send_open(digest)))
+        self._keys.retire()
+        return Envelope.of(self._reply(digest, seen=seen, entries=self._send_open(digest)))
 
     def _see(self, request: WitnessRequest) -> Envelope:
         """Copy a part of a ledger that is too long for one presentation. What was seen before is only answered."""
@@ -351,7 +347,7 @@ class Vault:
                 seen = self._witness(digest, request.checkpoint, demanded=lambda _: False)
             except PolicyRefusal as refusal:
                 return self._refuse(digest, refusal)
-        return Envelope.of(self._reply(seen=seen, entries=()))
+        return Envelope.of(self._reply(digest, seen=seen, entries=()))
 
     def _witness(
         self,
@@ -370,22 +366,34 @@ class Vault:
         Raises:
             PolicyRefusal: ``ledger-inconsistent``; the copy is as it was.
         """
-        copies = self._journal.ledgers
-        seen = copies.seen(digest)
+        copies, name = self._journal.ledgers, self._settings.name
+        seen, actors = copies.seen(digest), copies.actors(digest)
         try:
             growth = follow(
                 presentation,
                 origin=f"synclave/{digest[:16]}",
                 operator_key=self._settings.coordinator_key,
                 known=EMPTY if seen is None else seen.frontier,
-                actors=copies.actors(digest),
-                site=self._settings.name,
+                actors=actors,
+                site=name,
                 wrote=lambda content: self._journal.wrote(digest, content),
                 sent=[entry.content for entry in self._journal.open_entries(digest) if demanded(entry)],
             )
         except LedgerError as error:
             raise PolicyRefusal("ledger-inconsistent", found=error.found, remedy=error.remedy) from None
-        return copies.extend(digest, growth, cosign(growth.note, self._settings.name, self._key, self._now()))
+        # The key that counts in the ledger as it is shown: there the next one may not stand yet.
+        mine = growth.actors.get(name) or actors.get(name)
+        key = self._keys.current() if mine is None else self._keys.find(mine.public_key)
+        if key is None:
+            raise PolicyRefusal(
+                "not-in-roster",
+                found="a ledger under a key of this site that was replaced and removed",
+                remedy="Sign a new plan, with the site's present key.",
+            )
+        seen = copies.extend(digest, growth, cosign(growth.note, name, key, self._now()))
+        if mine is not None and name in actors and actors[name].public_key != mine.public_key:
+            self._keys.retire()
+        return seen
 
     def _refuse(
         self, digest: str, refusal: PolicyRefusal, *, round_number: int | None = None, as_entry: bool = False
@@ -401,6 +409,7 @@ class Vault:
         )
         return Envelope.of(
             self._reply(
+                digest,
                 status="refused",
                 code=refusal.refusal,
                 seen=self._journal.ledgers.seen(digest),
@@ -415,6 +424,7 @@ class Vault:
 
     def _reply(
         self,
+        digest: str,
         *,
         entries: tuple[str, ...],
         status: str = "ok",
@@ -428,7 +438,7 @@ class Vault:
                 "status": status,
                 "code": code,
                 "site": self._settings.name,
-                "public_key": self._key.public_text,
+                "public_key": self._registered_key(digest),
                 "seen_size": 0 if seen is None else seen.size,
                 "cosignature": "" if seen is None else seen.cosignature,
                 "entries": entries,
@@ -458,7 +468,9 @@ class Vault:
         """Signs an entry once the journal says which one it follows."""
 
         def sign(previous: str) -> bytes:
-            entry = sign_entry(kind, self._settings.name, digest, body, self._key, self._now(), previous=previous)
+            # Asked for only now, inside the journal's transaction: a rotation comes before it or after it.
+            key = self._keys.current()
+            entry = sign_entry(kind, self._settings.name, digest, body, key, self._now(), previous=previous)
             return entry.to_bytes()
 
         return sign

@@ -19,7 +19,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, fie
 
 from synclave_shared.canonical import FrozenModel, canonical_bytes
 from synclave_shared.errors import REFUSAL_CODES, LedgerError
-from synclave_shared.ledger.keys import SigningKey, verify_signature
+from synclave_shared.ledger.keys import TIME_FORMAT, SigningKey, verify_signature
 from synclave_shared.ledger.merkle import leaf_hash
 from synclave_shared.plan import Digest, Name, PublicKeyText, explain_validation
 from synclave_shared.privacy.accountant import merge_equal
@@ -54,7 +54,6 @@ MAX_ENTRY_BYTES: Final = 65_535
 """Entry bundles carry 16-bit lengths (C2SP tlog-tiles); a plan with about 500 sites still fits."""
 
 _DOMAIN: Final = b"synclave-entry/v1\n"
-_TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 _SIGNATURE_STOP: Final = len(',"time":"2026-11-21T08:00:00Z","version":1}')
 _SIGNATURE_START: Final = _SIGNATURE_STOP + len(',"signature":""') + 88
@@ -67,7 +66,7 @@ RoundNumber = Annotated[int, Field(ge=0, le=10_000)]
 
 
 def _existing_time(value: str) -> str:
-    datetime.strptime(value, _TIME_FORMAT)
+    datetime.strptime(value, TIME_FORMAT)
     return value
 
 
@@ -374,16 +373,22 @@ def sign_entry(
         previous: leaf hash (hex) of the actor's entry before this one in the same ledger, empty if there is none.
 
     Raises:
-        LedgerError: if a field does not fit, or the entry is larger than :data:`MAX_ENTRY_BYTES`.
+        LedgerError: if a field does not fit, the entry is larger than :data:`MAX_ENTRY_BYTES`, or the key has ended.
     """
-    moment = (time or datetime.now(UTC)).astimezone(UTC)
+    moment = (time or datetime.now(UTC)).astimezone(UTC).strftime(TIME_FORMAT)
+    if key.not_after and moment > key.not_after:
+        raise LedgerError(
+            expected=f"a key that may sign at {moment}",
+            found=f"the key of {actor}, which ended {key.not_after}",
+            remedy="Nothing is signed. A site: `synclave-site rotate-key`. A coordinator: make a new key, plan anew.",
+        )
     fields: dict[str, Any] = {
         "version": 1,
         "kind": kind,
         "actor": actor,
         "run": run,
         "previous": previous,
-        "time": moment.strftime(_TIME_FORMAT),
+        "time": moment,
         "body": body.model_dump(mode="json"),
         "key": key.public_text,
     }

@@ -1,8 +1,9 @@
 """Ed25519 keys: how a site or a coordinator signs what it does (RFC 8032).
 
 A public key travels as 44 characters of base64, a signature as 88. A secret key is a file of one line, the base64 of
-its 32-byte seed, readable by its owner alone. Settings and commands name a secret key by where it is: ``file:PATH`` (or
-the path alone), or ``env:NAME`` for an environment variable with the same base64. Tokens (``pkcs11:``) are not built.
+its 32-byte seed, readable by its owner alone; a space and a moment may follow, after which it signs no entry. Settings
+and commands name a secret key by where it is: ``file:PATH`` (or the path alone), or ``env:NAME`` for an environment
+variable with the same line. Tokens (``pkcs11:``) are not built.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import binascii
 import os
 import stat
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Self
 
@@ -20,11 +22,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from synclave_shared.errors import ConfigurationError
 
-__all__ = ["SIGNATURE_BYTES", "SigningKey", "decode_base64", "encode_base64", "verify_signature"]
+__all__ = [
+    "SIGNATURE_BYTES",
+    "TIME_FORMAT",
+    "SigningKey",
+    "decode_base64",
+    "encode_base64",
+    "verify_signature",
+]
 
 SEED_BYTES: Final = 32
 PUBLIC_KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
+
+TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
+"""How a moment is written: UTC, whole seconds. As texts, moments are in their order."""
 
 
 def encode_base64(data: bytes) -> str:
@@ -51,24 +63,42 @@ def decode_base64(text: str, size_bytes: int | None = None) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A secret Ed25519 key. Its repr shows the public half only."""
+    """A secret Ed25519 key. Its repr shows the public half only.
+
+    Attributes:
+        public_text: the public key, base64.
+        not_after: the last moment (:data:`TIME_FORMAT`) at which it may sign a ledger entry; empty if it has no end.
+    """
 
     _private: Ed25519PrivateKey = field(repr=False)
     public_text: str
+    not_after: str = ""
 
     @classmethod
-    def from_seed(cls, seed: bytes) -> Self:
+    def from_seed(cls, seed: bytes, not_after: str = "") -> Self:
         """The key of a 32-byte seed (RFC 8032, section 5.1.5).
 
         Raises:
-            ValueError: if the seed has another length.
+            ValueError: if the seed has another length, or ``not_after`` is no moment.
         """
+        if not_after:
+            datetime.strptime(not_after, TIME_FORMAT)
         private = Ed25519PrivateKey.from_private_bytes(seed)
-        return cls(_private=private, public_text=encode_base64(private.public_key().public_bytes_raw()))
+        public_text = encode_base64(private.public_key().public_bytes_raw())
+        return cls(_private=private, public_text=public_text, not_after=not_after)
 
     @classmethod
-    def generate(cls, path: Path) -> Self:
+    def _from_text(cls, text: str) -> Self:
+        seed, _, not_after = text.rstrip("\n").partition(" ")
+        return cls.from_seed(decode_base64(seed, SEED_BYTES), not_after)
+
+    @classmethod
+    def generate(cls, path: Path, valid_days: int | None = None) -> Self:
         """Make a key from the operating system's randomness and write it to a new file that only its owner can read.
+
+        Args:
+            path: of the file.
+            valid_days: for how many days from now it may sign; None: without end.
 
         Raises:
             ConfigurationError: if the file exists already or cannot be written. An existing key is never replaced.
@@ -88,11 +118,18 @@ class SigningKey:
                 found=f"{path}: {error.strerror}",
                 remedy="Create the folder or correct its permissions.",
             ) from None
+        end = None if valid_days is None else datetime.now(UTC) + timedelta(days=valid_days)
+        text = encode_base64(seed) + ("" if end is None else f" {end.strftime(TIME_FORMAT)}")
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(encode_base64(seed) + "\n")
+            file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())
-        return cls.from_seed(seed)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return cls._from_text(text)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -116,7 +153,7 @@ class SigningKey:
                 remedy=f"Run: chmod 600 {path}",
             )
         try:
-            return cls.from_seed(decode_base64(text.rstrip("\n"), SEED_BYTES))
+            return cls._from_text(text)
         except ValueError as error:
             # The message must not repeat the file's content: it may be another secret.
             raise ConfigurationError(
@@ -146,7 +183,7 @@ class SigningKey:
     @classmethod
     def _from_environment(cls, variable: str) -> Self:
         try:
-            return cls.from_seed(decode_base64(os.environ[variable].rstrip("\n"), SEED_BYTES))
+            return cls._from_text(os.environ[variable])
         except (KeyError, ValueError) as error:
             # Never the value: it may be another secret.
             raise ConfigurationError(

@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.checkpoint import (
@@ -50,6 +50,9 @@ TEMPORARY_SUFFIX: Final = ".new"
 MAX_WRITERS: Final = 16
 """Threads that wait for the disk at the same time; more make nothing faster."""
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
 
 class Ledger:
     """A ledger folder. Make one with :meth:`create` or :meth:`open`."""
@@ -82,7 +85,7 @@ class Ledger:
         note = _signed(checkpoint, key)
         with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            _replace(folder / CHECKPOINT_PATH, note.text.encode())
+            _replace({}, (folder / CHECKPOINT_PATH, note.text.encode()))
         return cls(folder, note, key)
 
     @classmethod
@@ -233,15 +236,14 @@ class Ledger:
         begun = old_size % TILE_WIDTH
         kept = self._read_bundle(entries_path(old_size // TILE_WIDTH, begun)) if begun else []
         checkpoint = Checkpoint(origin=self.origin, size=tree.size, root=tree.root())
+        files: dict[str, bytes] = {}
         for level, index, width in tile_positions(tree.size, old_size):
-            self._write(tile_path(level, index, width), tile_content(tree, level, index, width))
+            files[tile_path(level, index, width)] = tile_content(tree, level, index, width)
             if level == 0:
                 start, stop = index * TILE_WIDTH, index * TILE_WIDTH + width
                 new = entries[max(0, start - old_size) : stop - old_size]
-                self._write(entries_path(index, width), encode_bundle(new if start >= old_size else kept + new))
-        note = _signed(checkpoint, key)
-        _replace(self._folder / CHECKPOINT_PATH, note.text.encode())
-        self._note = note
+                files[entries_path(index, width)] = encode_bundle(new if start >= old_size else kept + new)
+        self._replace(files, _signed(checkpoint, key))
 
     def add_cosignature(self, size: int, name: str, line: str) -> None:
         """Keep one site's witness line: see :meth:`add_cosignatures`.
@@ -275,24 +277,15 @@ class Ledger:
         if not valid:
             return refused
         with _explained(self._folder), self._exclusive():
-            note, files = self._note, dict[Path, bytes]()
+            note, files = self._note, dict[str, bytes]()
             for checkpoint, signature in valid:
                 path = self._folder / witness_path(signature.name)
+                # One that holds a larger size stays.
                 if not path.exists() or parse_note(_read_text(path)).checkpoint.size <= checkpoint.size:
-                    files[path] = _with_line(_signed(checkpoint, key), signature).text.encode()
+                    files[witness_path(signature.name)] = _with_line(_signed(checkpoint, key), signature).text.encode()
                 if checkpoint.size == self.size:
                     note = _with_line(note, signature)
-            if files:
-                self._make_folder(self._folder / WITNESS_FOLDER)
-                # At the same time: the disk is then waited for about as long as for one file.
-                with ThreadPoolExecutor(min(len(files), MAX_WRITERS)) as pool:
-                    written = list(pool.map(_prepare, files, files.values()))
-                for path, temporary in zip(files, written, strict=True):
-                    temporary.replace(path)
-                _flush_folder(self._folder / WITNESS_FOLDER)
-            if note != self._note:
-                _replace(self._folder / CHECKPOINT_PATH, note.text.encode())
-                self._note = note
+            self._replace(files, note)
         return refused
 
     def _cosigned(self, size: int, name: str, line: str) -> tuple[Checkpoint, NoteSignature]:
@@ -344,10 +337,14 @@ class Ledger:
         finally:
             os.close(descriptor)
 
-    def _write(self, path: str, data: bytes) -> None:
-        target = self._folder / path
-        self._make_folder(target.parent)
-        _replace(target, data)
+    def _replace(self, files: Mapping[str, bytes], note: Note) -> None:
+        """Put files in their places, and after them the checkpoint; only then does this object know of it."""
+        targets = {self._folder / path: data for path, data in files.items()}
+        for folder in {path.parent for path in targets}:
+            self._make_folder(folder)
+        last = None if note == self._note else (self._folder / CHECKPOINT_PATH, note.text.encode())
+        _replace(targets, last)
+        self._note = note
 
     @staticmethod
     def _make_folder(path: Path) -> None:
@@ -412,10 +409,30 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path`` so that after a crash there is either the old content or the new, never a part."""
-    _prepare(path, data).replace(path)
-    _flush_folder(path.parent)
+def _replace(files: Mapping[Path, bytes], last: tuple[Path, bytes] | None) -> None:
+    """Put contents in their places so that after a crash each is the old one or the new one, never a part.
+
+    All are written before any is in its place, and ``last`` comes when the others are there for good. Files that need
+    not wait for each other are waited for together: a disk makes many durable in about the time of one.
+    """
+    contents = {**files, **dict([last] if last else [])}
+    temporaries = dict(zip(contents, _together(lambda path: _prepare(path, contents[path]), contents), strict=True))
+    for group in (files, [last[0]] if last else []):
+        for path in group:
+            _move(temporaries[path], path)
+        _together(_flush_folder, {path.parent for path in group})
+
+
+def _together(act: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
+    waiting = list(items)
+    if len(waiting) < 2:
+        return [act(item) for item in waiting]
+    with ThreadPoolExecutor(min(len(waiting), MAX_WRITERS)) as pool:
+        return list(pool.map(act, waiting))
+
+
+def _move(temporary: Path, path: Path) -> None:
+    temporary.replace(path)
 
 
 def _prepare(path: Path, data: bytes) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 from synclave_shared.errors import PlanError
@@ -52,7 +53,7 @@ def noise_multiplier_for(
         raise PlanError(
             expected="a target epsilon above 0", found=str(target_epsilon), remedy="State how much may be spent."
         )
-    before = Continuation(spent, float(delta))
+    before = _after(tuple(spent), float(delta))
 
     def affordable(steps: int, cost: Callable[[Sequence[PoissonGaussian | GaussianSum]], float]) -> bool:
         return cost(mechanisms_of(steps * grid)) <= float(target_epsilon)
@@ -90,6 +91,12 @@ def noise_multiplier_for(
             )
         result += 1
     return result * stride * grid
+
+
+@lru_cache(maxsize=4)
+def _after(spent: tuple[PoissonGaussian | GaussianSum, ...], delta: float) -> Continuation:
+    # The cells of one table go on from the same spend: it is composed once for all of them.
+    return Continuation(spent, delta)
 
 
 def _doubled(first: int, most: int, enough: Callable[[int], bool]) -> tuple[int, int]:
