@@ -24,7 +24,7 @@ from synclave_shared.text.spans import Span
 
 __all__ = ["LONGEST_NOTE", "PatientNotes", "RewriteSettings", "Rewriter", "Rewritten", "SourceNote"]
 
-LONGEST_NOTE: Final = 200_000
+LONGEST_NOTE: Final = 50_000
 """Characters; a longer one is refused: it is no note, and would hold up all others."""
 
 KEY_BYTES: Final = 16
