@@ -177,7 +177,9 @@ def rewrite(
     keep_entities: Annotated[float, typer.Option(min=0, max=1, help="Share of clinical entities that is kept.")] = 1.0,
     temperature: Annotated[float, typer.Option(min=0, help="Of the draws; higher is more varied.")] = 1.0,
     top_k: Annotated[int, typer.Option(min=0, help="Only so many likeliest words; 0: all.")] = 0,
-    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Only the likeliest words up to this probability.")] = 0.95,
+    top_p: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Only the likeliest words up to this probability.")
+    ] = 0.95,
     calls: Annotated[int, typer.Option(min=1, max=32, help="Calls of the network for a try of a note.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
@@ -198,7 +200,9 @@ def rewrite(
     )
 
     def draw(console: Console) -> None:
-        console.print(f"{document['written']} of {document['notes']} notes rewritten: {escape(str(out))}", soft_wrap=True)
+        console.print(
+            f"{document['written']} of {document['notes']} notes rewritten: {escape(str(out))}", soft_wrap=True
+        )
         if document["linkage_top1"] is not None:
             console.print(f"Traced to their source by TF-IDF: {document['linkage_top1']:.1%}.")
         for one in document["refused"]:

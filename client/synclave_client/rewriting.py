@@ -73,7 +73,9 @@ def read_note_model(folder: Path) -> tuple[NoteLm, NoteTokenizer, str]:
     base = find_base(model, (folder.parent, folder.parent.parent))
     network = build_note_lm(model, base)
     vector = load(content)["model"]
-    if vector.dtype != np.float32 or vector.size != sum(one.numel() for one in network.parameters() if one.requires_grad):
+    if vector.dtype != np.float32 or vector.size != sum(
+        one.numel() for one in network.parameters() if one.requires_grad
+    ):
         raise _no_model(folder, "weights of another size")
     load_parameter_vector(network, vector)
     return network, base.tokenizer, digest
@@ -127,9 +129,7 @@ def rewrite_folder(
     flat = [one for own in results for one in own]
     sources = [note.text for own in dataset.notes for note in own]
     mentions, kept = (sum(one.entities[place] for one in flat) for place in (0, 1))
-    refused = [
-        {"row": number, "reason": one.refusal} for number, one in enumerate(flat) if one.text is None
-    ]
+    refused = [{"row": number, "reason": one.refusal} for number, one in enumerate(flat) if one.text is None]
     document: dict[str, Any] = {
         "statement": STATEMENT,
         "linkable": True,
@@ -155,7 +155,9 @@ def rewrite_folder(
     stored = {value: text for text, value in reversed(schema.label.mapping.items())}
     with new_folder(out) as folder:
         with (folder / "notes.jsonl").open("w", encoding="utf-8") as file:
-            for own, found, name, label in zip(dataset.notes, results, dataset.patient_ids, dataset.labels.tolist(), strict=True):
+            for own, found, name, label in zip(
+                dataset.notes, results, dataset.patient_ids, dataset.labels.tolist(), strict=True
+            ):
                 value = schema.label.values[label]
                 for note, one in zip(own, found, strict=True):
                     if one.text is None:

@@ -134,7 +134,9 @@ class WordFiller:
         order = sorted(range(len(rows)), key=lambda row: len(blanks[row]))
         for start in range(0, len(order), tile):
             chosen = order[start : start + tile]
-            filled = self._tile(tasks, [rows[row] for row in chosen], [owners[row] for row in chosen], [blanks[row] for row in chosen])
+            filled = self._tile(
+                tasks, [rows[row] for row in chosen], [owners[row] for row in chosen], [blanks[row] for row in chosen]
+            )
             for row, ids in zip(chosen, filled.tolist(), strict=True):
                 for place, blank, _ in blanks[row]:
                     found[owners[row][0]][blank] = self._texts[ids[place]]
@@ -172,7 +174,9 @@ class WordFiller:
         seen = ids != self._tokenizer.pad
         masked = torch.zeros(ids.shape, dtype=torch.bool)
         digits = torch.zeros(ids.shape, dtype=torch.long)
-        old = [[self._forms.get(folded(one.word), []) if one.changed else [] for _, _, one in places] for places in blanks]
+        old = [
+            [self._forms.get(folded(one.word), []) if one.changed else [] for _, _, one in places] for places in blanks
+        ]
         most = max([1, *(len(forms) for row in old for forms in row)])
         # Token `size` stands for none: one more column takes what is written there.
         banned = torch.full((*ids.shape, most), self._size, dtype=torch.long)

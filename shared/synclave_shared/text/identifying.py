@@ -47,14 +47,22 @@ class Identifying:
         """From the texts of a patient's notes and what the detector found in them."""
         lexicon = lexicon_of(locale)
         fixed = {*locale.titles, *locale.credentials, *locale.particles, *locale.not_names}
-        heads = {part for head in (*locale.facility_heads, *locale.facility_first, *locale.facility_links) for part in head.split()}
+        heads = {
+            part
+            for head in (*locale.facility_heads, *locale.facility_first, *locale.facility_links)
+            for part in head.split()
+        }
         strings: dict[str, bool] = {}
         words: set[str] = set()
         for text, spans in notes:
             for span in spans:
                 surface = " ".join(plain_view(text[span.start : span.end]).text.split())
                 parts = [found.group() for found in _WORDS.finditer(surface)]
-                generic = parts and not any(letter.isdecimal() for letter in surface) and {folded(part) for part in parts} <= heads
+                generic = (
+                    parts
+                    and not any(letter.isdecimal() for letter in surface)
+                    and {folded(part) for part in parts} <= heads
+                )
                 if not generic:
                     strings[surface] = _ordinary(parts, lexicon.ordinary) and not any(map(str.isdecimal, surface))
                 if span.phi.value == "name":
@@ -64,7 +72,9 @@ class Identifying:
                             strings[part] = folded(part) in lexicon.ordinary
         long = {one: exact for one, exact in strings.items() if sum(map(str.isalnum, one)) >= _SHORTEST}
         return cls(
-            any_case=_expression({form for one, exact in long.items() if not exact for form in (one, spaced(one))}, re.I),
+            any_case=_expression(
+                {form for one, exact in long.items() if not exact for form in (one, spaced(one))}, re.I
+            ),
             as_written=_expression({one for one, exact in long.items() if exact}),
             words=frozenset(words),
         )

@@ -40,7 +40,9 @@ class LeakGate:
     identifiers: Identifying
     canaries: Sequence[str] = ()
 
-    def check(self, source: str, kept: Sequence[tuple[int, int]], output: str, kept_there: Sequence[tuple[int, int]]) -> Leak | None:
+    def check(
+        self, source: str, kept: Sequence[tuple[int, int]], output: str, kept_there: Sequence[tuple[int, int]]
+    ) -> Leak | None:
         """The first reason to reject, or None.
 
         Args:

@@ -34,6 +34,7 @@ NOTE_WORDS: Final = re.compile(r"[^\W\d_]+|\d+")
 
 _COUNTS: Final = re.compile(r"(?m)^[ \t]*(\d{1,3})[.)]")
 
+
 class Role(IntEnum):
     """What becomes of a word."""
 

@@ -1,4 +1,4 @@
-"""Words that turn a finding into its opposite, or put it on the other side: never masked, and never written by a model."""
+"""Words that turn a finding into its opposite or put it on the other side, and titles: never masked or written."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Final
 __all__ = ["POLARITY"]
 
 _ENGLISH: Final = """
+dr mr mrs ms miss prof
 no not nor non none never without absent absence denies denied deny denying denial negative negatives neg negated free
-lacks lacking lack rules ruled rule unremarkable unlikely excluded exclude excludes cannot isn aren wasn weren doesn don didn
+lacks lacking lack rules ruled rule unremarkable unlikely excluded exclude excludes cannot isn aren wasn weren doesn don didn  # noqa: E501
 hasn haven hadn positive present unable neither resolved
-left right bilateral bilaterally unilateral leftward rightward both medial lateral anterior posterior proximal distal upper
+left right bilateral bilaterally unilateral leftward rightward both medial lateral anterior posterior proximal distal upper  # noqa: E501
 lower superior inferior
 """
 _SPANISH: Final = """
-no ni sin nunca niega niegan negado ausente ausencia negativo negativa negativos negativas descarta descartado descartada
+dra sr sra srta
+no ni sin nunca niega niegan negado ausente ausencia negativo negativa negativos negativas descarta descartado descartada  # noqa: E501
 ningún ninguno ninguna tampoco positivo positiva presente resuelto
 izquierdo izquierda derecho derecha bilateral unilateral ambos ambas superior inferior anterior posterior lateral medial
 """

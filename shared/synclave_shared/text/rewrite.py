@@ -237,9 +237,7 @@ class Rewriter:
             kept_there.append((start + grown, end + grown))
         gate = LeakGate(identifiers=patient.identifying, canaries=self._canaries)
         leak = gate.check(plan.text, kept, text, kept_there)
-        done = Rewritten(
-            text=text, rejected=before, entities=plan.entities, kept=kept, kept_there=tuple(kept_there)
-        )
+        done = Rewritten(text=text, rejected=before, entities=plan.entities, kept=kept, kept_there=tuple(kept_there))
         return done if leak is None else replace(done, text=None, refusal=leak.value, rejected=(*before, leak.value))
 
 

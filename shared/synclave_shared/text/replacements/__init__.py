@@ -1,4 +1,4 @@
-"""What stands in for a patient's identifiers in rewritten notes: typed, the same throughout, and drawn with a secret key."""
+"""What stands in for a patient's identifiers in rewritten notes: typed, the same throughout, by a secret key."""
 
 from synclave_shared.text.replacements.draws import KeyedDraws
 from synclave_shared.text.replacements.patient import Replacements

@@ -22,17 +22,60 @@ __all__ = ["DateShift", "shift_of"]
 
 _MONTHS: Final = {
     "en": tuple(calendar.month_name[1:]),
-    "es": tuple("enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre".split()),
+    "es": tuple(
+        [
+            "enero",
+            "febrero",
+            "marzo",
+            "abril",
+            "mayo",
+            "junio",
+            "julio",
+            "agosto",
+            "septiembre",
+            "octubre",
+            "noviembre",
+            "diciembre",
+        ]
+    ),
 }
 _DAYS: Final = {
     "en": tuple(calendar.day_name),
     "es": ("lunes", "martes", "miércoles", "jueves", "viernes", "sábado", "domingo"),
 }
-_ORDINALS: Final = (
-    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
-    "sixteenth seventeenth eighteenth nineteenth twentieth twenty-first twenty-second twenty-third twenty-fourth "
-    "twenty-fifth twenty-sixth twenty-seventh twenty-eighth twenty-ninth thirtieth thirty-first"
-).split()
+_ORDINALS: Final = [
+    "first",
+    "second",
+    "third",
+    "fourth",
+    "fifth",
+    "sixth",
+    "seventh",
+    "eighth",
+    "ninth",
+    "tenth",
+    "eleventh",
+    "twelfth",
+    "thirteenth",
+    "fourteenth",
+    "fifteenth",
+    "sixteenth",
+    "seventeenth",
+    "eighteenth",
+    "nineteenth",
+    "twentieth",
+    "twenty-first",
+    "twenty-second",
+    "twenty-third",
+    "twenty-fourth",
+    "twenty-fifth",
+    "twenty-sixth",
+    "twenty-seventh",
+    "twenty-eighth",
+    "twenty-ninth",
+    "thirtieth",
+    "thirty-first",
+]
 _USUAL_YEAR: Final = 2015
 """In which days without any year are moved: no leap year."""
 
@@ -127,7 +170,9 @@ class DateShift:
         day = new.day
         if "month" not in read and read.get("day") == day:
             day = day % 28 + 1
-        shown_year = new.year if new.year != read.get("year") or "month" in read else new.year + (1 if self.days > 0 else -1)
+        shown_year = (
+            new.year if new.year != read.get("year") or "month" in read else new.year + (1 if self.days > 0 else -1)
+        )
         out, at = "", 0
         for start, end, kind, value in pieces:
             out += surface[at:start]
@@ -150,7 +195,9 @@ class DateShift:
         for kind, names in (("month", _MONTHS), ("weekday", _DAYS)):
             for language in ("en", "es"):
                 for number, name in enumerate(names[language], 1):
-                    if plain == name.casefold() or (len(plain) >= 3 and plain != "may" and name.casefold().startswith(plain)):
+                    if plain == name.casefold() or (
+                        len(plain) >= 3 and plain != "may" and name.casefold().startswith(plain)
+                    ):
                         return kind, number
         return "", 0
 

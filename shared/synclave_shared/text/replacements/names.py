@@ -1,6 +1,6 @@
 """Names that stand in for names: word by word, so that relatives keep the surname they share, and sex is kept.
 
-Which words are given names tells the place in a full name, then the lists; which sex a given name has tells a list, then
+Which words are given names tells their place in a full name, then the lists; which sex a given name has tells a list, then  # noqa: E501
 the words around it, then its ending.
 """
 
@@ -54,7 +54,9 @@ def _given(language: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
 @cache
 def _surnames(lists: tuple[str, ...], ordinary: tuple[str, ...]) -> tuple[str, ...]:
     """Surnames that are no words of the language, so that nobody takes them for something else."""
-    return tuple(sorted(word for word in word_lists(lists) - word_lists(ordinary) if word.isalpha() and 4 <= len(word) <= 9))
+    return tuple(
+        sorted(word for word in word_lists(lists) - word_lists(ordinary) if word.isalpha() and 4 <= len(word) <= 9)
+    )
 
 
 def sex_of_context(words: str) -> str:

@@ -1,4 +1,4 @@
-"""Numbers, addresses of mail and web, telephones: of the same shape, valid where the kind has a checksum, never given out.
+"""Numbers, mail, web addresses, telephones: of the same shape, valid where there is a checksum, never given out."""
 
 Telephones end in 555-01xx (reserved for fiction), social security numbers begin with 9 (never issued), mail and web
 addresses end in names of RFC 2606, addresses of the internet come from the documentation ranges of RFC 5737 and 3849.
@@ -51,7 +51,7 @@ def _made(draws: KeyedDraws, phi: PhiClass, surface: str, attempt: int) -> str:
             return f"2001:db8::{number % 0xFFFF:x}" if ":" in surface else f"192.0.2.{1 + number % 254}"
         case PhiClass.PHONE | PhiClass.FAX if sum(letter.isdecimal() for letter in surface) >= 7:
             return _telephone(surface, number)
-        case PhiClass.SSN:
+        case _ if phi is PhiClass.SSN or re.fullmatch(r"\d{3}-\d{2}-\d{4}", surface):
             new = _shaped(draws, phi, surface, word, attempt)
             place = next((place for place, letter in enumerate(new) if letter.isdecimal()), None)
             long = sum(letter.isdecimal() for letter in new) == 9
@@ -66,7 +66,7 @@ def _made(draws: KeyedDraws, phi: PhiClass, surface: str, attempt: int) -> str:
 
 
 def _telephone(surface: str, number: int) -> str:
-    """The last seven digits become 555-01xx; those before them, and what stands between, as they were but for the digits."""
+    """The last seven digits become 555-01xx, an area code before them another one; marks stay."""
     places = [place for place, letter in enumerate(surface.split("x")[0]) if letter.isdecimal()]
     letters = list(surface)
     area = f"{200 + number // 100 % 800:03}"

@@ -31,8 +31,53 @@ _FEASTS: Final = {
 _SHIFTS: Final = 40
 _FACILITY_WORDS: Final = {"en": "Medical Center", "es": "Hospital"}
 _WORDS_OF_STREETS: Final = frozenset(
-    "street st avenue ave road rd lane ln drive dr blvd boulevard court ct way terrace place pl circle parkway close apt "
-    "suite unit box po north south east west n s e w highway hwy calle avenida plaza paseo carretera piso de la del".split()
+    [
+        "street",
+        "st",
+        "avenue",
+        "ave",
+        "road",
+        "rd",
+        "lane",
+        "ln",
+        "drive",
+        "dr",
+        "blvd",
+        "boulevard",
+        "court",
+        "ct",
+        "way",
+        "terrace",
+        "place",
+        "pl",
+        "circle",
+        "parkway",
+        "close",
+        "apt",
+        "suite",
+        "unit",
+        "box",
+        "po",
+        "north",
+        "south",
+        "east",
+        "west",
+        "n",
+        "s",
+        "e",
+        "w",
+        "highway",
+        "hwy",
+        "calle",
+        "avenida",
+        "plaza",
+        "paseo",
+        "carretera",
+        "piso",
+        "de",
+        "la",
+        "del",
+    ]
 )
 
 
@@ -125,7 +170,9 @@ class Replacements:
     def _facility(self, surface: str) -> str:
         words = surface.split()
         heads = self._locale.facility_heads | self._locale.facility_first
-        kept = [word for word in words if folded(word).strip(".,'") in {part for head in heads for part in head.split()}]
+        kept = [
+            word for word in words if folded(word).strip(".,'") in {part for head in heads for part in head.split()}
+        ]
         name = self._drawn(_towns(self._locale.places, self._locale.ordinary), "facility", surface)
         kind = " ".join(kept) or _FACILITY_WORDS[self._locale.code]
         new = f"{kind} {name}" if self._locale.code == "es" else f"{name} {kind}"
