@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Identifying", "spaced"]
 
 _SHORTEST: Final = 4
-"""Letters and digits of a string that is looked for: a shorter one stands in many places by chance. Where it was found as
+"""Letters and digits of a string that is looked for: a shorter one stands in many places by chance. Where found as
 an identifier it is replaced all the same."""
 
 _WORDS: Final = re.compile(r"[^\W\d_]+")

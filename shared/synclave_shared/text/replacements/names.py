@@ -1,6 +1,6 @@
 """Names that stand in for names: word by word, so that relatives keep the surname they share, and sex is kept.
 
-Which words are given names tells their place in a full name, then the lists; which sex a given name has tells a list, then  # noqa: E501
+Which words are given names tells their place in a full name, then the lists; its sex tells a list, then
 the words around it, then its ending.
 """
 

@@ -1,4 +1,4 @@
-"""Numbers, mail, web addresses, telephones: of the same shape, valid where there is a checksum, never given out."""
+"""Numbers, mail, web addresses, telephones: of the same shape, valid where there is a checksum, never given out.
 
 Telephones end in 555-01xx (reserved for fiction), social security numbers begin with 9 (never issued), mail and web
 addresses end in names of RFC 2606, addresses of the internet come from the documentation ranges of RFC 5737 and 3849.
