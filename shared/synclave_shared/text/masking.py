@@ -10,7 +10,7 @@ from synclave_shared.text.phi import Detector, RecordIdentifiers, Rules
 from synclave_shared.text.phi.tagger import shipped_tagger
 from synclave_shared.text.slots import slot_of, with_slots
 
-__all__ = ["masked_text", "masker", "site_detector"]
+__all__ = ["masked_text", "masker", "record_identifiers", "site_detector"]
 
 
 def site_detector(language: str, rules: Rules | None = None) -> Detector:
@@ -27,7 +27,7 @@ def masker(detector: Detector) -> Callable[[str, Sequence[tuple[str, str]]], str
     """What masks the notes of a data set: text and the patient's identifiers, as (kind, value), to text with slots."""
 
     def mask(text: str, identifiers: Sequence[tuple[str, str]]) -> str:
-        return masked_text(detector.of_patient(_record(identifiers)), text)
+        return masked_text(detector.of_patient(record_identifiers(identifiers)), text)
 
     return mask
 
@@ -39,7 +39,8 @@ def masked_text(detector: Detector, text: str) -> str:
     )
 
 
-def _record(identifiers: Sequence[tuple[str, str]]) -> RecordIdentifiers:
+def record_identifiers(identifiers: Sequence[tuple[str, str]]) -> RecordIdentifiers:
+    """A patient's identifiers, as a data set has them, for the detector."""
     values: dict[str, list[str]] = {}
     for kind, value in identifiers:
         values.setdefault(kind, []).append(value)

@@ -1,0 +1,170 @@
+"""``synclave-site rewrite``: a folder of real notes in, rewritten notes and what is to be known of them out."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from synclave_shared.canonical import sha256_hex
+from synclave_shared.data.new_folder import new_folder
+from synclave_shared.data.notes.reading import load_notes
+from synclave_shared.data.notes.schema import NotesSchema
+from synclave_shared.errors import PlanError, SnapshotError
+from synclave_shared.model_spec import NotesSpec
+from synclave_shared.models.note_base import build_note_lm, find_base, look_up_base
+from synclave_shared.models.note_lm import NoteLm
+from synclave_shared.models.parameters import load_parameter_vector
+from synclave_shared.plan import TrainPlan
+from synclave_shared.text.chunks import heading
+from synclave_shared.text.entities import EntityFinder
+from synclave_shared.text.fill_words import Drawing, WordFiller
+from synclave_shared.text.linkage import linkage_rate
+from synclave_shared.text.masking import record_identifiers, site_detector
+from synclave_shared.text.replacements import KeyedDraws
+from synclave_shared.text.rewrite import PatientNotes, Rewriter, RewriteSettings, Rewritten, SourceNote
+from synclave_shared.text.tokenizer import NoteTokenizer
+
+__all__ = ["STATEMENT", "read_note_model", "rewrite_folder"]
+
+STATEMENT: Final = (
+    "Rewritten notes of real patients: they can be linked to their sources and stay inside the hospital. "
+    "No epsilon is claimed for them."
+)
+
+_TOGETHER: Final = 16
+"""Patients that are rewritten in the same calls of the network."""
+
+
+def read_note_model(folder: Path) -> tuple[NoteLm, NoteTokenizer, str]:
+    """A language model: a run, a snapshot, a public model, or a published model's folder; and its digest.
+
+    Raises:
+        SnapshotError: if it is none of them, or damaged.
+        PlanError: if its base is not there.
+    """
+    if (folder / "config.json").is_file():
+        spec, base = look_up_base(NotesSpec(base=folder.name), folder.absolute().parent)
+        return build_note_lm(spec, base), base.tokenizer, base.digest
+    folder = folder / "snapshot" if (folder / "snapshot").is_dir() else folder
+    try:
+        if (folder / "snapshot.json").is_file():
+            model = TrainPlan.from_bytes((folder / "plan.json").read_bytes()).model
+            record = json.loads((folder / "snapshot.json").read_bytes())
+        else:
+            record = json.loads((folder / "public-model.json").read_bytes())
+            model = TypeAdapter(NotesSpec).validate_json(json.dumps(record["model"]))
+        content = (folder / "model.safetensors").read_bytes()
+        digest = str(record["tensors_digest"])
+    except (OSError, ValueError, KeyError, TypeError, ValidationError, PlanError):
+        raise _no_model(folder, "none that can be read") from None
+    if not isinstance(model, NotesSpec):
+        raise _no_model(folder, f"a model of {model.kind}")
+    if sha256_hex(content) != digest:
+        raise _no_model(folder, "another file of weights than its record says")
+    from safetensors.numpy import load
+
+    base = find_base(model, (folder.parent, folder.parent.parent))
+    network = build_note_lm(model, base)
+    vector = load(content)["model"]
+    if vector.dtype != np.float32 or vector.size != sum(
+        one.numel() for one in network.parameters() if one.requires_grad
+    ):
+        raise _no_model(folder, "weights of another size")
+    load_parameter_vector(network, vector)
+    return network, base.tokenizer, digest
+
+
+def _no_model(folder: Path, found: str) -> SnapshotError:
+    return SnapshotError(
+        expected=f"a language model of notes in {folder}: a run, a snapshot, a public model, or a published model",
+        found=found,
+        remedy="Name the folder that `synclave pretrain`, a run or `synclave fetch-base` left.",
+    )
+
+
+def rewrite_folder(
+    notes: Path,
+    schema_file: Path,
+    model: Path,
+    out: Path,
+    *,
+    settings: RewriteSettings,
+    drawing: Drawing,
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """Rewrite all notes of a folder; returns the provenance, which is written beside them.
+
+    Raises:
+        ConfigurationError, DataError, SchemaError, SnapshotError, PlanError: if something cannot be used.
+    """
+    schema = NotesSchema.load(schema_file)
+    dataset = load_notes(schema, notes)
+    network, tokenizer, digest = read_note_model(model)
+    detector = site_detector(schema.notes.language)
+    filler = WordFiller(network, tokenizer, detector.locale, schema.notes.tokens, drawing)
+    # Drawn anew and kept nowhere: nobody can undo the surrogates, nor make them again.
+    key = secrets.token_bytes(32)
+    rewriter = Rewriter(filler, EntityFinder(), key, settings)
+    patients = [
+        PatientNotes(
+            patient=name,
+            notes=tuple(SourceNote(text=note.text, head=heading(schema, note.type, label)) for note in own),
+            detector=detector.of_patient(record_identifiers(known)),
+        )
+        for name, own, label, known in zip(
+            dataset.patient_ids, dataset.notes, dataset.labels.tolist(), dataset.identifiers, strict=True
+        )
+    ]
+    results: list[list[Rewritten]] = []
+    for start in range(0, len(patients), _TOGETHER):
+        results += [found for _, found in rewriter.rewrite(patients[start : start + _TOGETHER])]
+        progress(len(results), len(patients))
+    flat = [one for own in results for one in own]
+    sources = [note.text for own in dataset.notes for note in own]
+    mentions, kept = (sum(one.entities[place] for one in flat) for place in (0, 1))
+    refused = [{"row": number, "reason": one.refusal} for number, one in enumerate(flat) if one.text is None]
+    document: dict[str, Any] = {
+        "statement": STATEMENT,
+        "linkable": True,
+        "epsilon": None,
+        "schema_digest": schema.digest,
+        "model_digest": digest,
+        "ratio": settings.ratio,
+        "keep_entities": settings.keep_entities,
+        "calls": drawing.calls,
+        "temperature": drawing.temperature,
+        "top_k": drawing.top_k,
+        "top_p": drawing.top_p,
+        "patients": len(patients),
+        "notes": len(flat),
+        "written": len(flat) - len(refused),
+        "refused": refused,
+        "rejected_tries": dict(Counter(reason for one in flat for reason in one.rejected)),
+        "entities": mentions,
+        "entities_kept": kept,
+        "linkage_top1": linkage_rate(sources, [one.text for one in flat]),
+    }
+    table = next(table for table in schema.tables if table.name == schema.notes.table)
+    stored = {value: text for text, value in reversed(schema.label.mapping.items())}
+    with new_folder(out) as folder:
+        with (folder / "notes.jsonl").open("w", encoding="utf-8") as file:
+            for own, found, name, label in zip(
+                dataset.notes, results, dataset.patient_ids, dataset.labels.tolist(), strict=True
+            ):
+                value = schema.label.values[label]
+                for note, one in zip(own, found, strict=True):
+                    if one.text is None:
+                        continue
+                    line = {table.key: KeyedDraws(key, name).digest("patient").hex()[:16], "_origin": "rewritten"}
+                    line |= {schema.label.column: stored.get(value, value), schema.notes.text: one.text}
+                    line |= {} if schema.notes.type is None else {schema.notes.type: note.type}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        (folder / "provenance.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return document
