@@ -22,21 +22,19 @@ __all__ = ["DateShift", "shift_of"]
 
 _MONTHS: Final = {
     "en": tuple(calendar.month_name[1:]),
-    "es": tuple(
-        [
-            "enero",
-            "febrero",
-            "marzo",
-            "abril",
-            "mayo",
-            "junio",
-            "julio",
-            "agosto",
-            "septiembre",
-            "octubre",
-            "noviembre",
-            "diciembre",
-        ]
+    "es": (
+        "enero",
+        "febrero",
+        "marzo",
+        "abril",
+        "mayo",
+        "junio",
+        "julio",
+        "agosto",
+        "septiembre",
+        "octubre",
+        "noviembre",
+        "diciembre",
     ),
 }
 _DAYS: Final = {
