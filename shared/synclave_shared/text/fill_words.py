@@ -131,15 +131,18 @@ class WordFiller:
                     blanks.append(places)
         tile = TILE.get(self._device.type, GPU_TILE)
         # Rows with as many blanks stand together: a call costs as much as its longest row.
-        order = sorted(range(len(rows)), key=lambda row: len(blanks[row]))
+        order = sorted(range(len(rows)), key=lambda place: len(blanks[place]))
         for start in range(0, len(order), tile):
             chosen = order[start : start + tile]
             filled = self._tile(
-                tasks, [rows[row] for row in chosen], [owners[row] for row in chosen], [blanks[row] for row in chosen]
+                tasks,
+                [rows[each] for each in chosen],
+                [owners[each] for each in chosen],
+                [blanks[each] for each in chosen],
             )
-            for row, ids in zip(chosen, filled.tolist(), strict=True):
-                for place, blank, _ in blanks[row]:
-                    found[owners[row][0]][blank] = self._texts[ids[place]]
+            for each, ids in zip(chosen, filled.tolist(), strict=True):
+                for place, blank, _ in blanks[each]:
+                    found[owners[each][0]][blank] = self._texts[ids[place]]
         return found
 
     def _chunks(self, task: FillTask) -> list[tuple[np.ndarray, list[tuple[int, int, Blank]]]]:

@@ -243,7 +243,7 @@ class Rewriter:
 
 def _parts(plan: NotePlan) -> Iterator[tuple[int, int, Blank | Span]]:
     """Everything that is replaced, in order: masked words and identifiers."""
-    blanks = [
+    blanks: list[tuple[int, int, Blank | Span]] = [
         (word.start, word.end, Blank(plan.text[word.start : word.end], word.role is Role.CHANGED))
         for word in plan.words
         if word.role in (Role.MASKED, Role.CHANGED)
