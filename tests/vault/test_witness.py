@@ -69,6 +69,22 @@ def test_a_ledger_signed_by_another_or_of_another_run_is_refused(
     assert coordinator.round(1).status == "ok"
 
 
+def test_a_stored_release_is_not_sent_again_into_another_ledger(vault: Vault, site: SiteSettings) -> None:
+    coordinator = Coordinator(vault, make_plan())
+    coordinator.join()
+    lost = vault.handle(coordinator.round_request(1))
+    honest, before = list(coordinator.entries), dump(site)
+    for forged in ([registration("south"), *honest[1:]], honest[:-1], [*honest, registration("south")]):
+        coordinator.entries = forged
+        coordinator.tree = MerkleTree(leaf_hash(entry) for entry in forged)
+        reply = vault.handle(coordinator.round_request(1))
+        assert (parse_reply(reply).code, reply.payload) == ("ledger-inconsistent", b"")
+    assert dump(site) == before
+    coordinator.entries = honest
+    coordinator.tree = MerkleTree(leaf_hash(entry) for entry in honest)
+    assert vault.handle(coordinator.round_request(1)) == lost
+
+
 def test_the_same_checkpoint_shown_from_an_older_size_is_known(vault: Vault) -> None:
     coordinator = Coordinator(vault, roster_plan())
     coordinator.hello()

@@ -59,6 +59,7 @@ from synclave_shared.protocol import (
     WitnessRequest,
     encode_update,
     failed,
+    parse_reply,
     parse_request,
 )
 
@@ -231,7 +232,8 @@ class Vault:
     def _round(self, request: RoundRequest, payload: bytes) -> Envelope:
         digest, number = request.plan_digest, request.round
         try:
-            # A stored release is sent again as it is: its noise is drawn and its spend made, whatever came between.
+            # A stored release is sent again as it is, into a ledger that is the one seen before: its noise is drawn and
+            # its spend made, whatever came between.
             replayed = self._replay(request)
             if replayed is not None:
                 return replayed
@@ -323,7 +325,17 @@ class Vault:
                 found=f"round {request.round} again, {'another model' if stored.payload else 'long after its release'}",
                 remedy="A round is released once; go on with the next one.",
             )
-        return Envelope(header=stored.header, payload=stored.payload)
+        envelope = Envelope(header=stored.header, payload=stored.payload)
+        accepted = self._journal.plan(request.plan_digest)
+        # Asking again is how a coordinator gets a reply that was lost: its ledger cannot hold what came with that.
+        carried = {text.encode() for text in parse_reply(envelope).entries}
+        self._witness(
+            request.plan_digest,
+            request.checkpoint,
+            None if accepted is None else accepted.plan,
+            demanded=lambda entry: entry.sent and entry.content not in carried,
+        )
+        return envelope
 
     def _close(self, request: CloseRequest) -> Envelope:
         digest = request.plan_digest
