@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from synclave_client.vault.journal import Journal
 from synclave_client.vault.keyring import rotate
+from synclave_server.snapshots import write_snapshot
 from synclave_shared.audit.explain import explain
 from synclave_shared.audit.reading import read_ledger
 from synclave_shared.ledger.entry import SignedEntry, UpdateReleased, parse_entry, sign_entry
@@ -78,25 +80,31 @@ def test_a_key_is_replaced_between_two_rounds(new_world: NewWorld) -> None:
 def test_coordinator_and_vaults_go_on_after_a_crash_in_the_round_of_a_rotation(
     new_world: NewWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The coordinator dies with the rotation in its ledger and the round's replies in hand, before it stores them."""
     world = new_world(rounds=2)
     world.sites["north"].fault = at(1)
-    with world.up():
-        with monkeypatch.context() as patch:
-            patch.setattr("synclave_server.rounds.write_snapshot", _stop)
-            with pytest.raises(KeyboardInterrupt):
-                world.train()
-            # The marginals' snapshot is the first; the next start gets to round 1, with the rotation in it.
+
+    def die_in_round_1(*folder: Any, round_number: int, **state: Any) -> Any:
+        if round_number == 1:
+            raise KeyboardInterrupt
+        return write_snapshot(*folder, round_number=round_number, **state)
+
+    with world.up(), monkeypatch.context() as patch:
+        patch.setattr("synclave_server.rounds.write_snapshot", die_in_round_1)
+        with pytest.raises(KeyboardInterrupt):
+            world.train()
+    assert "key-rotated" in [entry.kind for entry in of_north(world)]
+    assert world.run.complete_rounds() == [0]
+    trained = {name: list(site.workload.trained) for name, site in world.sites.items()}
+    with world.up():  # the vaults were restarted, too
         world.train()
-    with world.up():
-        pass  # the old key is gone: the vault starts with the new one
     assert events(world.run)[-1].stage == "complete"
+    for name, site in world.sites.items():
+        assert site.workload.trained == [*trained[name], 2], "round 1 was stored before the crash"
     report = verify_ledger(world.run.ledger)
     assert report.valid, report.findings
-    assert "key-rotated" in [entry.kind for entry in of_north(world)]
-
-
-def _stop(*_: object, **__: object) -> None:
-    raise KeyboardInterrupt
+    assert report.sites["north"].public_key != SITE_KEYS["north"].public_text
+    assert len(keys_of(world.sites["north"])) == 1, "the replaced key is gone"
 
 
 def test_a_reply_with_the_rotation_that_was_lost_comes_again(new_world: NewWorld) -> None:

@@ -37,6 +37,7 @@ class Site:
             presentation,
             origin=self.story.origin,
             operator_key=KEY.public_text,
+            roster={site.name: site.public_key for site in self.story.plan.sites},
             known=self.known,
             actors=self.actors,
             site="berlin",
@@ -177,6 +178,38 @@ def test_another_sites_entry_must_be_signed_with_its_key_and_next_in_its_chain(s
     for contents in faults.values():
         with pytest.raises(LedgerError):
             site.check(shown(*contents))
+
+
+def test_nobody_but_the_plans_sites_and_its_coordinator_may_sign(story: Story, site: Site) -> None:
+    story.entries = []
+    story.register(COORDINATOR, "coordinator")
+    story.propose()
+    texts = [entry.to_bytes().decode() for entry in story.entries]
+
+    def registered(actor: str, key: str, role: str = "site", name: str = "", named_key: str = "") -> str:
+        body = KeyRegistered(name=name or actor, role=role, public_key=key_of(named_key or key).public_text)
+        previous = story.entries[-1].leaf if actor == COORDINATOR else ""
+        return sign_entry("key-registered", actor, "", body, key_of(key), previous=previous).to_bytes().decode()
+
+    assert "oslo" in site.check(resigned([*texts, registered("oslo", "oslo")], story)).actors
+    own_rotated = KeyRotated(name=COORDINATOR, public_key=key_of("stranger").public_text)
+    faults = {
+        "no-site-of-the-plan": registered("paris", "paris"),
+        "another-key": registered("oslo", "stranger"),
+        "a-second-coordinator": registered("paris", "paris", "coordinator"),
+        "a-site-as-coordinator": registered("oslo", "oslo", "coordinator"),
+        "another-coordinators-key": registered(COORDINATOR, "stranger", "coordinator"),
+        "a-key-for-later": registered(COORDINATOR, COORDINATOR, "coordinator", named_key="stranger"),
+        "a-name-for-another": registered(COORDINATOR, COORDINATOR, name="oslo", named_key="oslo"),
+        "a-coordinator-that-rotates": sign_entry(
+            "key-rotated", COORDINATOR, "", own_rotated, KEY, previous=story.entries[-1].leaf
+        )
+        .to_bytes()
+        .decode(),
+    }
+    for entry in faults.values():
+        with pytest.raises(LedgerError):
+            site.check(resigned([*texts, entry], story))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from synclave_shared.ledger.entry import KeyRegistered, sign_entry
 from synclave_shared.ledger.folder import write_ledger
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.verify import verify_ledger
-from synclave_shared.plan import TrainPlan
+from synclave_shared.plan import SiteEntry, TrainPlan
 from synclave_shared.privacy.budget import check_budget
 from synclave_shared.protocol import Envelope, Reply
 from tests.vault.coordinator import Coordinator, FakeWorkload, make_plan, make_settings, open_vault
@@ -178,7 +178,7 @@ class Run:
         self.process = process
         self.to_be_killed = to_be_killed
         self.aim = aim
-        self.coordinator = Coordinator(process, make_plan())  # type: ignore[arg-type]
+        self.coordinator = Coordinator(process, plan_with_others())  # type: ignore[arg-type]
         self.coordinator.begin()
         self.spent: list[Any] = []
         self.released: dict[int, Envelope] = {}
@@ -233,9 +233,23 @@ class Run:
         self.spent = spent
 
 
-def another_sites_entry(number: int) -> bytes:
+def other_site(number: int) -> tuple[str, SigningKey]:
     name = f"south-{number}"
-    key = SigningKey.from_seed(name.ljust(32).encode())
+    return name, SigningKey.from_seed(name.ljust(32).encode())
+
+
+def plan_with_others() -> TrainPlan:
+    """A plan with one more site for each round, which registers in its ledger then."""
+    plan = make_plan()
+    others = (
+        SiteEntry(name=name, public_key=key.public_text, nominal_patients=200)
+        for name, key in map(other_site, range(plan.last_round() + 1))
+    )
+    return make_plan(sites=(*plan.sites, *others))
+
+
+def another_sites_entry(number: int) -> bytes:
+    name, key = other_site(number)
     body = KeyRegistered(name=name, role="site", public_key=key.public_text)
     return sign_entry("key-registered", name, "", body, key, previous="").to_bytes()
 
@@ -259,7 +273,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 def test_kill_9_at_200_random_instants_of_a_run(folder: Path, process: VaultProcess) -> None:
     # Epsilons that were composed here are known in every process that is forked from this one.
-    plan = make_plan()
+    plan = plan_with_others()
     for number in range(plan.last_round() + 2):
         check_budget(make_settings(folder).budget, plan.mechanisms()[:number], plan.mechanisms()[number:])
         check_budget(make_settings(folder).budget, plan.mechanisms()[:number], plan.mechanisms()[number : number + 1])

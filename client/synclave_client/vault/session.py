@@ -44,7 +44,7 @@ from synclave_shared.ledger.entry import (
 )
 from synclave_shared.ledger.frontier import EMPTY
 from synclave_shared.ledger.keys import SIGNATURE_BYTES, SigningKey, decode_base64, verify_signature
-from synclave_shared.ledger.witness import cosign, follow
+from synclave_shared.ledger.witness import check_roster, cosign, follow
 from synclave_shared.plan import TrainPlan, signed_plan_bytes
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 from synclave_shared.protocol import (
@@ -59,6 +59,7 @@ from synclave_shared.protocol import (
     WitnessRequest,
     encode_update,
     failed,
+    parse_reply,
     parse_request,
 )
 
@@ -183,7 +184,9 @@ class Vault:
         try:
             check_signer(plan, self._settings, signature_valid=self._is_signed(content, request.signature))
             # Proposing again is how a coordinator asks for an answer that was lost: its ledger cannot hold that answer.
-            seen = self._witness(digest, request.checkpoint, demanded=lambda entry: entry.sent and not entry.of_plan)
+            seen = self._witness(
+                digest, request.checkpoint, plan, demanded=lambda entry: entry.sent and not entry.of_plan
+            )
             known = self._journal.plan(digest)
             if known is not None and known.closed:
                 raise PolicyRefusal("plan-not-accepted", found="a plan that is closed", remedy="Sign a new plan.")
@@ -229,7 +232,8 @@ class Vault:
     def _round(self, request: RoundRequest, payload: bytes) -> Envelope:
         digest, number = request.plan_digest, request.round
         try:
-            # A stored release is sent again as it is: its noise is drawn and its spend made, whatever came between.
+            # A stored release is sent again as it is, into a ledger that is the one seen before: its noise is drawn and
+            # its spend made, whatever came between.
             replayed = self._replay(request)
             if replayed is not None:
                 return replayed
@@ -242,7 +246,7 @@ class Vault:
                 )
             self._journal.check_dataset(self._settings.dataset, self._settings.data_folder)
             self._check_pause()
-            seen = self._witness(digest, request.checkpoint)
+            seen = self._witness(digest, request.checkpoint, accepted.plan)
             mechanism = _mechanism(accepted.plan, number)
             self._workload.check_payload(accepted.plan, number, payload)
             accepted = self._state_budget(accepted)
@@ -321,16 +325,27 @@ class Vault:
                 found=f"round {request.round} again, {'another model' if stored.payload else 'long after its release'}",
                 remedy="A round is released once; go on with the next one.",
             )
-        return Envelope(header=stored.header, payload=stored.payload)
+        envelope = Envelope(header=stored.header, payload=stored.payload)
+        accepted = self._journal.plan(request.plan_digest)
+        # Asking again is how a coordinator gets a reply that was lost: its ledger cannot hold what came with that.
+        carried = {text.encode() for text in parse_reply(envelope).entries}
+        self._witness(
+            request.plan_digest,
+            request.checkpoint,
+            None if accepted is None else accepted.plan,
+            demanded=lambda entry: entry.sent and entry.content not in carried,
+        )
+        return envelope
 
     def _close(self, request: CloseRequest) -> Envelope:
         digest = request.plan_digest
         try:
-            if self._journal.plan(digest) is None:
+            accepted = self._journal.plan(digest)
+            if accepted is None:
                 raise PolicyRefusal(
                     "plan-not-accepted", found=f"the end of plan {digest[:16]}", remedy="Nothing to do."
                 )
-            seen = self._witness(digest, request.checkpoint)
+            seen = self._witness(digest, request.checkpoint, accepted.plan)
         except PolicyRefusal as refusal:
             return self._refuse(digest, refusal)
         self._journal.close_plan(digest)
@@ -343,8 +358,10 @@ class Vault:
         seen = self._journal.ledgers.seen(digest)
         if seen is None or parse_note(request.checkpoint.note).checkpoint.size > seen.size:
             try:
+                accepted = self._journal.plan(digest)
+                plan = None if accepted is None else accepted.plan
                 # At this size the ledger need not hold what this site sent last.
-                seen = self._witness(digest, request.checkpoint, demanded=lambda _: False)
+                seen = self._witness(digest, request.checkpoint, plan, demanded=lambda _: False)
             except PolicyRefusal as refusal:
                 return self._refuse(digest, refusal)
         return Envelope.of(self._reply(digest, seen=seen, entries=()))
@@ -353,6 +370,7 @@ class Vault:
         self,
         digest: str,
         presentation: CheckpointPresentation,
+        plan: TrainPlan | None,
         *,
         demanded: Callable[[JournalEntry], bool] = lambda entry: entry.sent,
     ) -> SeenLedger:
@@ -361,6 +379,7 @@ class Vault:
         Args:
             digest: digest of the plan.
             presentation: the ledger as it is shown.
+            plan: the plan, whose roster says who may sign in the ledger; None if it was not shown yet.
             demanded: whether an entry of this site must be in it, if the copy does not have it.
 
         Raises:
@@ -368,11 +387,16 @@ class Vault:
         """
         copies, name = self._journal.ledgers, self._settings.name
         seen, actors = copies.seen(digest), copies.actors(digest)
+        roster = None if plan is None else {site.name: site.public_key for site in plan.sites}
         try:
+            if roster is not None and self._journal.plan(digest) is None:
+                # The parts of a long ledger were copied before its plan was known.
+                check_roster(copies.entries(digest), roster, name)
             growth = follow(
                 presentation,
                 origin=f"synclave/{digest[:16]}",
                 operator_key=self._settings.coordinator_key,
+                roster=roster,
                 known=EMPTY if seen is None else seen.frontier,
                 actors=actors,
                 site=name,

@@ -6,7 +6,7 @@ are in it, follows from the root that it computes over them. Its co-signature le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -20,7 +20,7 @@ from synclave_shared.ledger.merkle import leaf_hash
 from synclave_shared.ledger.store import Ledger
 from synclave_shared.protocol import MAX_SHOWN_BYTES, MAX_SHOWN_ENTRIES, CheckpointPresentation
 
-__all__ = ["Growth", "KnownActor", "cosign", "follow", "present"]
+__all__ = ["Growth", "KnownActor", "check_roster", "cosign", "follow", "present"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,7 @@ def follow(
     *,
     origin: str,
     operator_key: str,
+    roster: Mapping[str, str] | None,
     known: Frontier,
     actors: Mapping[str, KnownActor],
     site: str,
@@ -100,6 +101,8 @@ def follow(
         presentation: what the coordinator showed.
         origin: the ledger it must be.
         operator_key: the pinned coordinator's public key, base64.
+        roster: by name, the key with which the plan names a site, base64; None while the site was not shown the plan,
+            and then :func:`check_roster` makes up for it.
         known: frontier of the copy.
         actors: by name, everyone who signed an entry of the copy.
         site: this site's name.
@@ -111,8 +114,9 @@ def follow(
 
     Raises:
         LedgerError: if the coordinator did not sign it; if it is not the copy with entries behind it; if a new entry is
-            malformed, not signed with its actor's key or not next in its actor's chain; if one in this site's name is
-            not of this site; or if one of ``sent`` is missing.
+            malformed, not signed with its actor's key or not next in its actor's chain; if one is of somebody whom the
+            plan does not name with this key; if one in this site's name is not of this site; or if one of ``sent`` is
+            missing.
     """
     note = open_checkpoint(presentation.note, origin=origin, operator_key=operator_key)
     checkpoint = note.checkpoint
@@ -133,6 +137,9 @@ def follow(
     for index, content in enumerate(contents, known.size):
         entry = _verified(content)
         actor = changed.get(entry.actor) or actors.get(entry.actor)
+        # Of its own key a site hears from its policy, which says what to do.
+        if roster is not None and actor is None and entry.actor != site:
+            _check_named(index, entry, roster)
         changed[entry.actor] = _admitted(index, entry, content, actor, operator_key)
         if entry.actor == site and not wrote(content):
             raise LedgerError(
@@ -154,6 +161,34 @@ def follow(
     )
 
 
+def check_roster(entries: Iterable[bytes], roster: Mapping[str, str], site: str) -> None:
+    """Check a copy that was made before its site was shown the plan.
+
+    Args:
+        entries: the entries of the copy, in order.
+        roster: by name, the key with which the plan names a site, base64.
+        site: this site's name.
+
+    Raises:
+        LedgerError: if somebody signed one of them whom the plan does not name with this key.
+    """
+    known = {site}
+    for index, content in enumerate(entries):
+        entry = _verified(content)
+        if entry.actor not in known:
+            _check_named(index, entry, roster)
+            known.add(entry.actor)
+
+
+def _check_named(index: int, entry: SignedEntry, roster: Mapping[str, str]) -> None:
+    """The first entry of an actor says with which key it comes; later ones follow from it (:func:`_admitted`)."""
+    if entry.actor != COORDINATOR and roster.get(entry.actor) != entry.key:
+        raise _refused(
+            "sites that the plan names, with the keys that it names",
+            f"{entry.actor} with {'another key' if entry.actor in roster else 'no place in the plan'} in entry {index}",
+        )
+
+
 def _admitted(
     index: int, entry: SignedEntry, content: bytes, actor: KnownActor | None, operator_key: str
 ) -> KnownActor:
@@ -161,18 +196,25 @@ def _admitted(
 
     Of the rules of a ledger, those that need nothing but the actor's last entry; verification checks the others.
     """
+    role = "coordinator" if entry.actor == COORDINATOR else "site"
+    body = entry.body
+    if isinstance(body, KeyRegistered) and (body.name, body.public_key, body.role) != (entry.actor, entry.key, role):
+        raise _refused(f"{entry.actor} to register its own key as a {role}", f"another registration in entry {index}")
+    # The coordinator's key is the one that sites pin: within a ledger only sites replace theirs.
+    if isinstance(body, KeyRotated) and (body.name, role) != (entry.actor, "site"):
+        raise _refused("a site to replace its own key", f"another replacement in entry {index}")
     key = None if actor is None else actor.public_key
     if entry.actor == COORDINATOR:
         key = operator_key
-    elif actor is None and isinstance(entry.body, KeyRegistered) and entry.body.name == entry.actor:
-        key = entry.body.public_key
+    elif actor is None and isinstance(body, KeyRegistered):
+        key = body.public_key
     if entry.key != key:
         raise _refused(f"entries signed with the key that {entry.actor} registered", f"another key in entry {index}")
     newest = "" if actor is None else actor.newest
     if entry.previous != newest:
         raise _refused(f"each entry of {entry.actor} after the one before it", f"another one named in entry {index}")
-    if isinstance(entry.body, KeyRotated) and entry.body.name == entry.actor:
-        key = entry.body.public_key
+    if isinstance(body, KeyRotated):
+        key = body.public_key
     return KnownActor(key, leaf_hash(content).hex())
 
 
