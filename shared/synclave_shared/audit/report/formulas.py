@@ -61,7 +61,8 @@ FORMULAS: Final = (
         name="F5",
         title="Replace one patient",
         text="F1 with the privacy loss of the neighbours that differ by exchanging one patient for another, instead of"
-        " by adding or removing one. Exchanging is removing and adding, so it is at most the composition of the two.",
+        " by adding or removing one. A sum then moves by up to two clip norms, not one: for a sum over all patients it"
+        " is F1 with half the noise multiplier, which is more than the composition of one removal and one addition.",
         command="synclave-audit spend LEDGER --json",
     ),
     Formula(
