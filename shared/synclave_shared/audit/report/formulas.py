@@ -68,8 +68,9 @@ FORMULAS: Final = (
     Formula(
         name="F6",
         title="A patient at several sites",
-        text="F1 of the reservations of all these sites together, at the smallest of their deltas. The sites named are"
-        " those that spent most, so no other choice of as many sites gives more.",
+        text="F1 of the reservations of all these sites together, at the smallest delta of all sites that spent. Every"
+        " choice of as many sites is composed and the largest epsilon stated; where there are too many different"
+        " choices, that of the sites with the largest epsilons of their own at this delta, and the row says so.",
         command="synclave-audit report LEDGER --out DIR",
     ),
     Formula(

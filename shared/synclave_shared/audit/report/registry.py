@@ -49,7 +49,12 @@ def registry_document(facts: Facts) -> dict[str, Any]:
             "delta": most.delta if most else None,
             "epsilon_replace_one": finite(most.epsilon_replaced) if most else None,
             "epsilon_patient_at_several_sites": (
-                {"sites": len(highest.sites), "epsilon": finite(highest.epsilon), "delta": highest.delta}
+                {
+                    "sites": len(highest.sites),
+                    "epsilon": finite(highest.epsilon),
+                    "delta": highest.delta,
+                    "worst_choice_of_sites": highest.every_choice,
+                }
                 if highest
                 else None
             ),
