@@ -52,9 +52,9 @@ FORMULAS: Final = (
     ),
     Formula(
         name="F4",
-        title="What is left",
-        text="The budget stated last minus F1, at least 0. It is a distance, not something that could be spent:"
-        " epsilons do not add up, what still fits is decided by composing it with everything before (F1).",
+        title="What this ledger leaves",
+        text="The budget stated last minus F1, at least 0, as if this ledger were all. It is a distance, not"
+        " something that could be spent: epsilons do not add up, what still fits is decided by composing it with everything before (F1).",
         command="synclave-audit spend LEDGER",
     ),
     Formula(

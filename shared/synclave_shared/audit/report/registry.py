@@ -73,6 +73,7 @@ def registry_document(facts: Facts) -> dict[str, Any]:
             {in_words(each) for account in spent for plan in account.plans for each in plan.mechanisms}
         ),
         "accounting": {
+            "scope": "this ledger alone; a budget spans all ledgers of a data set",
             "method": "privacy loss distributions (dp-accounting), checked by Rényi divergences",
             "composition": "all releases of a data set over all plans of this ledger",
         },
