@@ -77,6 +77,8 @@ def test_nothing_is_overwritten(two_plans_ledger: Path, tmp_path: Path) -> None:
         "tile\\0\\000",
         "home/key.pem",
         "checkpoint/x",
+        "witness/" + "a" * 400,
+        "tile/0" + "/x000" * 2000 + "/000",
     ],
 )
 def test_a_name_that_no_ledger_has_is_refused(tmp_path: Path, name: str) -> None:
@@ -140,4 +142,18 @@ def test_a_cut_archive_is_refused(two_plans_ledger: Path, tmp_path: Path) -> Non
     data = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "cut.tar").write_bytes(data[: len(data) // 2])
     with pytest.raises(LedgerError), opened(tmp_path / "cut.tar"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("checkpoint", 2 * 2**20),
+        ("witness/oslo", 2 * 2**20),
+        ("tile/0/000", 8192),
+        ("tile/entries/000", 256 * 65_537),
+    ],
+)
+def test_a_file_larger_than_its_kind_can_be_is_not_read(tmp_path: Path, name: str, most: int) -> None:
+    with pytest.raises(LedgerError, match="more than"), opened(archived(tmp_path / "a.tar", (name, bytes(most + 1)))):
         pass

@@ -41,7 +41,7 @@ def test_a_spend_by_site_plan_and_round(capsys: pytest.CaptureFixture[str], two_
     assert [point["entry"] for point in berlin["course"]] == berlin["entries"]
     code, out, err = call(capsys, "spend", str(two_plans_ledger), "--site", "berlin", "--rounds")
     assert (code, err) == (0, "")
-    assert f"berlin, data set admissions: epsilon {berlin['epsilon']:.4f} of 4" in out
+    assert f"berlin, data set admissions: epsilon {berlin['epsilon']:.4f} in this ledger, budget 4" in out
     assert "oslo" not in out
     assert out.count("\n│ ") >= len(berlin["entries"])
     code, out, err = call(capsys, "spend", str(two_plans_ledger), "--site", "paris")
@@ -188,3 +188,17 @@ def test_names_steer_neither_a_terminal_nor_a_spreadsheet(
         lines = (tmp_path / f"{place}.csv").read_text(encoding="utf-8").splitlines()
         cells = [cell for row in csv.reader(lines) for cell in row]
         assert not [cell for cell in cells if cell[:1] in ("=", "+", "-", "@", "\x1b")]
+
+
+def test_a_spend_beside_a_budget_is_said_to_be_of_one_ledger(
+    capsys: pytest.CaptureFixture[str], two_plans_ledger: Path, tmp_path: Path
+) -> None:
+    for command in ("verify", "spend"):
+        _, out, _ = call(capsys, command, str(two_plans_ledger))
+        assert "Epsilon is of this ledger alone" in out
+    _, out, _ = call(capsys, "report", str(two_plans_ledger), "--out", str(tmp_path / "report"))
+    assert "more than its budget in this ledger" in out
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "left after this ledger" in page
+    registry = json.loads((tmp_path / "report" / "registry.json").read_text())
+    assert registry["accounting"]["scope"].startswith("this ledger alone")

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from hashlib import sha256
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from synclave_shared.audit.cli import app
 from synclave_shared.audit.compare import Copy, compare, load_copy, load_note, of_note
+from synclave_shared.audit.console import run
 from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.entry import COORDINATOR
+from synclave_shared.ledger.keys import SigningKey
 from tests.audit.ledgers import written
 from tests.ledger.story import Story, key_of, make_plan
 
@@ -34,7 +40,7 @@ def other() -> Story:
 def test_the_same(tmp_path: Path) -> None:
     result = compare(copy_of(tmp_path, "a", begun()), copy_of(tmp_path, "b", begun()))
     assert (result.relation, result.first_difference) == ("same", None)
-    assert result.coordinator_key == key_of(COORDINATOR).public_text
+    assert result.coordinator_keys == (key_of(COORDINATOR).public_text,) * 2
     assert result.signed == (True, True)
     assert result.cosigners == (("berlin", "oslo"), ("berlin", "oslo"))
 
@@ -87,3 +93,49 @@ def test_a_copy_that_is_not_what_its_checkpoint_says_is_damaged(tmp_path: Path) 
 def test_a_folder_without_a_ledger_is_explained(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="no checkpoint"):
         load_copy(tmp_path)
+
+
+def test_two_coordinators_are_named_and_a_given_key_decides(tmp_path: Path) -> None:
+    first = copy_of(tmp_path, "a", begun())
+    with mock.patch(
+        "tests.ledger.story.key_of", lambda name: SigningKey.from_seed(sha256(b"x" + name.encode()).digest())
+    ):
+        second = copy_of(tmp_path, "b", begun())
+    result = compare(first, dataclasses.replace(second, origin=first.origin))
+    assert result.relation == "fork"
+    assert result.two_coordinators
+    assert result.coordinator_keys[0] == key_of(COORDINATOR).public_text
+    assert result.coordinator_keys[1] not in (None, result.coordinator_keys[0])
+    given = compare(first, second, result.coordinator_keys[0])
+    assert (given.signed, given.two_coordinators) == ((True, False), False)
+
+
+def test_cosignatures_that_do_not_verify_are_not_listed(tmp_path: Path) -> None:
+    copy = copy_of(tmp_path, "a", begun())
+    forged = tuple(
+        dataclasses.replace(line, signature=bytes(len(line.signature))) if line.name == "oslo" else line
+        for line in copy.note.signatures
+    )
+    changed = dataclasses.replace(copy, note=dataclasses.replace(copy.note, signatures=forged))
+    assert compare(copy, changed).cosigners == (("berlin", "oslo"), ("berlin",))
+    alone = of_note(changed.note)
+    assert compare(copy, alone).cosigners[1] == ("berlin",)
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "bundle"])
+def test_pipes_and_devices_are_refused(tmp_path: Path, name: str) -> None:
+    for kind in ("pipe", "zero"):
+        folder = written(begun(), tmp_path / kind)
+        target = next(folder.glob("tile/entries/*.p/*")) if name == "bundle" else folder / name
+        target.unlink()
+        if kind == "pipe":
+            os.mkfifo(target)
+        else:
+            target.symlink_to("/dev/zero")
+        if name == "checkpoint":
+            with pytest.raises(LedgerError, match="not a file"):
+                load_copy(folder)
+        else:
+            assert load_copy(folder).entries == ()
+        with pytest.raises(SystemExit, match="1"):
+            run(app, ["show", str(folder)])

@@ -120,6 +120,46 @@ def test_the_sites_that_spent_most_are_the_ones_stated(found: list[Account]) -> 
     assert together.epsilon == epsilon([*found[1].mechanisms, SUM], 1e-5)
 
 
+def test_sites_are_chosen_at_one_delta(found: list[Account]) -> None:
+    def site(name: str, noise: str, delta: float) -> Account:
+        mechanisms = (GaussianSum(noise_multiplier=Decimal(noise), clip_norm=Decimal(1)),)
+        own = epsilon(mechanisms, delta)
+        return dataclasses.replace(found[1], site=name, mechanisms=mechanisms, delta=delta, epsilon=own, entries=())
+
+    # At its own delta, that of the third is the smallest; at a common one it is the largest.
+    three = [site("a", "3", 1e-7), site("b", "3", 1e-7), site("c", "2.6", 1e-5)]
+    assert three[2].epsilon < three[0].epsilon
+    both = several_sites(three, 2)
+    assert both is not None
+    assert (both.sites, both.delta, both.every_choice) == (("a", "c"), 1e-7, True)
+    assert both.epsilon == epsilon([*three[0].mechanisms, *three[2].mechanisms], 1e-7)
+
+
+def test_every_choice_of_sites_is_composed_or_the_claim_is_dropped(
+    found: list[Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rare = PoissonGaussian(
+        noise_multiplier=Decimal("0.5"), clip_norm=Decimal(1), selection_rate=Decimal("0.01"), steps=1
+    )
+    done: dict[str, PoissonGaussian | GaussianSum] = {
+        "a": rare,
+        "b": rare,
+        "c": SUM.model_copy(update={"noise_multiplier": Decimal("1.6")}),
+        "d": SUM.model_copy(update={"noise_multiplier": Decimal("1.61")}),
+    }
+    sites = [dataclasses.replace(found[1], site=name, mechanisms=(each,), delta=1e-5) for name, each in done.items()]
+    both = several_sites(sites, 2)
+    assert both is not None
+    pairs = [(first, second) for first in done for second in done if first < second]
+    assert both.epsilon == max(epsilon([done[first], done[second]], 1e-5) for first, second in pairs)
+    assert both.every_choice
+    monkeypatch.setattr("synclave_shared.audit.claims.MAX_CHOICES", 3)
+    ranked = several_sites(sites, 2)
+    assert ranked is not None
+    assert not ranked.every_choice
+    assert ranked.epsilon <= both.epsilon
+
+
 def test_ranges_and_deltas_are_short_and_plain() -> None:
     assert ranges([9, 1, 2, 3, 7, 3]) == "1-3, 7, 9"
     assert ranges([]) == ""

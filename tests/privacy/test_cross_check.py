@@ -95,12 +95,13 @@ def test_nothing_spent_is_nothing_to_compare() -> None:
     assert tolerance(0.0) == 0.005
 
 
-def test_the_other_adjacency_costs_more_and_less_than_two_patients() -> None:
+def test_the_other_adjacency_costs_more_than_one_removal_and_one_addition() -> None:
     mechanisms = [steps("1", "0.01", 1000)]
     replaced = epsilon_replace_one(mechanisms, DELTA)
     assert epsilon(mechanisms, DELTA) == pytest.approx(1.83, abs=0.005)
     assert replaced == pytest.approx(2.84, abs=0.01)
     # Of a sum it is exactly a contribution twice as long.
     assert epsilon_replace_one([release("8")], DELTA) == pytest.approx(epsilon([release("4")], DELTA), rel=0.002)
+    assert epsilon_replace_one([release("8")], DELTA) > 1.3 * epsilon([release("8"), release("8")], DELTA)
     assert epsilon_replace_one([], DELTA) == 0.0
     assert epsilon_replace_one([steps("0.05", "0.5", 10)], DELTA) == float("inf")

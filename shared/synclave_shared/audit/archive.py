@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from synclave_shared.errors import LedgerError
+from synclave_shared.ledger.checkpoint import MAX_NOTE_BYTES
+from synclave_shared.ledger.files import MAX_BUNDLE_BYTES, MAX_TILE_BYTES
 
 __all__ = ["MAX_ARCHIVE_BYTES", "opened", "write_archive"]
 
@@ -26,8 +28,12 @@ MAX_ARCHIVE_BYTES: Final = 4 * 2**30
 MAX_MEMBERS: Final = 200_000
 """Two files for every 256 entries, and one for each site: ten million entries have 80,000."""
 
-_MEMBER: Final = re.compile(r"checkpoint|tile/(entries|[0-9])(/x[0-9]{3})*/[0-9]{3}(\.p/[0-9]{1,3})?|witness/[!-.0-~]+")
-"""The only names of files that a ledger has (docs/ledger-format.md); nothing else is ever written anywhere."""
+_MEMBER: Final = re.compile(
+    r"checkpoint|tile/(entries|[0-9])(/x[0-9]{3}){0,5}/[0-9]{3}(\.p/[0-9]{1,3})?|witness/[!-.0-~]{1,200}"
+)
+"""The only names of files that a ledger has (docs/ledger-format.md); nothing else is ever written anywhere.
+
+No index has more than 18 digits, no site's name more than 200 characters."""
 
 
 def write_archive(folder: Path, target: Path) -> str:
@@ -102,6 +108,8 @@ def _unpack(path: Path, folder: Path) -> None:
                     raise _unusable(path, f"{name!r}, which is the name of no file of a ledger")
                 if name in names or len(names) >= MAX_MEMBERS:
                     raise _unusable(path, f"{name!r} twice, or more than {MAX_MEMBERS} files")
+                if member.size > _most_bytes(name):
+                    raise _unusable(path, f"{name!r} has {member.size} bytes, more than {_most_bytes(name)}")
                 names.add(name)
                 content = archive.extractfile(member)
                 target = folder / name
@@ -117,6 +125,13 @@ def _unpack(path: Path, folder: Path) -> None:
 
 def _is_member(name: str) -> bool:
     return _MEMBER.fullmatch(name) is not None and name not in ("witness/.", "witness/..")
+
+
+def _most_bytes(name: str) -> int:
+    """What a file of this name can have at most, the same as when a folder is read."""
+    if name.startswith("tile/"):
+        return MAX_BUNDLE_BYTES if name.startswith("tile/entries/") else MAX_TILE_BYTES
+    return MAX_NOTE_BYTES
 
 
 def _unusable(path: Path, found: str) -> LedgerError:

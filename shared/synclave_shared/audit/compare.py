@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from synclave_shared.audit.reading import read_entries
 from synclave_shared.errors import LedgerError
-from synclave_shared.ledger.checkpoint import MAX_NOTE_BYTES, Note, is_operator_signature, parse_note
-from synclave_shared.ledger.entry import KeyRegistered, parse_entry
+from synclave_shared.ledger.checkpoint import Note, cosignature_time, is_operator_signature
+from synclave_shared.ledger.entry import KeyRegistered, KeyRotated, SignedEntry, parse_entry
+from synclave_shared.ledger.files import LedgerFiles
 from synclave_shared.ledger.merkle import MerkleTree, leaf_hash
+from synclave_shared.ledger.tiles import CHECKPOINT_PATH
 
 __all__ = ["Comparison", "Copy", "Relation", "compare", "load_copy", "load_note", "of_note"]
 
@@ -65,10 +66,12 @@ class Comparison:
         first_size, second_size: numbers of entries.
         first_difference: index of the first entry in which they differ, or that only one has; None if there is none, or
             if only a checkpoint is there to compare with.
-        coordinator_key: the key that the shared beginning registers as the coordinator's.
-        signed: whether that key signed the first and the second checkpoint. A fork with two true values is proof, by
-            the coordinator's own signatures, that it showed two histories.
-        cosigners: names of the sites whose co-signatures the first and the second checkpoint carry (not verified here).
+        coordinator_keys: the coordinator's key of the first and of the second: the given one, or else that which its
+            first entry registers; of a checkpoint alone, the other's. None where nothing tells.
+        signed: whether that key signed the first and the second checkpoint. A fork under one key with two true values
+            is proof, by the coordinator's own signatures, that it showed two histories.
+        cosigners: names of the sites whose co-signatures of the first and the second checkpoint verify with keys that
+            its entries register.
     """
 
     relation: Relation
@@ -76,9 +79,15 @@ class Comparison:
     first_size: int
     second_size: int
     first_difference: int | None
-    coordinator_key: str | None
+    coordinator_keys: tuple[str | None, str | None]
     signed: tuple[bool, bool]
     cosigners: tuple[tuple[str, ...], tuple[str, ...]]
+
+    @property
+    def two_coordinators(self) -> bool:
+        """Whether each side names a coordinator's key and these differ."""
+        first, second = self.coordinator_keys
+        return first is not None and second is not None and first != second
 
 
 def load_note(path: Path) -> Note:
@@ -87,14 +96,15 @@ def load_note(path: Path) -> Note:
     Raises:
         LedgerError: if it is none.
     """
-    with path.open("rb") as file:
-        data = file.read(MAX_NOTE_BYTES + 1)
-    try:
-        return parse_note(data.decode("utf-8"))
-    except UnicodeDecodeError:
+    files = LedgerFiles(path.parent)
+    note = files.note(path.name)
+    if note is None:
         raise LedgerError(
-            expected="a checkpoint note", found=f"{path}: not text", remedy="Ask the site for it again."
-        ) from None
+            expected="a checkpoint note",
+            found=f"{path}: {files.findings[-1].explanation}",
+            remedy="Ask the site for it again.",
+        )
+    return note
 
 
 def load_copy(folder: Path) -> Copy:
@@ -103,14 +113,17 @@ def load_copy(folder: Path) -> Copy:
     Raises:
         LedgerError: if its checkpoint is missing or malformed.
     """
-    if not (folder / "checkpoint").is_file():
+    files = LedgerFiles(folder)
+    note = files.note(CHECKPOINT_PATH)
+    if note is None:
+        found = files.findings[-1]
+        missing = found.code == "file-missing"
         raise LedgerError(
             expected="a ledger folder, an exported ledger or a checkpoint",
-            found=f"no checkpoint in {folder}",
+            found=f"no checkpoint in {folder}" if missing else f"{folder}/{CHECKPOINT_PATH}: {found.explanation}",
             remedy="Check the path.",
         )
-    note = load_note(folder / "checkpoint")
-    return _copy(note, tuple(read_entries(folder, note.checkpoint.size)))
+    return _copy(note, tuple(files.present(note.checkpoint.size)))
 
 
 def of_note(note: Note) -> Copy:
@@ -123,19 +136,34 @@ def _copy(note: Note, entries: tuple[bytes, ...] | None) -> Copy:
     return Copy(origin=checkpoint.origin, size=checkpoint.size, root=checkpoint.root.hex(), note=note, entries=entries)
 
 
-def compare(first: Copy, second: Copy) -> Comparison:
-    """Say how two copies relate. At least one of them needs entries to tell more than whether they are equal."""
+def compare(first: Copy, second: Copy, coordinator_key: str | None = None) -> Comparison:
+    """Say how two copies relate. At least one of them needs entries to tell more than whether they are equal.
+
+    Args:
+        first: one side.
+        second: the other.
+        coordinator_key: the coordinator's public key as the auditor knows it; None takes what the entries say.
+    """
     relation, difference = _relation(first, second)
-    key = _coordinator(first.entries or second.entries or ())
+    named = [coordinator_key or _coordinator(copy.entries or ()) for copy in (first, second)]
+    # A checkpoint alone names no key.
+    keys = (
+        named[0] if first.entries is not None else named[0] or named[1],
+        named[1] if second.entries is not None else named[1] or named[0],
+    )
+    known = [_site_keys(copy.entries or ()) for copy in (first, second)]
     return Comparison(
         relation=relation,
         explanation=WORDS[relation],
         first_size=first.size,
         second_size=second.size,
         first_difference=difference,
-        coordinator_key=key,
-        signed=(_signed(first.note, key), _signed(second.note, key)),
-        cosigners=(_cosigners(first), _cosigners(second)),
+        coordinator_keys=keys,
+        signed=(_signed(first.note, keys[0]), _signed(second.note, keys[1])),
+        cosigners=(
+            _cosigners(first, known[0] if first.entries is not None else known[1]),
+            _cosigners(second, known[1] if second.entries is not None else known[0]),
+        ),
     )
 
 
@@ -179,19 +207,44 @@ def _root(entries: Sequence[bytes]) -> str:
 
 
 def _coordinator(entries: Sequence[bytes]) -> str | None:
+    """The key that entry 0 registers as the coordinator's."""
+    body = next((entry.body for entry in _of_keys(entries[:1])), None)
+    return body.public_key if isinstance(body, KeyRegistered) and body.role == "coordinator" else None
+
+
+def _site_keys(entries: Sequence[bytes]) -> dict[str, list[str]]:
+    """Name of a site -> the keys that it ever had, by its first registration and what these keys handed over to."""
+    keys: dict[str, list[str]] = {}
+    for entry in _of_keys(entries):
+        if isinstance(entry.body, KeyRegistered) and entry.key == entry.body.public_key:
+            keys.setdefault(entry.actor, [entry.key])
+        elif isinstance(entry.body, KeyRotated) and entry.key in keys.get(entry.actor, ()):
+            keys[entry.actor].append(entry.body.public_key)
+    return keys
+
+
+def _of_keys(entries: Sequence[bytes]) -> Iterator[SignedEntry]:
+    """The properly signed entries that register or rotate a key."""
     for content in entries:
+        # Reading each of millions of entries would take minutes, and few are about keys.
+        if b'"key-r' not in content:
+            continue
         try:
-            body = parse_entry(content).body
+            entry = parse_entry(content)
         except LedgerError:
             continue
-        if isinstance(body, KeyRegistered) and body.role == "coordinator":
-            return body.public_key
-    return None
+        if isinstance(entry.body, KeyRegistered | KeyRotated) and entry.is_signed(content):
+            yield entry
 
 
 def _signed(note: Note, key: str | None) -> bool:
     return key is not None and any(is_operator_signature(note.checkpoint, line, key) for line in note.signatures)
 
 
-def _cosigners(copy: Copy) -> tuple[str, ...]:
-    return tuple(line.name for line in copy.note.signatures if line.name != copy.origin)
+def _cosigners(copy: Copy, keys: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    checkpoint = copy.note.checkpoint
+    return tuple(
+        line.name
+        for line in copy.note.signatures
+        if any(cosignature_time(checkpoint, line, key) is not None for key in keys.get(line.name, ()))
+    )

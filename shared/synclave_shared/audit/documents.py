@@ -32,7 +32,7 @@ def account_document(account: Account) -> dict[str, Any]:
             "not_checked": list(account.check.not_checked),
         },
         "budget_epsilon": account.budget,
-        "left": finite(account.left),
+        "left_in_this_ledger": finite(account.left),
         "entries": list(account.entries),
         "budgets": [{"entry": entry, **budget.model_dump(mode="json")} for entry, budget in account.budgets],
         "plans": [

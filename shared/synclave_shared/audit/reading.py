@@ -7,7 +7,7 @@ entries, so an entry that counts for nothing there (no valid signature, altered 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,10 +25,10 @@ from synclave_shared.ledger.entry import (
 from synclave_shared.ledger.files import LedgerFiles
 from synclave_shared.ledger.reading import EntryReader
 from synclave_shared.ledger.replay import Replay
-from synclave_shared.ledger.tiles import CHECKPOINT_PATH, entries_path, split_bundle, tile_positions
+from synclave_shared.ledger.tiles import CHECKPOINT_PATH
 from synclave_shared.ledger.verify import VerifyReport, verify_ledger
 
-__all__ = ["Reading", "Refusal", "Stated", "read_entries", "read_ledger"]
+__all__ = ["Reading", "Refusal", "Stated", "read_ledger"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,20 +131,6 @@ class Reading:
                     self.accepted.setdefault((body.plan_digest, entry.actor), index)
                     versions = dict(sorted(body.versions.items()))
                     self.versions.append(Stated(site=entry.actor, entry=index, versions=versions))
-
-
-def read_entries(folder: Path, size: int) -> Iterator[bytes]:
-    """The bytes of the first ``size`` entries of a ledger folder, as far as its bundles can be read."""
-    for level, index, width in tile_positions(size):
-        if level:
-            return
-        try:
-            found = split_bundle((folder / entries_path(index, width)).read_bytes())[0]
-        except OSError:
-            return
-        yield from found
-        if len(found) != width:
-            return
 
 
 def read_ledger(

@@ -245,7 +245,7 @@ RULES: Final = (
         kinds=("aggregate", "snapshot", "samples-released", "run-closed"),
     ),
     Rule(
-        title="No site's cumulative epsilon was above the budget that held when it spent",
+        title="No site's cumulative epsilon in this ledger was above the budget that held when it spent",
         how="All reservations of a data set up to each point are composed, at the budget's delta, and compared"
         " exactly.",
         codes=("budget-exceeded",),

@@ -104,9 +104,10 @@ class Account:
 
     @property
     def left(self) -> float | None:
-        """Distance from the cumulative epsilon to the budget, 0 beyond it; None without a budget.
+        """Distance from the cumulative epsilon in this ledger to the budget, 0 beyond it; None without a budget.
 
-        Not an epsilon that one could still spend: what still fits is a matter of composition.
+        The budget spans all ledgers of the data set, so less may be left. Not an epsilon that one could
+        still spend: what still fits is a matter of composition.
         """
         return None if self.budget is None else max(0.0, self.budget - self.epsilon)
 

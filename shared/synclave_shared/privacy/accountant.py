@@ -318,8 +318,8 @@ def epsilon_rdp(mechanisms: Sequence[_Mechanism], delta: float) -> float:
 def epsilon_replace_one(mechanisms: Sequence[_Mechanism], delta: float) -> float:
     """Cumulative epsilon for the other adjacency: one patient's data are replaced by another's.
 
-    By privacy loss distributions alone, on the coarse grid. It is more than :func:`epsilon`, and at most what removing
-    one patient and adding another come to together.
+    By privacy loss distributions alone, on the coarse grid. It is more than :func:`epsilon`: a sum moves by up to two
+    clip norms. The composition of one removal and one addition, each of one clip norm, does not bound it.
 
     Returns:
         0 for an empty list; infinity where no distribution is computed.

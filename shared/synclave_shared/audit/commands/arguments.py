@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from synclave_shared.errors import ConfigurationError
 from synclave_shared.ledger.checkpoint import Note
 
 __all__ = [
+    "ONE_LEDGER",
     "CoordinatorKeyOption",
     "JsonOption",
     "LedgerArgument",
@@ -27,6 +28,12 @@ __all__ = [
     "show_table",
     "site_keys_of",
 ]
+
+ONE_LEDGER: Final = (
+    "Epsilon is of this ledger alone. A budget spans all trainings of a data set: the site's journal has the rest"
+    " (`synclave-site budget`)."
+)
+"""Said wherever a spend stands beside a budget."""
 
 LedgerArgument = Annotated[
     Path,

@@ -9,9 +9,10 @@ from rich.text import Text
 from synclave_shared.audit import console as frame
 from synclave_shared.audit.archive import opened
 from synclave_shared.audit.commands.arguments import JsonOption, LedgerArgument, row
+from synclave_shared.audit.compare import load_copy
 from synclave_shared.audit.words import describe
+from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.entry import parse_entry
-from synclave_shared.ledger.store import Ledger
 
 __all__ = ["show"]
 
@@ -19,8 +20,14 @@ __all__ = ["show"]
 def show(ledger: LedgerArgument, as_json: JsonOption = False) -> None:
     """List the entries of a ledger. Checks no signature; `verify` does."""
     with opened(ledger) as folder:
-        copy = Ledger.open(folder)
-        entries = [parse_entry(copy.entry(index)) for index in range(copy.size)]
+        copy = load_copy(folder)
+    if copy.entries is None or not copy.sound:
+        raise LedgerError(
+            expected=f"{copy.size} entries with the root of the checkpoint",
+            found="other entries, or not all",
+            remedy="Run `synclave-audit verify` to see what was changed; ask for the ledger again.",
+        )
+    entries = [parse_entry(content) for content in copy.entries]
     if as_json:
         frame.print_json(
             {

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from synclave_shared.audit import console as frame
 from synclave_shared.audit.archive import opened
-from synclave_shared.audit.commands.arguments import JsonOption, LedgerArgument, row, say, show_table
+from synclave_shared.audit.commands.arguments import ONE_LEDGER, JsonOption, LedgerArgument, row, say, show_table
 from synclave_shared.audit.documents import account_document
 from synclave_shared.audit.reading import read_ledger
 from synclave_shared.audit.spends import Account, accounts
@@ -25,7 +25,7 @@ def spend(
     site: Annotated[str | None, typer.Option(metavar="NAME", help="Only this site.")] = None,
     rounds: Annotated[bool, typer.Option("--rounds", help="Also epsilon after each reservation.")] = False,
 ) -> None:
-    """Recompute what every site spent on every data set: in all, by plan and over time, and which entries say so."""
+    """Recompute what every site spent in this ledger: by data set, by plan and over time, and which entries say so."""
     with opened(ledger) as folder:
         reading = read_ledger(folder)
     found = [account for account in accounts(reading) if site in (None, account.site)]
@@ -43,13 +43,15 @@ def spend(
         say("This ledger is not valid: see `synclave-audit verify`. What it reserves counts all the same.", "bold red")
     for account in found:
         _draw(account, rounds=rounds)
+    if any(account.budgets for account in found):
+        say(ONE_LEDGER)
     if not found:
         say("No site of this ledger states a budget or spends.")
 
 
 def _draw(account: Account, *, rounds: bool) -> None:
-    budget = f" of {account.budget:g}" if account.budget is not None else ", no budget stated"
-    say(f"{account.site}, data set {account.dataset}: epsilon {number(account.epsilon)}{budget}", "bold")
+    budget = f", budget {account.budget:g}" if account.budget is not None else ", no budget stated"
+    say(f"{account.site}, data set {account.dataset}: epsilon {number(account.epsilon)} in this ledger{budget}", "bold")
     check = account.check
     opinions = [f"by Rényi {number(check.rdp)}", *([f"by PRV {number(check.prv)}"] if check.prv is not None else [])]
     say(f"at delta {small(account.delta)}; {', '.join(opinions)}; entries {ranges(account.entries) or 'none'}")

@@ -8,6 +8,7 @@ from rich.table import Table
 from synclave_shared.audit import console as frame
 from synclave_shared.audit.archive import opened
 from synclave_shared.audit.commands.arguments import (
+    ONE_LEDGER,
     CoordinatorKeyOption,
     JsonOption,
     LedgerArgument,
@@ -54,11 +55,12 @@ def _draw(report: VerifyReport, *, pinned: bool) -> None:
     for plan in report.plans:
         state = "closed" if plan.closed else "open"
         say(f"Plan {plan.name} {plan.digest[:16]}: {plan.rounds_combined} rounds combined, {state}")
-    table = Table("site", "data set", "epsilon", "budget", "delta", "by Rényi", "spends", "co-signed to")
+    table = Table("site", "data set", "epsilon here", "budget", "delta", "by Rényi", "spends", "co-signed to")
     for name, site in report.sites.items():
         row(table, name, *_cells(site))
     if report.sites:
         show_table(table)
+        say(ONE_LEDGER)
     for name, site in report.sites.items():
         together = f"; epsilon {site.epsilon_all_datasets:.4f} over its {len(site.datasets)} data sets together"
         say(f"Site {name}: key {site.public_key or '-'}{together if len(site.datasets) > 1 else ''}")

@@ -36,7 +36,8 @@ def claims(facts: Facts) -> Markup:
         who = "A patient who is in every data set of one site"
         rows.append((who, ", ".join(each.sites), joined(_value(each.epsilon, each.delta), source("F7", each.entries))))
     for each in facts.several:
-        who = f"A patient known to {len(each.sites)} sites, added or removed at all of them"
+        which = "the worst choice of sites" if each.every_choice else "of the sites with the largest epsilon"
+        who = f"A patient known to {len(each.sites)} sites, added or removed at all of them ({which})"
         rows.append((who, ", ".join(each.sites), joined(_value(each.epsilon, each.delta), source("F6", each.entries))))
     return section(
         "claims",
@@ -48,10 +49,7 @@ def claims(facts: Facts) -> Markup:
         ),
         [paragraph(f"Trust mode {mode}: ", TRUST.get(mode, "not known to this version.")) for mode in modes],
         table(("question", "where", "epsilon"), rows) if rows else None,
-        under(
-            "Sites cannot see whether they share a patient, so the ledger's own number is per site. The rows for"
-            " several sites are the worst choice of sites."
-        ),
+        under("Sites cannot see whether they share a patient, so the ledger's own number is per site."),
     )
 
 

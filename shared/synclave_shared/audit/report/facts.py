@@ -70,11 +70,11 @@ def verdict(facts: Facts) -> str:
     condition = ", provided that the coordinator's key below is the one you know" if unpinned else ""
     spent = [account for account in facts.accounts if account.mechanisms]
     if not spent:
-        return f"This ledger is intact{more}{condition}; no site has spent anything."
+        return f"This ledger is intact{more}{condition}; no site has spent anything in it."
     limit = (
-        "no site spent more than its budget"
+        "no site spent more than its budget in this ledger"
         if all(account.budgets for account in spent)
-        else "no site spent more than a budget it stated, but not every data set has one"
+        else "no site spent more than a budget it stated in this ledger, but not every data set has one"
     )
     return f"This ledger is intact and {limit}{more}{condition}."
 

@@ -52,23 +52,25 @@ FORMULAS: Final = (
     ),
     Formula(
         name="F4",
-        title="What is left",
-        text="The budget stated last minus F1, at least 0. It is a distance, not something that could be spent:"
-        " epsilons do not add up, what still fits is decided by composing it with everything before (F1).",
+        title="What this ledger leaves",
+        text="The budget stated last minus F1, at least 0, as if this ledger were all. It is a distance, not"
+        " something that could be spent: epsilons do not add up, what still fits is decided by composing it with everything before (F1).",
         command="synclave-audit spend LEDGER",
     ),
     Formula(
         name="F5",
         title="Replace one patient",
         text="F1 with the privacy loss of the neighbours that differ by exchanging one patient for another, instead of"
-        " by adding or removing one. Exchanging is removing and adding, so it is at most the composition of the two.",
+        " by adding or removing one. A sum then moves by up to two clip norms, not one: for a sum over all patients it"
+        " is F1 with half the noise multiplier, which is more than the composition of one removal and one addition.",
         command="synclave-audit spend LEDGER --json",
     ),
     Formula(
         name="F6",
         title="A patient at several sites",
-        text="F1 of the reservations of all these sites together, at the smallest of their deltas. The sites named are"
-        " those that spent most, so no other choice of as many sites gives more.",
+        text="F1 of the reservations of all these sites together, at the smallest delta of all sites that spent. Every"
+        " choice of as many sites is composed and the largest epsilon stated; where there are too many different"
+        " choices, that of the sites with the largest epsilons of their own at this delta, and the row says so.",
         command="synclave-audit report LEDGER --out DIR",
     ),
     Formula(

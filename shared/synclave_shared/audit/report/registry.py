@@ -49,7 +49,12 @@ def registry_document(facts: Facts) -> dict[str, Any]:
             "delta": most.delta if most else None,
             "epsilon_replace_one": finite(most.epsilon_replaced) if most else None,
             "epsilon_patient_at_several_sites": (
-                {"sites": len(highest.sites), "epsilon": finite(highest.epsilon), "delta": highest.delta}
+                {
+                    "sites": len(highest.sites),
+                    "epsilon": finite(highest.epsilon),
+                    "delta": highest.delta,
+                    "worst_choice_of_sites": highest.every_choice,
+                }
                 if highest
                 else None
             ),
@@ -68,6 +73,7 @@ def registry_document(facts: Facts) -> dict[str, Any]:
             {in_words(each) for account in spent for plan in account.plans for each in plan.mechanisms}
         ),
         "accounting": {
+            "scope": "this ledger alone; a budget spans all ledgers of a data set",
             "method": "privacy loss distributions (dp-accounting), checked by Rényi divergences",
             "composition": "all releases of a data set over all plans of this ledger",
         },

@@ -39,11 +39,12 @@ def spends(facts: Facts) -> Markup:
     ]
     return section(
         "spends",
-        "What was spent, and what is left",
+        "What was spent in this ledger, and what it leaves",
         paragraph(
             "Epsilon bounds how much more likely any outcome can become because one patient is in the data set: by a"
             " factor of exp(epsilon) at most, except with probability delta. A site charges a spend before it computes"
-            " anything, and a charge is never taken back."
+            " anything, and a charge is never taken back. A budget spans all trainings of a data set, and each training"
+            " has a ledger of its own: what others spent is in the site's journal (`synclave-site budget`), not here."
         ),
         element("div", cards, class_="cards") if cards else paragraph("No site stated a budget or spent anything."),
     )
@@ -74,21 +75,21 @@ def _state(account: Account, *, once_over: bool) -> Markup:
     if once_over:
         return badge("was above its budget", "bad")
     if account.epsilon >= NEAR * account.budget:
-        return badge("within its budget, little is left", "warn")
-    return badge("within its budget", "good")
+        return badge("within its budget in this ledger, little is left", "warn")
+    return badge("within its budget in this ledger", "good")
 
 
 def _figures(account: Account) -> list[tuple[str, Markup]]:
     stated = [entry for entry, _ in account.budgets]
     check = account.check
     shown = [
-        _figure("spent", number(account.epsilon), formula("F1")),
+        _figure("spent in this ledger", number(account.epsilon), formula("F1")),
         _figure(
             "budget",
             "none" if account.budget is None else f"{account.budget:g}",
             f"stated in entry {ranges(stated)}" if stated else "no entry states one",
         ),
-        _figure("left", number(account.left), formula("F4")),
+        _figure("left after this ledger", number(account.left), formula("F4")),
         _figure("delta", small(account.delta), "of the budget" if stated else "of the first reservation"),
         _figure("check by Rényi", number(check.rdp), formula("F2")),
         _figure("check by PRV", number(check.prv), formula("F3") if check.prv is not None else "not compared"),
