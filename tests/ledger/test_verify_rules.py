@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -27,7 +28,7 @@ from synclave_shared.plan import signed_plan_bytes
 from synclave_shared.privacy import cross_check
 from synclave_shared.privacy.accountant import epsilon, epsilon_rdp
 from synclave_shared.privacy.budget import Budget
-from synclave_shared.privacy.mechanism import GaussianSum
+from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 from tests.ledger.story import DATASET, SITES, Story, key_of, make_plan
 
 OTHER_KEY = SigningKey.from_seed(b"k" * 32)
@@ -257,6 +258,21 @@ def test_accountants_that_contradict_each_other_are_a_finding(tmp_path: Path, mo
     report = verify_ledger(tmp_path)
     assert codes(report) == {("accountants-disagree", None)}
     assert len(report.findings) == len(SITES)
+
+
+def test_many_different_mechanisms_are_bounded_in_seconds_and_that_is_said(tmp_path: Path) -> None:
+    story = begun()
+    for number in range(100):
+        mechanism = PoissonGaussian(
+            noise_multiplier=Decimal(3000 + number), clip_norm=Decimal(1), selection_rate=Decimal("0.5"), steps=1000
+        )
+        story.reserve("berlin", 1, mechanism=mechanism)
+    begins = time.monotonic()
+    report = report_of(story, tmp_path)
+    assert time.monotonic() - begins < 60
+    assert "accountants-skipped" in {finding.code for finding in report.findings}
+    berlin = report.sites["berlin"]
+    assert berlin.epsilon == pytest.approx(berlin.epsilon_rdp)
 
 
 def test_a_reservation_that_was_never_released_is_spent(tmp_path: Path) -> None:

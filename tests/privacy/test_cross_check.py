@@ -77,7 +77,9 @@ def test_a_value_above_the_looser_bound_is_contradicted_without_opacus(monkeypat
         ([steps("0.05", "0.5", 10)], "so little noise"),
         ([steps("100", "0.01", 1_000_000)], "more than 20000 steps"),
         ([steps("0.5", "0.1", 200)], "above 20"),
-        ([release(str(noise)) for noise in range(100, 140)], "different mechanisms"),
+        ([release(str(noise)) for noise in range(100, 140)], "more than 8 different mechanisms"),
+        ([release("8"), release("9"), steps("1", "0.0002", 10_000)], "different mechanisms of so many steps"),
+        ([release(str(noise)) for noise in range(100, 165)], "more than 64 different mechanisms"),
         ([steps("1", "0.0000001", 10)], "selection rate"),
     ],
 )

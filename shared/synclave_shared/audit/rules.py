@@ -258,7 +258,7 @@ RULES: Final = (
         title="Independent accountants agree on every epsilon",
         how="Loss distributions against Rényi divergences and, where Opacus is installed, its PRV accountant; they may"
         " differ by 0.005 and 0.3 %, and the rounding of losses.",
-        codes=("accountants-disagree",),
+        codes=("accountants-disagree", "accountants-skipped"),
         of="data sets",
         count=_accounts,
         remedy="One of the accountants is wrong. Take the largest of the three until it is known which; report it to"

@@ -22,7 +22,7 @@ from synclave_shared.ledger.merkle import MerkleTree
 from synclave_shared.ledger.reading import EntryReader
 from synclave_shared.ledger.replay import Finding, Replay, Spend
 from synclave_shared.ledger.tiles import CHECKPOINT_PATH, witness_path
-from synclave_shared.privacy.accountant import epsilon, epsilon_rdp
+from synclave_shared.privacy.accountant import MAX_GRID_DISTINCT, bounds, distinct, epsilon
 from synclave_shared.privacy.budget import Budget, within
 from synclave_shared.privacy.cross_check import cross_check
 from synclave_shared.privacy.mechanism import MAX_STEPS, GaussianSum, PoissonGaussian
@@ -331,13 +331,17 @@ class _Verification:
         budget = budgets[-1][1] if budgets else None
         delta = float(budget.delta) if budget else spends[0].delta
         total = spent(mechanisms, delta)
+        different = len(distinct(tallied(mechanisms)))
+        if different > MAX_GRID_DISTINCT:
+            looser = f"{site}, {dataset}: {different} different mechanisms, so epsilon is the looser Rényi bound"
+            self._files.find("accountants-skipped", looser, severity="warning")
         for disagreement in cross_check(tallied(mechanisms), delta).disagreements:
             self._files.find("accountants-disagree", f"{site}, {dataset}, at delta {delta:g}: {disagreement}")
         self._check_budgets(site, dataset, budgets, spends)
         return DatasetReport(
             dataset=dataset,
             epsilon=total,
-            epsilon_rdp=epsilon_rdp(tallied(mechanisms), delta),
+            epsilon_rdp=bounds(tallied(mechanisms), delta).by_divergence,
             delta=delta,
             budget_epsilon=float(budget.epsilon) if budget else None,
             spends=len(spends),

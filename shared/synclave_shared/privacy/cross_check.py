@@ -16,7 +16,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from synclave_shared.privacy.accountant import FINE_GRID, FINE_UP_TO, GRID, bounds, distinct, epsilon_prv
+from synclave_shared.privacy.accountant import (
+    FINE_GRID,
+    FINE_UP_TO,
+    GRID,
+    MAX_GRID_DISTINCT,
+    bounds,
+    distinct,
+    epsilon_prv,
+)
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 
 __all__ = ["CrossCheck", "cross_check", "rounding", "tolerance"]
@@ -27,8 +35,12 @@ PRV_ERROR: Final = 0.01
 MOST_STEPS: Final = 20_000
 """Beyond, the rounding of so many losses alone comes near the tolerance, and Opacus takes more than seconds."""
 
-MOST_DISTINCT: Final = 32
-"""Different mechanisms in one comparison with Opacus, each of which costs it about a quarter of a second."""
+MOST_DISTINCT: Final = 8
+"""Different mechanisms in one comparison with Opacus, each of which costs it up to a second."""
+
+MOST_WORK: Final = 150
+"""Different mechanisms times the root of all steps: about as many tenths of a second at worst. One mechanism is
+compared up to :data:`MOST_STEPS`, two up to 5,625 steps."""
 
 LARGEST_EPSILON: Final = 20.0
 """Beyond, nobody is protected, and Opacus' grid takes seconds."""
@@ -93,7 +105,11 @@ def cross_check(mechanisms: Sequence[PoissonGaussian | GaussianSum], delta: floa
     prv: float | None = None
     disagreements, not_checked = [], []
     if pld is None:
-        not_checked.append("PLD: none is computed for so little noise, or so large an epsilon")
+        not_checked.append(
+            f"PLD: none is computed for more than {MAX_GRID_DISTINCT} different mechanisms"
+            if len(counts) > MAX_GRID_DISTINCT
+            else "PLD: none is computed for so little noise, or so large an epsilon"
+        )
     elif steps > MOST_STEPS:
         not_checked.append(f"PLD against RDP and PRV: more than {MOST_STEPS} steps")
     elif counts:
@@ -125,6 +141,8 @@ def _prv(
     rates = [float(each.selection_rate) for each, _ in counts if isinstance(each, PoissonGaussian)]
     if len(counts) > MOST_DISTINCT:
         return None, f"more than {MOST_DISTINCT} different mechanisms"
+    if len(counts) * math.sqrt(sum(times for _, times in counts)) > MOST_WORK:
+        return None, f"{len(counts)} different mechanisms of so many steps"
     if epsilon > LARGEST_EPSILON:
         return None, f"an epsilon above {LARGEST_EPSILON:g}"
     if min(rates, default=1.0) < SMALLEST_RATE:

@@ -32,7 +32,8 @@ FORMULAS: Final = (
         text="The smallest epsilon for which the composition M1, M2, ... of the named reservations is (epsilon, delta)-"
         "differentially private: delta >= max over both neighbours of E[(1 - exp(epsilon - L))+], L the privacy loss"
         " of the composition. Its distribution is the convolution of those of the steps, losses rounded up to a grid"
-        " of 0.001 (0.0001 for small epsilon), so it is an upper bound; where F2 is lower, F2 is taken.",
+        " of 0.001 (0.0001 for small epsilon), so it is an upper bound; where F2 is lower, or"
+        " more than 64 different mechanisms are composed, F2 is taken.",
         command="synclave-audit spend LEDGER --rounds",
     ),
     Formula(
@@ -54,7 +55,8 @@ FORMULAS: Final = (
         name="F4",
         title="What this ledger leaves",
         text="The budget stated last minus F1, at least 0, as if this ledger were all. It is a distance, not"
-        " something that could be spent: epsilons do not add up, what still fits is decided by composing it with everything before (F1).",
+        " something that could be spent: epsilons do not add up, what still fits is decided by composing it with"
+        " everything before (F1).",
         command="synclave-audit spend LEDGER",
     ),
     Formula(
