@@ -32,7 +32,6 @@ TILE = f"tile/0/000.p/{len(STORY.entries)}"
 def _cheap_epsilon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of verifications of the same spends: the numbers themselves are tested elsewhere."""
     monkeypatch.setattr(verify, "epsilon", lambda mechanisms, delta: 0.5)
-    monkeypatch.setattr(verify, "epsilon_rdp", lambda mechanisms, delta: 0.6)
     agreed = CrossCheck(pld=0.5, rdp=0.6, prv=None, tolerance=0.01, rounding=0.0, disagreements=(), not_checked=())
     monkeypatch.setattr(verify, "cross_check", lambda mechanisms, delta: agreed)
 

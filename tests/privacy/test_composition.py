@@ -137,10 +137,11 @@ def test_it_is_that_at_every_plans_end() -> None:
         assert epsilon(YEARS[:end], 1e-5) == pytest.approx(composed(YEARS[:end], 1e-5, 5e-4), rel=0.01)
 
 
-def test_three_accountants_agree_on_it() -> None:
+def test_accountants_agree_on_it_and_the_one_that_would_take_long_is_not_said_to() -> None:
     found = cross_check(YEARS, 1e-5)
-    assert (found.disagreements, found.not_checked) == ((), ())
-    assert found.prv is not None
+    assert found.disagreements == ()
+    assert found.prv is None
+    assert any("PRV" in each for each in found.not_checked)
     assert found.pld is not None
     assert found.pld < found.rdp
 
