@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from synclave_client.performance import Performance
+from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.loop import run_steps
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private.batch import PatientBatch
@@ -88,6 +89,7 @@ def train_notes_round(
     device: torch.device | str,
     randomness: SecretRandomness,
     performance: Performance | None = None,
+    watch: RoundWatch | None = None,
 ) -> NDArray[np.int64]:
     """One round on notes; see :func:`synclave_client.training.loop.run_steps`.
 
@@ -100,6 +102,7 @@ def train_notes_round(
         device: where to compute.
         randomness: the site's secret randomness.
         performance: how to compute; changes cost only.
+        watch: stands beside the round; the vault judges what it saw before anything leaves.
 
     Returns:
         [P], fixed point.
@@ -115,4 +118,4 @@ def train_notes_round(
         tokenizer=base.tokenizer,
         device=device,
     )
-    return run_steps(plan, site_name, learner, model_vector, randomness, performance or Performance())
+    return run_steps(plan, site_name, learner, model_vector, randomness, performance or Performance(), watch)

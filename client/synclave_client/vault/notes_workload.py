@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from synclave_client.performance import Performance
 from synclave_client.settings import SiteSettings
+from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.noise import SecretRandomness
 from synclave_client.training.notes import notes_spec, train_notes_round
 from synclave_client.training.private import SelfTestReport
 from synclave_client.training.rehearsal import rehearse_notes
+from synclave_client.vault.conformance import ConformanceFolder
 from synclave_client.vault.rehearsals import Rehearsals
 from synclave_client.vault.shared_patients import with_shares
 from synclave_client.vault.workload import check_device, check_size, check_start, report_self_test
@@ -47,6 +49,7 @@ class NotesWorkload:
         rules: the site's own, for its detector of identifiers.
         performance: how to compute; changes cost only.
         rehearsals: shares the self-test within a simulation; None: it is made for every plan.
+        conformance: where it is kept what each round really did; None: nowhere, and nothing is judged.
     """
 
     def __init__(
@@ -60,12 +63,14 @@ class NotesWorkload:
         rules: Rules | None = None,
         performance: Performance | None = None,
         rehearsals: Rehearsals | None = None,
+        conformance: ConformanceFolder | None = None,
     ) -> None:
         self._site_name, self._device, self._schema = site_name, device, schema
         self._dataset = dataset.masked(masker(site_detector(schema.notes.language, rules)))
         self._folders = () if models_folder is None else (models_folder,)
         self._performance = performance or Performance()
         self._rehearsals = rehearsals
+        self._conformance = conformance
         self._kept: tuple[NotesSpec, LoadedBase, NoteChunks] | None = None
 
     @classmethod
@@ -93,6 +98,7 @@ class NotesWorkload:
             rules=rules,
             performance=settings.performance,
             rehearsals=rehearsals,
+            conformance=ConformanceFolder(settings.conformance_folder),
         )
 
     @property
@@ -119,7 +125,10 @@ class NotesWorkload:
             ProtocolError: if the model has another size or is not finite, or the first one is another than the plan
                 says.
             PolicyRefusal: if the plan's language model is no longer here.
+            NotConforming: if an earlier round of the plan did not do what the plan says.
         """
+        if self._conformance is not None:
+            self._conformance.require_conforming(plan)
         spec = notes_spec(plan)
         self._base(spec)
         decode_model(payload, spec.parameter_count())
@@ -130,10 +139,14 @@ class NotesWorkload:
 
         Returns:
             The model's update [P]; fixed point, noised.
+
+        Raises:
+            NotConforming: if the round did not do what the plan says, by what was seen of it.
         """
         spec = notes_spec(plan)
         base, chunks = self._prepared(spec)
-        return train_notes_round(
+        watch = RoundWatch(plan.mechanism(round_number), len(chunks))
+        released = train_notes_round(
             plan,
             self._site_name,
             chunks,
@@ -142,7 +155,11 @@ class NotesWorkload:
             self._device,
             SecretRandomness.from_os(),
             self._performance,
+            watch,
         )
+        if self._conformance is not None:
+            self._conformance.conclude(plan, round_number, watch)
+        return released
 
     def _prepared(self, spec: NotesSpec) -> tuple[LoadedBase, NoteChunks]:
         """Base and chunks of a plan, kept from round to round."""
