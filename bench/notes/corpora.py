@@ -1,7 +1,8 @@
 """The public notes that detection is measured on, and which part of them is for what.
 
 PHI-injected notes: a third of the sample numbers, chosen by hash, is the test part; word lists, training notes and
-thresholds never see those notes, in whatever pack the same note appears.
+thresholds never see those notes, in whatever pack the same note appears. docs/notes.md says what the folder of the data
+holds.
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DATA", "Gold", "Note", "in_test_part", "injected_notes", "meddocan_notes", "read_jsonl"]
-
-DATA = Path("/work/shared/data")
+__all__ = ["Gold", "Note", "in_test_part", "injected_notes", "meddocan_notes", "read_jsonl"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +46,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
-def injected_notes(*, test: bool, data: Path = DATA) -> list[Note]:
+def injected_notes(*, test: bool, data: Path) -> list[Note]:
     """PHI-injected notes of the test part, or of the rest."""
     return [
         Note(
@@ -60,7 +59,7 @@ def injected_notes(*, test: bool, data: Path = DATA) -> list[Note]:
     ]
 
 
-def meddocan_notes(part: str, data: Path = DATA) -> list[Note]:
+def meddocan_notes(part: str, data: Path) -> list[Note]:
     """MEDDOCAN notes, ``part`` train or dev."""
     return [
         Note(

@@ -1,4 +1,4 @@
-"""What each source of detection adds: ``python -m bench.notes.detection``; writes bench/results/notes-detection.{json,md}.
+"""What each source of detection adds: ``python -m bench.notes.detection --data DIR``; writes bench/results/notes-detection.{json,md}.
 
 The test notes (a third of the sample numbers, by hash) are in no training note and no word list of medicine, and their
 names in no synthetic training note; the second test set gives the same notes names that no list has. Their *templates*
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from safetensors.torch import load_file
 
-from bench.notes.corpora import DATA, Gold, Note, injected_notes, meddocan_notes
+from bench.notes.corpora import Gold, Note, injected_notes, meddocan_notes
 from bench.notes.training_notes import composed_name
 from synclave_server.evaluation.notes.detection import DetectionScore, GoldSpan, MarkedNote, score_detection
 from synclave_shared.text.entities import EntityFinder
@@ -276,7 +276,7 @@ def table(rows: Sequence[dict[str, object]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, required=True, help="folder of public packs, docs/notes.md")
     parser.add_argument(
         "--taggers", type=Path, nargs="*", default=[ROOT / "shared/synclave_shared/text/data/phi-tagger.safetensors"]
     )
@@ -297,7 +297,7 @@ def main() -> None:
     lines = [
         "# Detection of identifiers",
         "",
-        "`python -m bench.notes.detection`; how to read it, and what it cannot tell: [docs/notes.md](../../docs/notes.md).",
+        "`python -m bench.notes.detection --data DIR`; how to read it, and what it cannot tell: [docs/notes.md](../../docs/notes.md).",
         "",
     ]
     for name, (code, notes) in sets.items():

@@ -1,4 +1,4 @@
-"""How well clinical mentions are found: ``python -m bench.notes.entities``; prints F1 by set and kind.
+"""How well clinical mentions are found: ``python -m bench.notes.entities --data DIR``; prints F1 by set and kind.
 
 Test: the sets' devel parts and every fifth MACCROBAT report; only the kinds that a set annotates are scored. ``exact``
 asks for the boundaries and the kind, ``touch`` for an overlap of the same kind.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter, defaultdict
+from pathlib import Path
 
 from bench.notes.ner_corpora import ner_notes
 from synclave_shared.text.entities import EntityFinder, shipped_entity_network
@@ -20,6 +21,7 @@ def f1(counts: Counter[str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, required=True, help="folder of public packs, docs/notes.md")
     parser.add_argument("--limit", type=int, default=10**6, help="notes of each set")
     options = parser.parse_args()
     finders = {"patterns and lists": EntityFinder(), "+ tagger": EntityFinder(network=shipped_entity_network())}
@@ -27,7 +29,7 @@ def main() -> None:
         exact: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         touch: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         seen: Counter[str] = Counter()
-        for corpus, kinds, note in ner_notes(test=True):
+        for corpus, kinds, note in ner_notes(test=True, data=options.data):
             seen[corpus] += 1
             if seen[corpus] > options.limit:
                 continue

@@ -1,7 +1,7 @@
-"""Builds the word lists that the detector ships, from public lists: ``python -m bench.notes.make_lexicons``.
+"""Builds the word lists that the detector ships, from public lists: ``python -m bench.notes.make_lexicons --data DIR --faker DIR``.
 
-Needs /work/shared/data or a folder given as --data with the same packs, and the sources of Faker (MIT) unpacked in
---faker for names beyond the United States. Notes of the benchmark's test part are never read.
+--data: the folder of public packs that docs/notes.md lists; --faker: the package folder of Faker (MIT), unpacked, for
+names beyond the United States. Notes of the benchmark's test part are never read.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def faker_names(root: Path) -> tuple[set[str], set[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, default=Path("/work/shared/data"))
-    parser.add_argument("--faker", type=Path, default=Path("/tmp/faker/x/faker"))
+    parser.add_argument("--data", type=Path, required=True, help="folder of public packs, docs/notes.md")
+    parser.add_argument("--faker", type=Path, required=True, help="package folder of Faker's sources")
     options = parser.parse_args()
     data = options.data
     OUT.mkdir(exist_ok=True)

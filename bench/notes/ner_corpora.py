@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.notes.corpora import DATA, Gold, Note, read_jsonl
+from bench.notes.corpora import Gold, Note, read_jsonl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ _MACCROBAT = {
 _IOB = {"Disease": "problem", "Chemical": "drug"}
 
 
-def ner_notes(*, test: bool, data: Path = DATA) -> Iterator[tuple[str, frozenset[str], Note]]:
+def ner_notes(*, test: bool, data: Path) -> Iterator[tuple[str, frozenset[str], Note]]:
     """(set, kinds that it annotates, note)."""
     for name, kinds in (("bc5cdr", {"problem", "drug"}), ("ncbi-disease", {"problem"})):
         part = "devel" if test else "train"

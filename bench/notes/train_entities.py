@@ -1,4 +1,4 @@
-"""Trains the clinical entity tagger that ships, and builds its term lists: ``python -m bench.notes.train_entities``.
+"""Trains the clinical entity tagger that ships, and builds its term lists: ``python -m bench.notes.train_entities --data DIR``.
 
 ``--terms`` writes the lists only. Public sets only, so without differential privacy.
 """
@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow.parquet as pq
 from safetensors.torch import save_file
 
-from bench.notes.corpora import DATA
 from bench.notes.make_lexicons import OUT, write
 from bench.notes.ner_corpora import ner_notes
 from bench.notes.train_tagger import CHUNK, train
@@ -68,7 +67,7 @@ def _words_of_other_kinds(kinds: frozenset[str]) -> frozenset[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, required=True, help="folder of public packs, docs/notes.md")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--terms", action="store_true")

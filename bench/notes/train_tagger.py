@@ -1,4 +1,4 @@
-"""Trains the tagger that ships: ``python -m bench.notes.train_tagger --seed 0 --out FILE``.
+"""Trains the tagger that ships: ``python -m bench.notes.train_tagger --data DIR --seed 0 --out FILE``.
 
 Public notes only, so without differential privacy: synthetic notes of :mod:`.training_notes`, the train parts of the
 PHI-injected notes and of MEDDOCAN, the synthetic PII sentences.
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from bench.notes.corpora import DATA, Gold, Note, injected_notes, meddocan_notes, read_jsonl
+from bench.notes.corpora import Gold, Note, injected_notes, meddocan_notes, read_jsonl
 from bench.notes.training_notes import synthetic_notes
 from synclave_shared.text.features import FLAGS, token_features
 from synclave_shared.text.phi import Detector
@@ -136,7 +136,7 @@ def train(rows: list[tuple[np.ndarray, ...]], *, seed: int, epochs: int, tags: i
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, required=True, help="folder of public packs, docs/notes.md")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--notes", type=int, default=1800)
     parser.add_argument("--injected", action=argparse.BooleanOptionalAction, default=True)

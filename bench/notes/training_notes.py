@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from bench.notes.corpora import DATA, Gold, Note, in_test_part, injected_notes
+from bench.notes.corpora import Gold, Note, in_test_part, injected_notes
 from synclave_shared.text.phi.lexicon import word_list
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class _Surrogates:
         return pick([str(n), str(n), f"{letters[:2]}{n}", f"{letters[0]}-{n}", f"{n // 1000}-{n % 1000:03}", f"{letters}-{n % 10000:04}-{letters[0]}", f"{letters[:1]}{draw.randrange(10, 99)}-{n % 100000}", f"#{n}"])
 
 
-def synthetic_notes(count: int, seed: int, data: Path = DATA) -> Iterator[Note]:
+def synthetic_notes(count: int, seed: int, data: Path) -> Iterator[Note]:
     """``count`` notes; none of the benchmark's test notes, templates or names among them."""
     draw = random.Random(seed)
     texts = [

@@ -190,10 +190,20 @@ def rewrite(
         float, typer.Option(min=0.01, max=1, help="Only the likeliest words up to this probability.")
     ] = 0.95,
     calls: Annotated[int, typer.Option(min=1, max=32, help="Calls of the network for a try of a note.")] = 10,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Site whose rules and kept key count; without it, surrogates differ from call to call.",
+            metavar="SITE.toml",
+        ),
+    ] = None,
+    canaries: Annotated[
+        Path | None, typer.Option(help="Text file of strings that no rewriting may hold, one a line.", metavar="FILE")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Rewrite real notes: identifiers replaced, entities kept, other words anew. The result STAYS IN THE HOSPITAL."""
-    from synclave_client.rewriting import rewrite_folder
+    from synclave_client.rewriting import read_canaries, rewrite_folder
     from synclave_shared.text.fill_words import Drawing
     from synclave_shared.text.rewrite import RewriteSettings
 
@@ -205,6 +215,8 @@ def rewrite(
         out,
         settings=RewriteSettings(ratio=ratio, keep_entities=keep_entities),
         drawing=Drawing(calls=calls, temperature=temperature, top_k=top_k, top_p=top_p),
+        site=None if settings is None else SiteSettings.load(settings),
+        canaries=() if canaries is None else read_canaries(canaries),
         progress=lambda done, of: screen.print(f"{done} of {of} patients"),
     )
 

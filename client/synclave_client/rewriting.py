@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections import Counter
 from collections.abc import Callable
@@ -12,11 +13,12 @@ from typing import Any, Final
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from synclave_client.settings import SiteSettings
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.new_folder import new_folder
 from synclave_shared.data.notes.reading import load_notes
 from synclave_shared.data.notes.schema import NotesSchema
-from synclave_shared.errors import PlanError, SnapshotError
+from synclave_shared.errors import ConfigurationError, PlanError, SnapshotError
 from synclave_shared.model_spec import NotesSpec
 from synclave_shared.models.note_base import build_note_lm, find_base, look_up_base
 from synclave_shared.models.note_lm import NoteLm
@@ -27,16 +29,19 @@ from synclave_shared.text.entities import EntityFinder
 from synclave_shared.text.fill_words import Drawing, WordFiller
 from synclave_shared.text.linkage import linkage_rate
 from synclave_shared.text.masking import record_identifiers, site_detector
+from synclave_shared.text.phi import read_rules
 from synclave_shared.text.replacements import KeyedDraws
 from synclave_shared.text.rewrite import PatientNotes, Rewriter, RewriteSettings, Rewritten, SourceNote
 from synclave_shared.text.tokenizer import NoteTokenizer
 
-__all__ = ["STATEMENT", "read_note_model", "rewrite_folder"]
+__all__ = ["STATEMENT", "read_canaries", "read_note_model", "rewrite_folder", "rewrite_key"]
 
 STATEMENT: Final = (
     "Rewritten notes of real patients: they can be linked to their sources and stay inside the hospital. "
     "No epsilon is claimed for them."
 )
+
+_KEY_BYTES: Final = 32
 
 _TOGETHER: Final = 16
 """Patients that are rewritten in the same calls of the network."""
@@ -89,6 +94,60 @@ def _no_model(folder: Path, found: str) -> SnapshotError:
     )
 
 
+def rewrite_key(path: Path) -> bytes:
+    """The site's secret for surrogates, [32] bytes; made at the first call, in a file that only its owner can read.
+
+    Raises:
+        ConfigurationError: if it can be neither read nor made, or holds something else.
+    """
+    try:
+        if not path.exists():
+            # Whole before it has its name: a call that is broken off leaves no half a key.
+            part = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+            with open(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+                file.write(secrets.token_bytes(_KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(part, path)
+            except FileExistsError:
+                pass  # another call was faster: its key counts
+            finally:
+                part.unlink()
+        key = path.read_bytes()
+    except OSError as error:
+        raise _no_key(f"{path}: {error.strerror}") from None
+    if len(key) != _KEY_BYTES:
+        raise _no_key(f"{path}: {len(key)} bytes")
+    return key
+
+
+def _no_key(found: str) -> ConfigurationError:
+    return ConfigurationError(
+        expected=f"a key of {_KEY_BYTES} bytes for surrogates in the site's state folder, or a folder to make it in",
+        found=found,
+        remedy="Run as the user who owns the state folder, or put the file back from a backup.",
+    )
+
+
+def read_canaries(path: Path) -> tuple[str, ...]:
+    """Strings that no rewriting may hold, one a line.
+
+    Raises:
+        ConfigurationError: if the file cannot be read, or holds none.
+    """
+    try:
+        found = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        reason = "" if found else "no line"
+    except (OSError, UnicodeDecodeError) as error:
+        found, reason = (), getattr(error, "strerror", None) or "not UTF-8"
+    if reason:
+        raise ConfigurationError(
+            expected="a text file with one canary a line", found=f"{path}: {reason}", remedy="Correct --canaries."
+        )
+    return found
+
+
 def rewrite_folder(
     notes: Path,
     schema_file: Path,
@@ -97,9 +156,23 @@ def rewrite_folder(
     *,
     settings: RewriteSettings,
     drawing: Drawing,
+    site: SiteSettings | None = None,
+    canaries: tuple[str, ...] = (),
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Rewrite all notes of a folder; returns the provenance, which is written beside them.
+
+    Args:
+        notes: folder or file.
+        schema_file: of the notes.
+        model: the language model, see :func:`read_note_model`.
+        out: new folder.
+        settings: what to keep.
+        drawing: how words are drawn.
+        site: whose rules and key count: a patient has the same surrogates in every call; None: no rules, and a key for
+            this call alone.
+        canaries: strings that no rewriting may hold.
+        progress: told the patients that are done, of how many.
 
     Raises:
         ConfigurationError, DataError, SchemaError, SnapshotError, PlanError: if something cannot be used.
@@ -107,11 +180,12 @@ def rewrite_folder(
     schema = NotesSchema.load(schema_file)
     dataset = load_notes(schema, notes)
     network, tokenizer, digest = read_note_model(model)
-    detector = site_detector(schema.notes.language)
+    rules = None if site is None or site.rules_file is None else read_rules(site.rules_file)
+    detector = site_detector(schema.notes.language, rules)
     filler = WordFiller(network, tokenizer, detector.locale, schema.notes.tokens, drawing)
-    # Drawn anew and kept nowhere: nobody can undo the surrogates, nor make them again.
-    key = secrets.token_bytes(32)
-    rewriter = Rewriter(filler, EntityFinder(), key, settings)
+    # Without a site: kept nowhere, so that nobody can make the same surrogates again.
+    key = secrets.token_bytes(_KEY_BYTES) if site is None else rewrite_key(site.rewrite_key_file)
+    rewriter = Rewriter(filler, EntityFinder(), key, settings, canaries)
     patients = [
         PatientNotes(
             patient=name,
@@ -136,6 +210,7 @@ def rewrite_folder(
         "epsilon": None,
         "schema_digest": schema.digest,
         "model_digest": digest,
+        "key": "of this call" if site is None else "of the site",
         "ratio": settings.ratio,
         "keep_entities": settings.keep_entities,
         "calls": drawing.calls,

@@ -230,6 +230,11 @@ class SiteSettings(FrozenModel):
         return self.key or f"file:{self.key_file}"
 
     @property
+    def rewrite_key_file(self) -> Path:
+        """The secret from which surrogates in rewritten notes come, mode 0600; made when it is needed first."""
+        return self.state_folder / "rewrite.key"
+
+    @property
     def journal_file(self) -> Path:
         """The SQLite journal."""
         return self.state_folder / "journal.sqlite"

@@ -48,6 +48,7 @@ def test_another_file_is_refused_and_left_alone(tmp_path: Path, content: bytes) 
         .decode(),
         ed25519.Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(),
     ],
+    ids=["empty", "nonsense", "p-256", "ed25519"],
 )
 def test_another_key_cannot_be_registered(public: str) -> None:
     with pytest.raises(ConfigurationError, match="node key"):
