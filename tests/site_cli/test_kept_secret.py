@@ -1,4 +1,4 @@
-"""What ``synclave-site rewrite`` takes from a site: its key for surrogates, and canaries."""
+"""What ``synclave-site`` keeps for rewriting: secrets of its state folder, and canaries."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ from pathlib import Path
 
 import pytest
 
-from synclave_client.rewriting import read_canaries, rewrite_key
+from synclave_client.kept_secret import kept_secret
+from synclave_client.rewriting import read_canaries
 from synclave_shared.errors import ConfigurationError
 
 
 def test_the_key_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
     path = tmp_path / "rewrite.key"
-    key = rewrite_key(path)
-    assert rewrite_key(path) == key
+    key = kept_secret(path)
+    assert kept_secret(path) == key
     assert len(key) == 32
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [path]
-    assert rewrite_key(tmp_path / "other.key") != key
+    assert kept_secret(tmp_path / "other.key") != key
 
 
 def test_a_half_key_or_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rewrite.key").write_bytes(b"short")
     with pytest.raises(ConfigurationError, match="5 bytes"):
-        rewrite_key(tmp_path / "rewrite.key")
+        kept_secret(tmp_path / "rewrite.key")
     with pytest.raises(ConfigurationError, match="No such file"):
-        rewrite_key(tmp_path / "nowhere" / "rewrite.key")
+        kept_secret(tmp_path / "nowhere" / "rewrite.key")
 
 
 def test_canaries_are_lines_and_a_file_without_one_is_refused(tmp_path: Path) -> None:

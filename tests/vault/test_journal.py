@@ -46,6 +46,7 @@ def accept(journal: Journal, plan: TrainPlan, dataset: str = "patients") -> None
         signature="s",
         dataset=dataset,
         folder=Path("/data", dataset),
+        patients=[dataset.encode()],
         budget=BUDGET,
         entry=lambda previous: f"accepted {plan.name}".encode(),
     )

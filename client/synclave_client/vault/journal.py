@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self
 
+from synclave_client.vault.data_sets import DataSets
 from synclave_client.vault.database import OF_LEDGER, JournalDatabase, sync, unusable
 from synclave_client.vault.ledger_copies import LedgerCopies
 from synclave_shared.canonical import canonical_bytes, decimal_text, sha256_hex
-from synclave_shared.errors import ConfigurationError, JournalError, PolicyRefusal
+from synclave_shared.errors import JournalError, PolicyRefusal
 from synclave_shared.ledger.entry import KeyRegistered, parse_entry
 from synclave_shared.ledger.merkle import leaf_hash
 from synclave_shared.plan import TrainPlan
@@ -118,12 +119,14 @@ class Journal:
 
     Attributes:
         ledgers: this site's copies of the ledgers.
+        data_sets: whose budget it is.
     """
 
     def __init__(self, database: JournalDatabase) -> None:
         self._database = database
         self._releases = database.path.parent / "releases"
         self.ledgers = LedgerCopies(database)
+        self.data_sets = DataSets(database)
 
     @classmethod
     def create(cls, path: Path) -> None:
@@ -160,44 +163,33 @@ class Journal:
         """Close the journal and let another vault open it."""
         self._database.close()
 
-    def check_dataset(self, dataset: str, folder: Path) -> None:
-        """Refuse a data set under a new name, or a name for other data: a name is what a budget hangs on.
+    def accept(
+        self,
+        plan: TrainPlan,
+        *,
+        signature: str,
+        dataset: str,
+        folder: Path,
+        patients: Collection[bytes],
+        budget: Budget,
+        entry: EntrySigner,
+    ) -> None:
+        """Store an accepted plan and its ``plan-accepted`` entry, durably, and bind the data set's name.
 
         Args:
-            dataset: the data set's name in the settings.
-            folder: its data folder.
+            plan: the plan.
+            signature: the coordinator's signature over it, base64.
+            dataset: name of the data set.
+            folder: where its data are.
+            patients: marks of its patients (:meth:`DataSets.marks`).
+            budget: what all plans together may spend on it.
+            entry: signs the entry.
 
         Raises:
-            ConfigurationError: if a plan was accepted for this folder, one above or one below it under another name,
-                or for this name with another folder.
-        """
-        here = folder.resolve()
-        for name, text in self._database.all("SELECT name, folder FROM data_sets"):
-            there = Path(text)
-            if name == dataset and there != here:
-                raise ConfigurationError(
-                    expected=f"the data set {dataset} in {there}, where its budget was first spent",
-                    found=f"data_folder {here}",
-                    remedy="Put these patients there, or give other patients another `dataset` in site.toml.",
-                )
-            if name != dataset and (there == here or there in here.parents or here in there.parents):
-                raise ConfigurationError(
-                    expected=f"the data in {there} under the name of their budget, {name}",
-                    found=f"dataset {dataset} with data_folder {here}",
-                    remedy="Correct `dataset` in site.toml: the same patients have one budget, whatever their name.",
-                )
-
-    def accept(
-        self, plan: TrainPlan, *, signature: str, dataset: str, folder: Path, budget: Budget, entry: EntrySigner
-    ) -> None:
-        """Store an accepted plan and its ``plan-accepted`` entry, durably, and bind the data set to its folder.
-
-        Raises:
-            ConfigurationError: see :meth:`check_dataset`.
+            ConfigurationError: see :class:`DataSets`.
         """
         with self._database.write() as database:
-            self.check_dataset(dataset, folder)
-            database.execute("INSERT OR IGNORE INTO data_sets VALUES (?, ?)", (dataset, str(folder.resolve())))
+            self.data_sets.bind(database, dataset, folder, patients)
             database.execute(
                 "INSERT INTO plans VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
                 (

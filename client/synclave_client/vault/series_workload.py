@@ -102,6 +102,11 @@ class SeriesWorkload:
         """Digest of the installed schema."""
         return self._schema.digest
 
+    @property
+    def patient_ids(self) -> list[str]:
+        """Identifiers of the patients, as the data have them."""
+        return self._dataset.patient_ids
+
     def check_model(self, plan: TrainPlan) -> None:
         """Refuse a plan whose model cannot be clipped here, before it is accepted. Touches no data.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -80,6 +80,11 @@ class Workload(Protocol):
     @property
     def schema_digest(self) -> str:
         """Digest of the installed schema."""
+        ...
+
+    @property
+    def patient_ids(self) -> Sequence[str]:
+        """Identifiers of the patients, as the data have them; for the journal's marks alone."""
         ...
 
     def check_model(self, plan: TrainPlan) -> None:
@@ -180,7 +185,7 @@ class Vault:
         plan = TrainPlan.from_bytes(content)
         digest = plan.digest
         self._registration(digest)
-        self._journal.check_dataset(self._settings.dataset, self._settings.data_folder)
+        self._journal.data_sets.check(self._settings.dataset, self._settings.data_folder)
         try:
             check_signer(plan, self._settings, signature_valid=self._is_signed(content, request.signature))
             # Proposing again is how a coordinator asks for an answer that was lost: its ledger cannot hold that answer.
@@ -213,6 +218,7 @@ class Vault:
                     signature=request.signature,
                     dataset=self._settings.dataset,
                     folder=self._settings.data_folder,
+                    patients=self._journal.data_sets.marks(self._settings.marks_file, self._workload.patient_ids),
                     budget=self._settings.budget,
                     entry=self._sign("plan-accepted", digest, acceptance),
                 )
@@ -244,7 +250,7 @@ class Vault:
                 raise PolicyRefusal(
                     "plan-not-accepted", found=f"a round of plan {digest[:16]}", remedy="Propose the plan first."
                 )
-            self._journal.check_dataset(self._settings.dataset, self._settings.data_folder)
+            self._journal.data_sets.check(self._settings.dataset, self._settings.data_folder)
             self._check_pause()
             seen = self._witness(digest, request.checkpoint, accepted.plan)
             mechanism = _mechanism(accepted.plan, number)
