@@ -70,7 +70,7 @@ def test_a_whole_training_leaves_the_ledger_that_an_auditor_expects(vault: Vault
     assert (accepted.dataset, accepted.budget.epsilon) == ("north-patients", Decimal(3))
     assert {"synclave", "dp-accounting"} <= accepted.versions.keys()
     assert spent(journal) == plan.mechanisms()
-    assert journal.open_entries(plan.digest) == []
+    assert journal.signed.open(plan.digest) == []
 
 
 def test_scores_are_told_of_held_out_patients_only_and_a_withdrawn_plan_has_learnt_nothing(
