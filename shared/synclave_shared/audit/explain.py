@@ -24,8 +24,8 @@ from synclave_shared.ledger.entry import (
     UpdateReleased,
 )
 from synclave_shared.ledger.replay import Finding
-from synclave_shared.ledger.verify import spent
 from synclave_shared.privacy.accountant import epsilon
+from synclave_shared.privacy.tally import spent
 
 __all__ = ["Explanation", "explain"]
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from synclave_shared.audit.reading import Reading
 from synclave_shared.ledger.replay import Spend
-from synclave_shared.ledger.verify import spent, tallied
 from synclave_shared.privacy.accountant import epsilon, epsilon_over_time, epsilon_rdp, epsilon_replace_one, merge_equal
 from synclave_shared.privacy.budget import Budget, within
 from synclave_shared.privacy.cross_check import CrossCheck, cross_check
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
+from synclave_shared.privacy.tally import spent, tallied
 
 __all__ = ["MAX_POINTS", "Account", "PlanSpend", "Point", "accounts", "course"]
 

@@ -7,13 +7,12 @@ or the file; nothing here raises because of what a file contains.
 from __future__ import annotations
 
 import bisect
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from synclave_shared.canonical import finite
 from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.chains import Chains
 from synclave_shared.ledger.checkpoint import Checkpoint, Note, cosignature_time, is_operator_signature
@@ -22,10 +21,10 @@ from synclave_shared.ledger.merkle import MerkleTree
 from synclave_shared.ledger.reading import EntryReader
 from synclave_shared.ledger.replay import Finding, Replay, Spend
 from synclave_shared.ledger.tiles import CHECKPOINT_PATH, witness_path
-from synclave_shared.privacy.accountant import MAX_GRID_DISTINCT, bounds, distinct, epsilon
-from synclave_shared.privacy.budget import Budget, within
+from synclave_shared.privacy.accountant import MAX_GRID_DISTINCT, bounds, distinct
+from synclave_shared.privacy.budget import Budget, first_excess
 from synclave_shared.privacy.cross_check import cross_check
-from synclave_shared.privacy.mechanism import MAX_STEPS, GaussianSum, PoissonGaussian
+from synclave_shared.privacy.tally import spent_together, tallied
 
 __all__ = ["DatasetReport", "Finding", "PlanReport", "SiteReport", "VerifyReport", "verify_ledger"]
 
@@ -58,8 +57,8 @@ class SiteReport:
     Attributes:
         epsilon, epsilon_rdp, delta, dataset, budget_epsilon, spends: of the data set with the highest epsilon
             (:class:`DatasetReport`); epsilon 0 if nothing was spent, and no data set if no plan was accepted.
-        epsilon_all_datasets: of everything the site reserved, all data sets together, at the smallest of their deltas:
-            the bound for a patient who is in all of them, and for one data set that goes by several names.
+        epsilon_all_datasets: of everything the site reserved, all data sets together, at the smallest delta of those it
+            spent on: the bound for a patient who is in all of them, and for one data set that goes by several names.
         witnessed_size: size of the newest checkpoint that the site co-signed; None if it co-signed none.
         public_key: the key it registered; None if it registered none. Compare it with what the site tells you.
         datasets: all data sets.
@@ -114,16 +113,8 @@ class VerifyReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values; an infinite epsilon becomes null."""
-        document: dict[str, Any] = _finite(asdict(self))
+        document: dict[str, Any] = finite(asdict(self))
         return document
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def verify_ledger(
@@ -287,10 +278,7 @@ class _Verification:
         find = self._files.find
         for note in seen:
             shown = note.checkpoint
-            signed = operator is not None and any(
-                is_operator_signature(shown, line, operator) for line in note.signatures
-            )
-            if shown.origin != checkpoint.origin or not signed:
+            if shown.origin != checkpoint.origin or operator is None or not note.is_signed_by(operator):
                 find("seen-foreign", f"a site saw a checkpoint of {shown.origin} that this ledger's key did not sign")
             elif shown.size > checkpoint.size:
                 find("history-truncated", f"a site saw {shown.size} entries; this ledger has {checkpoint.size}")
@@ -321,27 +309,28 @@ class _Verification:
     def _all_datasets(self, site: str, datasets: Sequence[DatasetReport]) -> float:
         if len(datasets) < 2:
             return datasets[0].epsilon if datasets else 0.0
-        spends = [spend for each in datasets for spend in self._replay.spends.get((site, each.dataset), [])]
-        return spent([spend.mechanism for spend in spends], min(each.delta for each in datasets))
+        spends = ((self._replay.spends.get((site, each.dataset), []), each.delta) for each in datasets)
+        together = spent_together(([spend.mechanism for spend in done], delta) for done, delta in spends)
+        return together[0] if together else 0.0
 
     def _dataset(self, site: str, dataset: str) -> DatasetReport:
         spends = self._replay.spends.get((site, dataset), [])
-        mechanisms = [spend.mechanism for spend in spends]
+        short = tallied([spend.mechanism for spend in spends])
         budgets = self._replay.budgets.get((site, dataset), [])
         budget = budgets[-1][1] if budgets else None
         delta = float(budget.delta) if budget else spends[0].delta
-        total = spent(mechanisms, delta)
-        different = len(distinct(tallied(mechanisms)))
+        found = bounds(short, delta)
+        different = len(distinct(short))
         if different > MAX_GRID_DISTINCT:
             looser = f"{site}, {dataset}: {different} different mechanisms, so epsilon is the looser Rényi bound"
             self._files.find("accountants-skipped", looser, severity="warning")
-        for disagreement in cross_check(tallied(mechanisms), delta).disagreements:
+        for disagreement in cross_check(short, delta).disagreements:
             self._files.find("accountants-disagree", f"{site}, {dataset}, at delta {delta:g}: {disagreement}")
         self._check_budgets(site, dataset, budgets, spends)
         return DatasetReport(
             dataset=dataset,
-            epsilon=total,
-            epsilon_rdp=bounds(tallied(mechanisms), delta).by_divergence,
+            epsilon=found.smaller,
+            epsilon_rdp=found.by_divergence,
             delta=delta,
             budget_epsilon=float(budget.epsilon) if budget else None,
             spends=len(spends),
@@ -352,40 +341,9 @@ class _Verification:
     ) -> None:
         """Whether each reservation kept to the budget that held when it was made; names the first that did not."""
         places = [spend.entry for spend in spends]
-        mechanisms = [spend.mechanism for spend in spends]
-        ends = [*(start for start, _ in budgets[1:]), math.inf]
-        start = 0
-        for (_, budget), end in zip(budgets, ends, strict=True) if budgets else ():
-            stop = bisect.bisect_left(places, end)
-            delta = float(budget.delta)
-            if stop > start and not within(spent(mechanisms[:stop], delta), budget):
-                places_now = range(start, stop)
-                first = bisect.bisect_left(
-                    places_now, True, key=lambda place: not within(spent(mechanisms[: place + 1], delta), budget)
-                )
-                total = spent(mechanisms[: start + first + 1], delta)
-                found = f"{site} had spent epsilon {total:.4g} on {dataset}; its budget was {budget.epsilon}"
-                self._files.find("budget-exceeded", found, entry=places[start + first])
-                return
-            start = stop
-
-
-def tallied(mechanisms: Sequence[PoissonGaussian | GaussianSum]) -> list[PoissonGaussian | GaussianSum]:
-    """A short list of the same composition: one that was read from a single shape of entries stands there once."""
-    counts = Counter(map(id, mechanisms))
-    short: list[PoissonGaussian | GaussianSum] = []
-    for mechanism in {id(each): each for each in mechanisms}.values():
-        times = counts[id(mechanism)]
-        if isinstance(mechanism, GaussianSum):
-            short += [mechanism] * times
-            continue
-        steps = mechanism.steps * times
-        whole, rest = divmod(steps, MAX_STEPS)
-        short += [mechanism.model_copy(update={"steps": MAX_STEPS})] * whole
-        short += [mechanism.model_copy(update={"steps": rest})] if rest else []
-    return short
-
-
-def spent(mechanisms: Sequence[PoissonGaussian | GaussianSum], delta: float) -> float:
-    """Cumulative epsilon of a list that may be long."""
-    return epsilon(tallied(mechanisms), delta)
+        counted = [(bisect.bisect_left(places, entry), budget) for entry, budget in budgets]
+        excess = first_excess([spend.mechanism for spend in spends], counted)
+        if excess:
+            total, limit = f"{excess.epsilon:.4g}", excess.budget.epsilon
+            found = f"{site} had spent epsilon {total} on {dataset}; its budget was {limit}"
+            self._files.find("budget-exceeded", found, entry=places[excess.place])
