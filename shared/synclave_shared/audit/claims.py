@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from synclave_shared.audit.reading import Place
 from synclave_shared.audit.spends import Account
 from synclave_shared.privacy.accountant import distinct
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
@@ -45,7 +46,7 @@ class SeveralSites:
     sites: tuple[str, ...]
     epsilon: float
     delta: float
-    entries: tuple[int, ...]
+    entries: tuple[Place, ...]
     every_choice: bool = True
 
 

@@ -91,7 +91,7 @@ def explain(reading: Reading, index: int) -> Explanation:
 def _who(reading: Reading, index: int, entry: SignedEntry) -> str:
     actor = reading.replay.actors.by_name.get(entry.actor)
     role = "The coordinator" if actor and actor.role == "coordinator" else f"Site {entry.actor}"
-    registered = reading.registered.get(entry.actor)
+    registered = reading.replay.registered.get(entry.actor)
     if actor is None or registered is None or entry.key not in actor.keys:
         return f"Somebody who calls itself {entry.actor}, with a key that no entry registers for that name."
     if registered == index:
@@ -105,7 +105,8 @@ def _plan(reading: Reading, entry: SignedEntry) -> str:
     if state is None:
         return f"Plan {entry.run[:16]}, which this ledger does not propose." if entry.run else ""
     model = MODELS.get(state.plan.model.kind, state.plan.model.kind)
-    return f"Plan {state.plan.name} ({entry.run[:16]}), for {model}, proposed in entry {reading.proposed[entry.run]}."
+    proposed = reading.replay.proposed[entry.run]
+    return f"Plan {state.plan.name} ({entry.run[:16]}), for {model}, proposed in entry {proposed}."
 
 
 def _what(reading: Reading, index: int, entry: SignedEntry) -> tuple[str, str]:

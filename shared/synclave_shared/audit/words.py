@@ -23,7 +23,7 @@ from synclave_shared.ledger.entry import (
 )
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 
-__all__ = ["MODELS", "TRUST", "describe", "in_words", "mechanism_line", "number", "ranges", "small"]
+__all__ = ["MODELS", "TRUST", "describe", "in_words", "listed", "mechanism_line", "number", "ranges", "small"]
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -55,6 +55,21 @@ def ranges(indices: Iterable[int]) -> str:
     if len(texts) > MOST_RANGES:
         texts = [*texts[: MOST_RANGES - 1], f"... {texts[-1]} ({len(known):,} in all)"]
     return ", ".join(texts)
+
+
+def listed(places: Iterable[tuple[int, int]]) -> str:
+    """Entries of one ledger or of several, say ``4, 7-9 of ledger 1; 3 of ledger 2``; no ledger if it is the only one.
+
+    Args:
+        places: pairs of the ledger's number, 0 for the only one, and the entry's index.
+    """
+    by_ledger: dict[int, list[int]] = {}
+    for ledger, entry in places:
+        by_ledger.setdefault(ledger, []).append(entry)
+    return "; ".join(
+        f"{ranges(entries)} of ledger {ledger}" if ledger else ranges(entries)
+        for ledger, entries in sorted(by_ledger.items())
+    )
 
 
 def describe(entry: SignedEntry) -> str:

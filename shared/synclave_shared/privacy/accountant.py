@@ -42,6 +42,7 @@ __all__ = [
     "Bounds",
     "Continuation",
     "bounds",
+    "bounds_over_time",
     "distinct",
     "epsilon",
     "epsilon_over_time",
@@ -311,16 +312,25 @@ def epsilon_over_time(mechanisms: Sequence[_Mechanism], delta: float) -> list[fl
     Raises:
         ValueError: unless ``0 < delta < 1``.
     """
+    return [each.smaller for each in bounds_over_time(mechanisms, delta)]
+
+
+def bounds_over_time(mechanisms: Sequence[_Mechanism], delta: float) -> list[Bounds]:
+    """Both upper bounds after each mechanism: :func:`epsilon_over_time` and :func:`epsilon_rdp` of each beginning.
+
+    Raises:
+        ValueError: unless ``0 < delta < 1``.
+    """
     return list(_course(tuple(mechanisms), delta))
 
 
 @lru_cache(maxsize=16)
-def _course(mechanisms: tuple[_Mechanism, ...], delta: float) -> tuple[float, ...]:
+def _course(mechanisms: tuple[_Mechanism, ...], delta: float) -> tuple[Bounds, ...]:
     composition = _Composition(delta)
     totals = []
     for mechanism in mechanisms:
         composition.add(mechanism)
-        totals.append(composition.bounds().smaller)
+        totals.append(composition.bounds())
     return tuple(totals)
 
 

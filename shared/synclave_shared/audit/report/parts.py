@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from synclave_shared.audit.reading import Place
 from synclave_shared.audit.report.markup import Child, Markup, element
-from synclave_shared.audit.words import ranges
+from synclave_shared.audit.words import listed
 
 __all__ = ["badge", "code", "figures", "formula", "paragraph", "section", "source", "table", "under"]
 
@@ -42,10 +43,10 @@ def formula(name: str) -> Markup:
     return element("a", name, href=f"#{name}")
 
 
-def source(name: str, entries: Iterable[int]) -> Markup:
+def source(name: str, entries: Iterable[Place]) -> Markup:
     """Where a number comes from: its formula and the entries that go into it."""
-    listed = ranges(entries)
-    return element("span", formula(name), f" of entries {listed}" if listed else " of no entry", class_="from")
+    named = listed(entries)
+    return element("span", formula(name), f" of entries {named}" if named else " of no entry", class_="from")
 
 
 def figures(items: Sequence[tuple[str, Markup]]) -> Markup:
