@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
+from unittest import mock
 from xml.etree import ElementTree
 
 import pytest
@@ -16,10 +18,11 @@ from synclave_shared.audit.report.page import render, write_report
 from synclave_shared.audit.report.registry import registry_document
 from synclave_shared.audit.report.standards import answers
 from synclave_shared.audit.rules import RULES
+from synclave_shared.audit.words import listed
 from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.entry import COORDINATOR
 from tests.audit.ledgers import HOSTILE, hostile, written
-from tests.ledger.story import SITES, Story, files_of, key_of
+from tests.ledger.story import SITES, START, Story, files_of, key_of, make_plan
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,31 @@ def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
     written_ = write_report(facts, tmp_path / "out")
     for path in written_[1:]:
         json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_page_of_several_ledgers_names_the_ledger_of_every_entry(two_plans_ledger: Path, tmp_path: Path) -> None:
+    with mock.patch("tests.ledger.story.START", START + timedelta(days=40)):
+        again = written(Story(make_plan(rounds=1, name="third")).whole(), tmp_path / "third")
+    facts = gather(read_ledgers([two_plans_ledger, again]))
+    page = render(facts)
+    root = parsed(page)
+    places = {node.attrib["id"] for node in root.iter() if "id" in node.attrib}
+    assert {node.attrib["href"].removeprefix("#") for node in root.iter("a")} <= places
+    text = words(root)
+    assert verdict(facts) in text
+    assert "These 2 ledgers are intact" in text
+    for account in facts.accounts:
+        assert f"{account.epsilon:.4f}" in text
+        assert f"Every number is of the reservations in entries {listed(account.entries)}." in text
+        assert "of ledger 1; " in listed(account.entries)
+    # The chart shows which training spent, with its name, and days below.
+    (berlin, _) = root.iter("svg")
+    names = ["".join(node.itertext()) for node in berlin.iter("text")]
+    assert {"demo", "second", "third"} <= set(names)
+    assert {point.time[:10] for point in facts.accounts[0].course} >= {
+        name for name in names if name.startswith("2026-")
+    }
+    json.dumps([facts_document(facts), registry_document(facts)], allow_nan=False)
 
 
 @given(st.text())

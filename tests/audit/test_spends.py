@@ -11,7 +11,7 @@ from synclave_shared.audit.claims import all_datasets, several_sites
 from synclave_shared.audit.ledgers import Ledgers, read_ledgers
 from synclave_shared.audit.reading import Place, Reading
 from synclave_shared.audit.spends import Account, accounts, course
-from synclave_shared.audit.words import ranges, small
+from synclave_shared.audit.words import listed, ranges, small
 from synclave_shared.privacy.accountant import epsilon, epsilon_rdp
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 from tests.audit.ledgers import FIRST, SECOND, written
@@ -182,5 +182,8 @@ def test_ranges_and_deltas_are_short_and_plain() -> None:
     long = ranges(range(0, 20_000, 2))
     assert len(long) < 400
     assert long.endswith("... 19998 (10,000 in all)")
+    assert listed([(2, 3), (1, 4), (1, 7), (1, 8)]) == "4, 7-8 of ledger 1; 3 of ledger 2"
+    assert listed([(0, 4), (0, 5)]) == "4-5"
+    assert listed([]) == ""
     assert small(1e-5) == "0.00001"
     assert small(0.05) == "0.05"

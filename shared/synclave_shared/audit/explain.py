@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from synclave_shared.audit.reading import Reading
 from synclave_shared.audit.rules import RULES, remedy_of
-from synclave_shared.audit.words import MODELS, in_words, number, small
+from synclave_shared.audit.words import MODELS, budget_line, in_words, number, small
 from synclave_shared.errors import REFUSAL_CODES
 from synclave_shared.ledger.entry import (
     Aggregate,
@@ -122,15 +122,15 @@ def _what(reading: Reading, index: int, entry: SignedEntry) -> tuple[str, str]:
         case PlanAccepted() as body:
             planned = epsilon(body.planned, float(body.budget.delta))
             return (
-                f"Agrees to the plan for its data set {body.dataset} and states the budget of that data set: epsilon"
-                f" {body.budget.epsilon} at delta {body.budget.delta}, over everything ever done with it.",
+                f"Agrees to the plan for its data set {body.dataset} and states the budget of that data set:"
+                f" {budget_line(body.budget)}, over everything ever done with it.",
                 f"Nothing yet. If the plan is carried out in full, it alone costs epsilon {number(planned)} at most.",
             )
         case KeyRotated() as body:
             return f"Replaces the key of {body.name}: what follows must be signed with {body.public_key}.", nothing
         case BudgetChanged() as body:
             return (
-                f"Changes the budget of {body.dataset} to epsilon {body.budget.epsilon} at delta {body.budget.delta},"
+                f"Changes the budget of {body.dataset} to {budget_line(body.budget)},"
                 " for everything ever done with it, from here on.",
                 "Nothing by itself; it decides what may still be done with their data.",
             )

@@ -21,7 +21,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from synclave_shared.audit.reading import Place, Reading, Record, Reserved
-from synclave_shared.audit.words import listed
+from synclave_shared.audit.words import budget_line, listed
 from synclave_shared.ledger.checkpoint import Note
 from synclave_shared.ledger.entry import COORDINATOR
 from synclave_shared.ledger.replay import Finding, Spend
@@ -333,10 +333,7 @@ def _over_all(history: History, readings: Sequence[Reading]) -> Iterator[Found]:
     whose = f"{history.site}, {history.dataset}, over all ledgers"
     last = {each.entry.ledger: each for each in history.budgets}
     if len({each.budget for each in last.values()}) > 1:
-        stated = "; ".join(
-            f"epsilon {each.budget.epsilon} at delta {each.budget.delta} ({listed([each.entry])})"
-            for each in last.values()
-        )
+        stated = "; ".join(f"{budget_line(each.budget)} ({listed([each.entry])})" for each in last.values())
         explanation = (
             f"{whose}: the ledgers end with different budgets for it: {stated}. The one stated last by the site's"
             f" clock is taken, that of {listed([history.budgets[-1].entry])}"
