@@ -333,10 +333,10 @@ def _over_all(history: History, readings: Sequence[Reading]) -> Iterator[Found]:
     whose = f"{history.site}, {history.dataset}, over all ledgers"
     last = {each.entry.ledger: each for each in history.budgets}
     if len({each.budget for each in last.values()}) > 1:
-        stated = "; ".join(f"{budget_line(each.budget)} ({listed([each.entry])})" for each in last.values())
+        stated = "; ".join(f"{budget_line(each.budget)} (entry {listed([each.entry])})" for each in last.values())
         explanation = (
             f"{whose}: the ledgers end with different budgets for it: {stated}. The one stated last by the site's"
-            f" clock is taken, that of {listed([history.budgets[-1].entry])}"
+            f" clock is taken, that of entry {listed([history.budgets[-1].entry])}"
         )
         yield Found(ledger=0, finding=Finding(code="budgets-differ", severity="warning", explanation=explanation))
     excess = first_excess(history.mechanisms, [(each.before, each.budget) for each in history.budgets])

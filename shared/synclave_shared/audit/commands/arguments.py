@@ -136,9 +136,9 @@ def say_of_all(ledgers: Ledgers) -> None:
         say(f"Ledger {each.number}: {each.size} entries that ledger {each.of} holds as well; counted once")
     for found in ledgers.findings:
         finding = found.finding
-        place = "all ledgers" if finding.entry is None else f"entry {finding.entry} of ledger {found.ledger}"
+        place = "" if finding.entry is None else f"entry {finding.entry} of ledger {found.ledger}: "
         style = "red" if finding.severity == "error" else "yellow"
-        say(f"{finding.severity}: {place}: {finding.explanation} [{finding.code}]", style)
+        say(f"{finding.severity}: {place}{finding.explanation} [{finding.code}]", style)
 
 
 def say(line: str, style: str = "") -> None:

@@ -8,7 +8,7 @@ from synclave_shared.audit.ledgers import Found
 from synclave_shared.audit.reading import Reading
 from synclave_shared.audit.report.facts import Facts, verdict
 from synclave_shared.audit.report.markup import Markup, element, joined
-from synclave_shared.audit.report.parts import badge, code, paragraph, section, table, under
+from synclave_shared.audit.report.parts import badge, code, paragraph, prose, section, table, under
 from synclave_shared.audit.rules import remedy_of
 from synclave_shared.audit.words import number, ranges, small
 
@@ -22,15 +22,16 @@ def opening(facts: Facts) -> Markup:
     """Title, which ledgers in which state, and the verdict."""
     readings = facts.ledgers.readings
     title = f"Privacy audit of {len(readings)} ledgers" if facts.several_ledgers else "Privacy audit of a training"
-    return joined(
-        element("h1", title),
-        _several(facts) if facts.several_ledgers else [_one(reading) for reading in readings],
-        [
-            element("p", f"Ledger {each.number}, of {each.size} entries, is a copy of ledger {each.of}, counted once.")
-            for each in facts.ledgers.repeats
-        ],
-        element("p", verdict(facts), class_=f"verdict {'good' if facts.ledgers.valid else 'bad'}"),
-    )
+    said = element("p", verdict(facts), class_=f"verdict {'good' if facts.ledgers.valid else 'bad'}")
+    if not facts.several_ledgers:
+        which = [_one(reading) for reading in readings]
+    else:
+        which = [said, _several(facts)]
+    copies = [
+        under(f"Ledger {each.number}, of {each.size} entries, is a copy of ledger {each.of}, counted once.")
+        for each in facts.ledgers.repeats
+    ]
+    return joined(element("h1", title), which, copies, None if facts.several_ledgers else said)
 
 
 def _one(reading: Reading) -> Markup:
@@ -80,7 +81,11 @@ def tiles(facts: Facts) -> Markup:
             number(most.epsilon if most else 0.0, 2),
             f"at delta {small(most.delta)}, {most.site}" if most else "nothing was spent",
         ),
-        ("Findings", str(len(facts.errors)), f"and {len(facts.warnings)} remarks"),
+        (
+            "Findings",
+            str(len(facts.errors)),
+            f"and {len(facts.warnings)} remark{'' if len(facts.warnings) == 1 else 's'}",
+        ),
     )
     return element(
         "dl",
@@ -103,7 +108,7 @@ def findings(facts: Facts) -> Markup:
         (
             badge("error", "bad") if severity == "error" else badge("remark", "warn"),
             joined(_listed(found), element("p", code(name))),
-            remedy_of(name),
+            joined(*prose(remedy_of(name))),
         )
         for (severity, name), found in groups.items()
     ]
@@ -114,14 +119,14 @@ def findings(facts: Facts) -> Markup:
         if rows
         else paragraph("Nothing. Every rule below holds."),
         under(
-            "An error makes the ledger invalid; a remark is for you to judge. Recompute: ",
+            "An error means that the ledger must not be relied on; a remark is for you to judge. Recompute: ",
             code("synclave-audit verify LEDGER..." if facts.several_ledgers else "synclave-audit verify LEDGER"),
         ),
     )
 
 
 def _listed(found: Sequence[Found]) -> Markup:
-    lines = [element("li", f"{_place(each)}: {each.finding.explanation}") for each in found[:MAX_LISTED]]
+    lines = [element("li", _place(each), each.finding.explanation) for each in found[:MAX_LISTED]]
     if len(found) > MAX_LISTED:
         lines.append(element("li", f"and {len(found) - MAX_LISTED} more, in report.json"))
     return element("ul", lines, class_="bare")
@@ -130,10 +135,10 @@ def _listed(found: Sequence[Found]) -> Markup:
 def _place(found: Found) -> str:
     where = f" of ledger {found.ledger}" if found.ledger else ""
     if found.finding.file:
-        return f"{found.finding.file}{where}"
+        return f"{found.finding.file}{where}: "
     if found.finding.entry is not None:
-        return f"entry {found.finding.entry}{where}"
-    return f"ledger {found.ledger} as a whole" if found.ledger else "as a whole"
+        return f"entry {found.finding.entry}{where}: "
+    return f"ledger {found.ledger}: " if found.ledger else ""
 
 
 def participants(facts: Facts) -> Markup:

@@ -8,7 +8,7 @@ from synclave_shared.audit.reading import Place
 from synclave_shared.audit.report.markup import Child, Markup, element
 from synclave_shared.audit.words import listed
 
-__all__ = ["badge", "code", "figures", "formula", "paragraph", "section", "source", "table", "under"]
+__all__ = ["badge", "code", "figures", "formula", "paragraph", "prose", "section", "source", "table", "under"]
 
 NUMERIC = "number"
 
@@ -31,6 +31,11 @@ def under(*children: Child) -> Markup:
 def code(text: str) -> Markup:
     """A command, key or digest, to be copied as it is."""
     return element("code", text)
+
+
+def prose(text: str) -> list[Child]:
+    """A sentence in which commands stand between backticks."""
+    return [code(part) if place % 2 else part for place, part in enumerate(text.split("`"))]
 
 
 def badge(text: str, style: str) -> Markup:

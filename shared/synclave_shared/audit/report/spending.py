@@ -49,7 +49,9 @@ def spends(facts: Facts) -> Markup:
             "Epsilon bounds how much more likely any outcome can become because one patient is in the data set: by a"
             " factor of exp(epsilon) at most, except with probability delta. A site charges a spend before it computes"
             " anything, and a charge is never taken back. A budget spans all trainings of a data set, and"
-            f" {beyond} is in the site's journal (`synclave-site budget`), not here."
+            f" {beyond} is in the site's journal (",
+            code("synclave-site budget"),
+            "), not here.",
         ),
         paragraph(
             "One data set is what one site, told by its key, calls by one name. Its reservations in all these ledgers"
@@ -62,6 +64,7 @@ def spends(facts: Facts) -> Markup:
 
 
 def _card(account: Account, state: Markup, here: str, place: int) -> Markup:
+    chart = spend_chart(account, f"spend-{place}")
     return element(
         "article",
         element("div", element("h3", f"{account.site}, data set {account.dataset}"), state, class_="head"),
@@ -71,7 +74,13 @@ def _card(account: Account, state: Markup, here: str, place: int) -> Markup:
             else "Nothing was reserved."
         ),
         figures(_figures(account, here)),
-        spend_chart(account, f"spend-{place}"),
+        chart,
+        under(
+            "The solid line is what was spent: it alone is held against the budget. The dotted line is a second,"
+            " coarser bound of the same (Rényi, F2), to check the first."
+        )
+        if chart
+        else None,
         _plans(account),
         _models(account),
         _course(account),
@@ -99,7 +108,7 @@ def _figures(account: Account, here: str) -> list[tuple[str, Markup]]:
         _figure(
             "budget",
             "none" if account.budget is None else f"{account.budget:g}",
-            f"stated in entry {listed(stated)}" if stated else "no entry states one",
+            f"stated last in entry {listed(stated[-1:])}" if stated else "no entry states one",
         ),
         _figure(f"left after {here}", number(account.left), formula("F4")),
         _figure("delta", small(account.delta), "of the budget" if stated else "of the first reservation"),
