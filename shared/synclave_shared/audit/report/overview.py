@@ -23,10 +23,7 @@ def opening(facts: Facts) -> Markup:
     readings = facts.ledgers.readings
     title = f"Privacy audit of {len(readings)} ledgers" if facts.several_ledgers else "Privacy audit of a training"
     said = element("p", verdict(facts), class_=f"verdict {'good' if facts.ledgers.valid else 'bad'}")
-    if not facts.several_ledgers:
-        which = [_one(reading) for reading in readings]
-    else:
-        which = [said, _several(facts)]
+    which = [_one(reading) for reading in readings] if not facts.several_ledgers else [said, _several(facts)]
     copies = [
         under(f"Ledger {each.number}, of {each.size} entries, is a copy of ledger {each.of}, counted once.")
         for each in facts.ledgers.repeats
