@@ -10,9 +10,10 @@ from rich.table import Table
 
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.journal import Journal
+from synclave_shared.canonical import finite
 from synclave_shared.errors import REFUSAL_CODES
 from synclave_shared.privacy.accountant import epsilon, epsilon_replace_one
-from synclave_shared.privacy.several_sites import SEVERAL, epsilon_at_sites, finite
+from synclave_shared.privacy.several_sites import SEVERAL, epsilon_at_sites
 
 __all__ = ["budget_document", "draw_budget"]
 

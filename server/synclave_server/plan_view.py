@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from synclave_shared.canonical import decimal_text
+from synclave_shared.canonical import decimal_text, finite
 from synclave_shared.errors import PlanError
 from synclave_shared.plan import MARGINALS_ROUND, Federation, Privacy, all_mechanisms, round_mechanism
 from synclave_shared.privacy.accountant import epsilon, epsilon_prv, epsilon_rdp, epsilon_replace_one
 from synclave_shared.privacy.afford import affordable
 from synclave_shared.privacy.budget import Budget
-from synclave_shared.privacy.several_sites import SEVERAL, epsilon_at_sites, finite
+from synclave_shared.privacy.several_sites import SEVERAL, epsilon_at_sites
 
 __all__ = ["alternatives", "budget_of", "cost_document", "draw_cost"]
 

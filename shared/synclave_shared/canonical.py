@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from decimal import Decimal
 from typing import Annotated, Any, Final
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Final
 import rfc8785
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
-__all__ = ["ExactDecimal", "FrozenModel", "canonical_bytes", "decimal_text", "sha256_hex"]
+__all__ = ["ExactDecimal", "FrozenModel", "canonical_bytes", "decimal_text", "finite", "sha256_hex"]
 
 MAX_DIGITS: Final = 40
 """Digits on each side of a decimal point: far beyond any parameter, and small enough to write out."""
@@ -73,3 +74,12 @@ def canonical_bytes(value: BaseModel | dict[str, Any] | list[Any]) -> bytes:
 def sha256_hex(data: bytes) -> str:
     """SHA-256 of ``data`` as 64 lower-case hex digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def finite(value: Any) -> Any:
+    """A value for a JSON document that people and programs read: infinity and NaN, which JSON lacks, as null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value

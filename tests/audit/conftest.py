@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from synclave_shared.audit.ledgers import Ledgers, read_ledgers
 from synclave_shared.audit.reading import Reading, read_ledger
 from tests.audit.ledgers import two_plans, written
 
@@ -16,3 +17,8 @@ def two_plans_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def reading(two_plans_ledger: Path) -> Reading:
     return read_ledger(two_plans_ledger)
+
+
+@pytest.fixture(scope="session")
+def ledgers(two_plans_ledger: Path) -> Ledgers:
+    return read_ledgers([two_plans_ledger])

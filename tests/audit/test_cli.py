@@ -191,7 +191,7 @@ def test_errors_are_three_lines_without_a_traceback(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["verify"], ["nonsense"], ["verify", "a", "b"], ["verify", "--no-such-option", "a"], ["show"]]
+    "arguments", [["verify"], ["nonsense"], ["show", "a", "b"], ["verify", "--no-such-option", "a"], ["show"]]
 )
 def test_a_command_line_that_cannot_be_understood(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> None:
     code, out, err = call(capsys, *arguments)

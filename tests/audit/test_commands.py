@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -14,8 +16,9 @@ from synclave_shared.audit.console import run
 from synclave_shared.ledger.entry import COORDINATOR
 from synclave_shared.ledger.receipt import make_receipt
 from synclave_shared.ledger.store import Ledger
+from synclave_shared.privacy.accountant import epsilon
 from tests.audit.ledgers import HOSTILE, hostile, two_plans, written
-from tests.ledger.story import Story, files_of, key_of
+from tests.ledger.story import START, Story, files_of, key_of, make_plan
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -38,12 +41,12 @@ def test_a_spend_by_site_plan_and_round(capsys: pytest.CaptureFixture[str], two_
     berlin, oslo = shown["accounts"]
     assert (berlin["site"], oslo["site"]) == ("berlin", "oslo")
     assert [plan["name"] for plan in berlin["plans"]] == ["demo", "second"]
-    assert [point["entry"] for point in berlin["course"]] == berlin["entries"]
+    assert berlin["entries"] == [{"ledger": 1, "entries": [point["entry"] for point in berlin["course"]]}]
     code, out, err = call(capsys, "spend", str(two_plans_ledger), "--site", "berlin", "--rounds")
     assert (code, err) == (0, "")
     assert f"berlin, data set admissions: epsilon {berlin['epsilon']:.4f} in this ledger, budget 4" in out
     assert "oslo" not in out
-    assert out.count("\n│ ") >= len(berlin["entries"])
+    assert out.count("\n│ ") >= len(berlin["course"])
     code, out, err = call(capsys, "spend", str(two_plans_ledger), "--site", "paris")
     assert (code, out) == (1, "")
     assert "berlin, oslo" in err
@@ -202,3 +205,77 @@ def test_a_spend_beside_a_budget_is_said_to_be_of_one_ledger(
     assert "left after this ledger" in page
     registry = json.loads((tmp_path / "report" / "registry.json").read_text())
     assert registry["accounting"]["scope"].startswith("this ledger alone")
+
+
+@pytest.fixture(scope="module")
+def two_ledgers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two trainings of the same sites, the budgets of which the second spends more than is left."""
+    folder = tmp_path_factory.mktemp("two-ledgers")
+    plans = (make_plan(rounds=2), make_plan(rounds=1, name="second", noise="2"))
+    limit = f"{epsilon([*plans[0].mechanisms(), *plans[1].mechanisms()], 1e-5) - 0.01:.4f}"
+    first = written(Story(plans[0], limit).whole(), folder / "first")
+    with mock.patch("tests.ledger.story.START", START + timedelta(days=9)):
+        return first, written(Story(plans[1], limit).whole(), folder / "second")
+
+
+def test_several_ledgers_are_composed(capsys: pytest.CaptureFixture[str], two_ledgers: tuple[Path, Path]) -> None:
+    first, second = map(str, two_ledgers)
+    before = files_of(two_ledgers[0].parent)
+    total = epsilon([*make_plan(rounds=2).mechanisms(), *make_plan(rounds=1, noise="2").mechanisms()], 1e-5)
+    assert call(capsys, "verify", first)[0] == call(capsys, "verify", second)[0] == 0
+    code, checked = document(capsys, "verify", first, second)
+    assert (code, checked["valid"]) == (1, False)
+    assert [each["valid"] for each in checked["ledgers"]] == [True, True]
+    assert [each["code"] for each in checked["findings_over_all"]] == ["budget-exceeded"] * 2
+    assert [each["epsilon"] for each in checked["over_all"]] == [total] * 2
+    assert [part["ledger"] for part in checked["over_all"][0]["entries"]] == [1, 2]
+    code, shown = document(capsys, "spend", first, second)
+    assert code == 0
+    assert [account["epsilon"] for account in shown["accounts"]] == [total] * 2
+    assert [plan["name"] for plan in shown["accounts"][0]["plans"]] == ["demo", "second"]
+    assert shown["accounts"][0]["exceeded"]
+    code, out, err = call(capsys, "spend", first, second, "--rounds")
+    assert (code, err) == (0, "")
+    assert f"berlin, data set admissions: epsilon {total:.4f} in these ledgers" in out
+    assert "Epsilon is of these 2 ledgers alone" in out
+    assert "budget-exceeded" in out
+    code, out, err = call(capsys, "verify", first, second)
+    assert (code, err) == (1, "")
+    assert out.count("\nVALID") + out.startswith("VALID") == 2
+    assert "NOT VALID 2 ledgers together" in out
+    assert "Epsilon is of these 2 ledgers alone" in out
+    assert files_of(two_ledgers[0].parent) == before
+
+
+def test_a_copy_is_counted_once_and_named(
+    capsys: pytest.CaptureFixture[str], two_ledgers: tuple[Path, Path], tmp_path: Path
+) -> None:
+    first, tar = str(two_ledgers[0]), str(tmp_path / "first.tar")
+    assert call(capsys, "export", first, "--out", tar)[0] == 0
+    for command in ("spend", "verify"):
+        code, shown = document(capsys, command, first, tar)
+        assert (code, shown["copies"]) == (0, [{"ledger": 2, "of": 1, "size": shown["ledgers"][0]["size"]}])
+        code, out, _ = call(capsys, command, first, tar)
+        assert code == 0
+        assert "counted once" in out
+    alone, twice = (document(capsys, "spend", *given)[1]["accounts"] for given in ([first], [first, tar]))
+    assert [each["epsilon"] for each in alone] == [each["epsilon"] for each in twice]
+
+
+def test_one_report_of_several_ledgers(
+    capsys: pytest.CaptureFixture[str], two_ledgers: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    code, said, _ = call(capsys, "report", *map(str, two_ledgers), "--out", str(out))
+    assert code == 1
+    assert "These 2 ledgers must not be relied on: 2 things are not as they must be." in said
+    numbers = json.loads((out / "report.json").read_text())
+    assert [each["ledger"] for each in numbers["ledgers"]] == [1, 2]
+    assert [finding["ledger"] for finding in numbers["findings"]] == [2, 2]
+    assert {account["exceeded"] for account in numbers["accounts"]} == {True}
+    page = (out / "index.html").read_text()
+    for part in ("Privacy audit of 2 ledgers", "of ledger 2", "above its budget", "left after these 2 ledgers"):
+        assert part in page
+    registry = json.loads((out / "registry.json").read_text())
+    assert len(registry["verification"]["ledgers"]) == 2
+    assert registry["privacy"]["epsilon"] == max(account["epsilon"] for account in numbers["accounts"])

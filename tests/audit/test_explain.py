@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from synclave_shared.audit.explain import explain
+from synclave_shared.audit.ledgers import Ledgers
 from synclave_shared.audit.reading import Reading, read_ledger
 from synclave_shared.audit.rules import RULES, remedy_of, rule_of
 from synclave_shared.errors import LedgerError
@@ -44,14 +45,14 @@ def test_every_kind_of_entry_is_explained(tmp_path: Path) -> None:
 
 def test_a_spend_is_told_with_what_it_does_to_the_total(reading: Reading) -> None:
     mechanisms = FIRST.mechanisms()
-    second = reading.kinds["spend-reserved"][2]
+    second = reading.replay.kinds["spend-reserved"][2]
     explanation = explain(reading, second)
     assert reading.entry(second).actor == explanation.actor == "berlin"
     assert f"from {epsilon(mechanisms[:1], 1e-5):.4f} to {epsilon(mechanisms[:2], 1e-5):.4f}" in explanation.patients
     assert "delta 0.00001" in explanation.patients
     assert "The budget is 3." in explanation.patients
     assert "5 training steps" in explanation.what
-    last = explain(reading, reading.kinds["spend-reserved"][-1])
+    last = explain(reading, reading.replay.kinds["spend-reserved"][-1])
     assert "The budget is 4." in last.patients
     assert "second" in last.plan
 
@@ -96,10 +97,11 @@ def test_every_documented_finding_belongs_to_one_rule_with_a_remedy() -> None:
         assert rule.remedy == remedy_of(code)
 
 
-def test_rules_are_counted_over_the_ledger(reading: Reading) -> None:
-    counts = {rule.of: rule.count(reading) for rule in RULES}
-    assert counts["entries"] == reading.report.size
+def test_rules_are_counted_over_the_ledger(ledgers: Ledgers) -> None:
+    counts = {rule.of: rule.count(ledgers) for rule in RULES}
+    assert counts["entries"] == ledgers.readings[0].report.size
     assert counts["reservations"] == counts["releases"] == 8
     assert counts["data sets"] == 2
     assert counts["spending sites"] == 2
+    assert counts["data sets in several ledgers"] == counts["names in several ledgers"] == 0
     assert counts["keys that you gave"] == counts["checkpoints that you gave (--seen)"] == 0

@@ -2,29 +2,32 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
+from unittest import mock
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synclave_shared.audit.reading import Reading, read_ledger
+from synclave_shared.audit.ledgers import Ledgers, read_ledgers
 from synclave_shared.audit.report.facts import Facts, facts_document, gather, verdict
 from synclave_shared.audit.report.markup import element
 from synclave_shared.audit.report.page import render, write_report
 from synclave_shared.audit.report.registry import registry_document
 from synclave_shared.audit.report.standards import answers
 from synclave_shared.audit.rules import RULES
+from synclave_shared.audit.words import listed
 from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.entry import COORDINATOR
 from tests.audit.ledgers import HOSTILE, hostile, written
-from tests.ledger.story import SITES, Story, files_of, key_of
+from tests.ledger.story import SITES, START, Story, files_of, key_of, make_plan
 
 
 @pytest.fixture(scope="module")
-def facts(reading: Reading) -> Facts:
-    return gather(reading)
+def facts(ledgers: Ledgers) -> Facts:
+    return gather(ledgers)
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +87,12 @@ def test_charts_are_described_in_words(page: str) -> None:
 
 
 def test_the_same_ledger_gives_the_same_report(two_plans_ledger: Path, page: str) -> None:
-    assert render(gather(read_ledger(two_plans_ledger))) == page
+    assert render(gather(read_ledgers([two_plans_ledger]))) == page
 
 
 def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
-    facts = gather(read_ledger(written(hostile(), tmp_path / "ledger")))
-    assert facts.reading.report.valid
+    facts = gather(read_ledgers([written(hostile(), tmp_path / "ledger")]))
+    assert facts.ledgers.valid
     page = render(facts)
     root = parsed(page)
     assert not {node.tag for node in root.iter()} & {"script", "img"}
@@ -98,6 +101,31 @@ def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
     written_ = write_report(facts, tmp_path / "out")
     for path in written_[1:]:
         json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_page_of_several_ledgers_names_the_ledger_of_every_entry(two_plans_ledger: Path, tmp_path: Path) -> None:
+    with mock.patch("tests.ledger.story.START", START + timedelta(days=40)):
+        again = written(Story(make_plan(rounds=1, name="third")).whole(), tmp_path / "third")
+    facts = gather(read_ledgers([two_plans_ledger, again]))
+    page = render(facts)
+    root = parsed(page)
+    places = {node.attrib["id"] for node in root.iter() if "id" in node.attrib}
+    assert {node.attrib["href"].removeprefix("#") for node in root.iter("a")} <= places
+    text = words(root)
+    assert verdict(facts) in text
+    assert "These 2 ledgers are intact" in text
+    for account in facts.accounts:
+        assert f"{account.epsilon:.4f}" in text
+        assert f"Every number is of the reservations in entries {listed(account.entries)}." in text
+        assert "of ledger 1; " in listed(account.entries)
+    # The chart shows which training spent, with its name, and days below.
+    (berlin, _) = root.iter("svg")
+    names = ["".join(node.itertext()) for node in berlin.iter("text")]
+    assert {"demo", "second", "third"} <= set(names)
+    assert {point.time[:10] for point in facts.accounts[0].course} >= {
+        name for name in names if name.startswith("2026-")
+    }
+    json.dumps([facts_document(facts), registry_document(facts)], allow_nan=False)
 
 
 @given(st.text())
@@ -113,19 +141,19 @@ def test_what_is_wrong_stands_first_with_what_to_do(tmp_path: Path) -> None:
     for number in range(3):
         story.round(number)
     story.release("berlin", 2, b"twice")
-    facts = gather(read_ledger(written(story, tmp_path / "ledger")))
+    facts = gather(read_ledgers([written(story, tmp_path / "ledger")]))
     assert verdict(facts).startswith("This ledger must not be relied on")
     text = words(parsed(render(facts)))
-    for finding in facts.errors:
-        assert finding.explanation in text
-    assert {finding.code for finding in facts.errors} >= {"release-repeated"}
+    for found in facts.errors:
+        assert found.finding.explanation in text
+    assert {found.finding.code for found in facts.errors} >= {"release-repeated"}
     assert text.index("must not be relied on") < text.index("Who took part")
 
 
 def test_the_verdict_depends_on_the_keys_that_were_compared(two_plans_ledger: Path, facts: Facts) -> None:
     assert "provided that" in verdict(facts)
     key = key_of(COORDINATOR).public_text
-    pinned = gather(read_ledger(two_plans_ledger, coordinator_key=key))
+    pinned = gather(read_ledgers([two_plans_ledger], coordinator_keys=[key]))
     assert "provided that" not in verdict(pinned)
     assert "compared with yours" in render(pinned)
 
@@ -133,7 +161,7 @@ def test_the_verdict_depends_on_the_keys_that_were_compared(two_plans_ledger: Pa
 @pytest.mark.parametrize("story", [Story().opening(), Story()], ids=["nothing spent", "empty"])
 def test_a_ledger_with_little_in_it(tmp_path: Path, story: Story) -> None:
     story.write(tmp_path / "ledger", witnessed=False, in_steps=10)
-    facts = gather(read_ledger(tmp_path / "ledger"))
+    facts = gather(read_ledgers([tmp_path / "ledger"]))
     parsed(render(facts))
     json.dumps([facts_document(facts), registry_document(facts)], allow_nan=False)
 
@@ -146,7 +174,7 @@ def test_a_spend_without_any_guarantee_is_called_infinite(tmp_path: Path) -> Non
     story = Story().opening()
     nothing = GaussianSum(noise_multiplier=Decimal("0.000001"), clip_norm=Decimal(1))
     story.reserve("berlin", 0, mechanism=nothing)
-    facts = gather(read_ledger(written(story, tmp_path / "ledger")))
+    facts = gather(read_ledgers([written(story, tmp_path / "ledger")]))
     assert "infinite" in words(parsed(render(facts)))
     json.dumps([facts_document(facts), registry_document(facts)], allow_nan=False)
 
@@ -157,7 +185,7 @@ def test_the_numbers_as_json(facts: Facts) -> None:
     assert [account["site"] for account in document["accounts"]] == list(SITES)
     for account, own in zip(document["accounts"], facts.accounts, strict=True):
         assert account["epsilon"] == own.epsilon
-        assert account["entries"] == list(own.entries)
+        assert account["entries"] == [{"ledger": 1, "entries": [entry for _, entry in own.entries]}]
         assert own.epsilon < account["epsilon_replace_one"] <= 2.5 * own.epsilon
         assert account["accountants"]["disagreements"] == []
     (both,) = document["patient_at_several_sites"]

@@ -8,9 +8,10 @@ import pytest
 
 from synclave_shared.audit import spends
 from synclave_shared.audit.claims import all_datasets, several_sites
-from synclave_shared.audit.reading import Reading, read_ledger
+from synclave_shared.audit.ledgers import Ledgers, read_ledgers
+from synclave_shared.audit.reading import Place, Reading
 from synclave_shared.audit.spends import Account, accounts, course
-from synclave_shared.audit.words import ranges, small
+from synclave_shared.audit.words import listed, ranges, small
 from synclave_shared.privacy.accountant import epsilon, epsilon_rdp
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 from tests.audit.ledgers import FIRST, SECOND, written
@@ -21,8 +22,8 @@ SUM = GaussianSum(noise_multiplier=Decimal(10), clip_norm=Decimal(5))
 
 
 @pytest.fixture(scope="module")
-def found(reading: Reading) -> list[Account]:
-    return accounts(reading)
+def found(ledgers: Ledgers) -> list[Account]:
+    return accounts(ledgers)
 
 
 def test_totals_are_those_of_the_verdict(reading: Reading, found: list[Account]) -> None:
@@ -39,7 +40,8 @@ def test_each_plan_is_charged_with_its_own_reservations(found: list[Account]) ->
     berlin, oslo = found
     first, second = FIRST.mechanisms(), SECOND.mechanisms()
     assert [plan.name for plan in berlin.plans] == ["demo", "second"]
-    assert berlin.plans[0].epsilon_alone == berlin.plans[0].epsilon_after == epsilon(first, 1e-5)
+    assert berlin.plans[0].epsilon_alone == epsilon(first, 1e-5)
+    assert berlin.plans[0].epsilon_after == pytest.approx(epsilon(first, 1e-5), rel=1e-6)
     assert berlin.plans[1].epsilon_alone == epsilon(second, 1e-5)
     assert berlin.plans[1].epsilon_after == berlin.epsilon == epsilon([*first, *second], 1e-5)
     # Composing is not adding.
@@ -51,13 +53,15 @@ def test_each_plan_is_charged_with_its_own_reservations(found: list[Account]) ->
 def test_every_number_names_the_entries_it_is_of(reading: Reading, found: list[Account]) -> None:
     for account in found:
         for entry, mechanism in zip(account.entries, account.mechanisms, strict=True):
-            signed = reading.entry(entry)
+            signed = reading.entry(entry.entry)
             assert (signed.kind, signed.actor) == ("spend-reserved", account.site)
             assert signed.body.model_dump()["mechanism"] == mechanism.model_dump()
-        for entry, budget in account.budgets:
-            assert reading.entry(entry).kind in ("plan-accepted", "budget-changed")
-            assert reading.entry(entry).body.model_dump()["budget"] == budget.model_dump()
-    assert [float(budget.epsilon) for _, budget in found[0].budgets] == [3, 4]
+        for stated in account.budgets:
+            signed = reading.entry(stated.entry.entry)
+            assert signed.kind in ("plan-accepted", "budget-changed")
+            assert signed.body.model_dump()["budget"] == stated.budget.model_dump()
+            assert sum(entry < stated.entry for entry in account.entries) == stated.before
+    assert [float(stated.budget.epsilon) for stated in found[0].budgets] == [3, 4]
 
 
 def test_epsilon_after_each_reservation(found: list[Account]) -> None:
@@ -73,18 +77,22 @@ def test_epsilon_after_each_reservation(found: list[Account]) -> None:
 @pytest.mark.parametrize("length", [1, 6, 7, 8, 29])
 def test_a_long_history_is_thinned_without_changing_a_value(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     monkeypatch.setattr(spends, "MAX_POINTS", 7)
-    history = [SUM, *[STEP] * (length // 2), SUM, *[STEP] * length][:length]
-    points = course(history, 1e-5)
-    assert len(points) == min(length, 7)
-    assert points[-1][0] == length
-    assert [stop for stop, _, _ in points] == sorted({stop for stop, _, _ in points})
-    for stop, value, bound in points:
-        assert value == pytest.approx(epsilon(history[:stop], 1e-5), rel=2e-4)
-        assert bound == pytest.approx(epsilon_rdp(history[:stop], 1e-5), rel=1e-9)
+    history: list[PoissonGaussian | GaussianSum] = [SUM, *[STEP] * (length // 2), SUM, *[STEP] * length]
+    history = history[:length]
+    ends = {2, length} if length > 2 else set()
+    points = course(history, 1e-5, ends)
+    stops = [stop for stop, _ in points]
+    assert min(length, 7) <= len(points) <= min(length, 8)
+    assert stops == sorted(set(stops))
+    assert stops[-1] == length
+    assert ends <= set(stops)
+    for stop, bound in points:
+        assert bound.smaller == pytest.approx(epsilon(history[:stop], 1e-5), rel=2e-4)
+        assert bound.by_divergence == pytest.approx(epsilon_rdp(history[:stop], 1e-5), rel=1e-9)
 
 
 def test_a_ledger_in_which_nothing_was_spent(tmp_path: Path) -> None:
-    found = accounts(read_ledger(written(Story().opening(), tmp_path / "ledger")))
+    found = accounts(read_ledgers([written(Story().opening(), tmp_path / "ledger")]))
     assert [(account.epsilon, account.course, account.entries) for account in found] == [(0.0, (), ())] * 2
     assert several_sites(found, 2) is None
     assert all_datasets(found, "berlin") is None
@@ -94,8 +102,9 @@ def test_what_breaks_a_rule_is_spent_all_the_same(tmp_path: Path) -> None:
     story = Story().opening()
     story.round(0)
     story.reserve("berlin", 0)
-    reading = read_ledger(written(story, tmp_path / "ledger"))
-    berlin = next(account for account in accounts(reading) if account.site == "berlin")
+    ledgers = read_ledgers([written(story, tmp_path / "ledger")])
+    reading = ledgers.readings[0]
+    berlin = next(account for account in accounts(ledgers) if account.site == "berlin")
     assert not reading.report.valid
     assert len(berlin.entries) == 2
     assert berlin.epsilon == reading.report.sites["berlin"].epsilon
@@ -110,7 +119,7 @@ def test_a_patient_at_two_sites_loses_the_composition(found: list[Account]) -> N
 
 
 def test_the_sites_that_spent_most_are_the_ones_stated(found: list[Account]) -> None:
-    third = dataclasses.replace(found[1], site="paris", epsilon=0.01, mechanisms=(SUM,), entries=(99,))
+    third = dataclasses.replace(found[1], site="paris", epsilon=0.01, mechanisms=(SUM,), entries=(Place(0, 99),))
     both = several_sites([third, *found], 2)
     assert both is not None
     assert both.sites == ("berlin", "oslo")
@@ -156,8 +165,15 @@ def test_every_choice_of_sites_is_composed_or_the_claim_is_dropped(
     monkeypatch.setattr("synclave_shared.audit.claims.MAX_CHOICES", 3)
     ranked = several_sites(sites, 2)
     assert ranked is not None
+    # Those with the largest epsilons of their own are stated: a choice, and said to be no more than that.
+    own = {site.site: epsilon(site.mechanisms, 1e-5) for site in sites}
+    first, second = sorted(own, key=lambda name: (-own[name], name))[:2]
+    assert ranked.sites == (first, second)
+    assert ranked.epsilon == epsilon([done[first], done[second]], 1e-5)
     assert not ranked.every_choice
-    assert ranked.epsilon <= both.epsilon
+    # Which is why it must be said: here another pair loses more.
+    assert ranked.epsilon < both.epsilon
+    assert set(ranked.sites) != set(both.sites)
 
 
 def test_ranges_and_deltas_are_short_and_plain() -> None:
@@ -166,5 +182,8 @@ def test_ranges_and_deltas_are_short_and_plain() -> None:
     long = ranges(range(0, 20_000, 2))
     assert len(long) < 400
     assert long.endswith("... 19998 (10,000 in all)")
+    assert listed([(2, 3), (1, 4), (1, 7), (1, 8)]) == "4, 7-8 of ledger 1; 3 of ledger 2"
+    assert listed([(0, 4), (0, 5)]) == "4-5"
+    assert listed([]) == ""
     assert small(1e-5) == "0.00001"
     assert small(0.05) == "0.05"

@@ -20,6 +20,8 @@ from synclave_shared.ledger.entry import COORDINATOR
 from synclave_shared.ledger.merkle import MerkleTree, leaf_hash
 from synclave_shared.ledger.tiles import encode_bundle, tile_content
 from synclave_shared.ledger.verify import VerifyReport, verify_ledger
+from synclave_shared.privacy.accountant import Bounds
+from synclave_shared.privacy.budget import Excess
 from synclave_shared.privacy.cross_check import CrossCheck
 from tests.ledger.story import Story, files_of, key_of
 
@@ -32,7 +34,9 @@ WITNESSED = f"witness/{len(STORY.entries)}"
 @pytest.fixture(autouse=True)
 def _cheap_epsilon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of verifications of the same spends: the numbers themselves are tested elsewhere."""
-    monkeypatch.setattr(verify, "epsilon", lambda mechanisms, delta: 0.5)
+    half = Bounds(by_distribution=0.5, by_divergence=0.6)
+    monkeypatch.setattr(verify, "bounds", lambda mechanisms, delta: half)
+    monkeypatch.setattr(verify, "first_excess", lambda history, budgets: None)
     agreed = CrossCheck(pld=0.5, rdp=0.6, prv=None, tolerance=0.01, rounding=0.0, disagreements=(), not_checked=())
     monkeypatch.setattr(verify, "cross_check", lambda mechanisms, delta: agreed)
 
@@ -274,7 +278,9 @@ def test_what_is_no_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_report_as_json_has_no_infinity(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "epsilon", lambda mechanisms, delta: float("inf"))
+    none = Bounds(by_distribution=float("inf"), by_divergence=float("inf"))
+    monkeypatch.setattr(verify, "bounds", lambda mechanisms, delta: none)
+    monkeypatch.setattr(verify, "first_excess", lambda history, budgets: Excess(0, none.smaller, budgets[0][1]))
     report = verify_ledger(ledger)
     assert {code for code, _ in errors(report)} == {"budget-exceeded"}
     assert report.to_json()["sites"]["berlin"]["epsilon"] is None

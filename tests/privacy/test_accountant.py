@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from synclave_shared.privacy.accountant import epsilon, epsilon_over_time, epsilon_prv, epsilon_rdp, merge_equal
+from synclave_shared.privacy.accountant import (
+    MAX_GRID_DISTINCT,
+    Continuation,
+    bounds,
+    distinct,
+    epsilon,
+    epsilon_over_time,
+    epsilon_prv,
+    epsilon_rdp,
+    merge_equal,
+)
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian, to_event
 
 DELTA = 1e-5
@@ -105,6 +115,29 @@ def test_delta_is_a_probability_in_between(delta: float) -> None:
     for function in (epsilon, epsilon_rdp, epsilon_over_time):
         with pytest.raises(ValueError, match="delta"):
             function([], delta)
+
+
+def test_what_counts_as_different_is_the_same_for_every_total() -> None:
+    # One sum, written as a release and as a step on everybody, with two clip norms; one step, in two lengths.
+    same = [
+        release("80"),
+        steps("80", "1", 7),
+        steps("80.0", "1", 1, clip="3"),
+        steps("80", "0.5", 2),
+        steps("80", "0.5", 9),
+    ]
+    assert [(type(each), times) for each, times in distinct(same)] == [(GaussianSum, 9), (PoissonGaussian, 11)]
+    # At the limit, counting these once or twice decides over the accountant: for the total, over time, for a plan.
+    limit = [*(release(str(noise)) for noise in range(81, 80 + MAX_GRID_DISTINCT)), release("80"), steps("80", "1", 7)]
+    assert len(distinct(limit)) == MAX_GRID_DISTINCT
+    total = bounds(limit, DELTA)
+    assert math.isfinite(total.by_distribution)
+    assert total.smaller < total.by_divergence
+    assert epsilon_over_time(limit, DELTA)[-1] == pytest.approx(total.smaller, rel=1e-3)
+    assert Continuation(limit[:-1], DELTA).epsilon(limit[-1:]) == pytest.approx(total.smaller, rel=1e-3)
+    beyond = [*limit, release("79")]
+    assert math.isinf(bounds(beyond, DELTA).by_distribution)
+    assert epsilon_over_time(beyond, DELTA)[-1] == pytest.approx(epsilon_rdp(beyond, DELTA), rel=1e-3)
 
 
 def test_400_rounds_cost_what_their_steps_cost_at_once() -> None:

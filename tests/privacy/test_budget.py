@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from synclave_shared.privacy import budget as budget_module
 from synclave_shared.privacy.accountant import epsilon
-from synclave_shared.privacy.budget import Budget, check_budget, within
+from synclave_shared.privacy.budget import Budget, Excess, check_budget, first_excess, within
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 
 DELTA = Decimal("0.00001")
@@ -54,6 +54,41 @@ def test_a_budget_that_is_exceeded_already_allows_nothing_more() -> None:
     verdict = check_budget(budget, spent, [])
     assert not verdict.allowed
     assert verdict.spent_epsilon == verdict.after_epsilon
+
+
+def one_by_one(history: list[PoissonGaussian | GaussianSum], budgets: list[tuple[int, Budget]]) -> Excess | None:
+    """The slow truth: compose after each mechanism, and ask the budget of that moment."""
+    for place in range(len(history)):
+        holds = [budget for before, budget in budgets if before <= place] or [budget for _, budget in budgets[:1]]
+        if holds:
+            total = epsilon(history[: place + 1], float(holds[-1].delta))
+            if not within(total, holds[-1]):
+                return Excess(place, total, holds[-1])
+    return None
+
+
+@pytest.mark.parametrize(
+    "budgets",
+    [
+        [],
+        [(0, "100")],
+        [(0, "0.9")],
+        [(0, "0.9"), (2, "1.5")],
+        [(0, "0.9"), (6, "1.5")],
+        [(3, "0.9"), (3, "100")],
+        [(4, "0.5"), (5, "100")],
+        [(0, "100"), (8, "0.5")],
+        [(0, "100"), (7, "0.5")],
+    ],
+)
+def test_the_first_that_was_beyond_the_budget_of_its_time(budgets: list[tuple[int, str]]) -> None:
+    history: list[PoissonGaussian | GaussianSum] = [MARGINALS, *[ROUND] * 4, MARGINALS, *[ROUND] * 2]
+    stated = [(before, Budget(epsilon=Decimal(value), delta=DELTA)) for before, value in budgets]
+    found, expected = first_excess(history, stated), one_by_one(history, stated)
+    assert (found is None) == (expected is None)
+    if found and expected:
+        assert (found.place, found.budget) == (expected.place, expected.budget)
+        assert found.epsilon == pytest.approx(expected.epsilon, rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from decimal import Decimal
 
@@ -9,7 +10,7 @@ import pytest
 
 from synclave_shared.privacy import accountant
 from synclave_shared.privacy import cross_check as module
-from synclave_shared.privacy.accountant import Bounds, epsilon, epsilon_replace_one
+from synclave_shared.privacy.accountant import Bounds, bounds, epsilon, epsilon_rdp, epsilon_replace_one
 from synclave_shared.privacy.cross_check import cross_check, tolerance
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 
@@ -84,11 +85,45 @@ def test_a_value_above_the_looser_bound_is_contradicted_without_opacus(monkeypat
     ],
 )
 def test_what_is_not_compared_is_named_and_costs_no_time(
-    mechanisms: list[PoissonGaussian | GaussianSum], why: str
+    mechanisms: list[PoissonGaussian | GaussianSum], why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def asked(*_: object) -> float:
+        raise AssertionError("Opacus was asked")
+
+    monkeypatch.setattr(module, "epsilon_prv", asked)
     found = cross_check(mechanisms, DELTA)
     assert found.prv is None
+    assert (found.disagreements, len(found.not_checked)) == ((), 1)
     assert why in found.not_checked[0]
+    # What was computed all the same is what the ledger states.
+    by = bounds(mechanisms, DELTA)
+    assert found.rdp == by.by_divergence == pytest.approx(epsilon_rdp(mechanisms, DELTA), rel=1e-9)
+    assert found.pld == (by.by_distribution if math.isfinite(by.by_distribution) else None)
+    assert (found.pld is None) == found.not_checked[0].startswith("PLD: none")
+
+
+@pytest.mark.parametrize(
+    "mechanisms",
+    [
+        [release(str(noise)) for noise in range(100, 108)],
+        [steps("1", "0.000001", 10)],
+        [release("8"), steps("1", "0.0002", 5_623)],
+    ],
+)
+def test_what_is_just_within_the_limits_is_compared(
+    mechanisms: list[PoissonGaussian | GaussianSum], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def another(given: object, delta: float) -> float:
+        asked.append((given, delta))
+        return epsilon(mechanisms, DELTA) + 5.0
+
+    monkeypatch.setattr(module, "epsilon_prv", another)
+    found = cross_check(mechanisms, DELTA)
+    assert asked == [(mechanisms, DELTA)]
+    assert found.not_checked == ()
+    assert ["PRV" in each for each in found.disagreements] == [True]
 
 
 def test_nothing_spent_is_nothing_to_compare() -> None:

@@ -19,6 +19,7 @@ from synclave_server.snapshots import SnapshotRecord
 from synclave_shared.errors import LedgerError, PlanError, SnapshotError
 from synclave_shared.ledger.entry import SignedEntry, SpendReserved, parse_entry
 from synclave_shared.ledger.store import Ledger
+from synclave_shared.ledger.tiles import CHECKPOINT_PATH
 from synclave_shared.ledger.verify import DatasetReport, verify_ledger
 from synclave_shared.plan import TrainPlan
 from synclave_shared.privacy.accountant import epsilon_over_time
@@ -124,7 +125,7 @@ def read_run(folder: Path) -> RunRecord:
             found=error.strerror or "an unreadable file",
             remedy="Give the folder that a training wrote.",
         ) from None
-    if not (folder / "ledger" / "checkpoint").is_file():
+    if not (folder / "ledger" / CHECKPOINT_PATH).is_file():
         raise LedgerError(
             expected=f"a ledger in {folder / 'ledger'}",
             found="no checkpoint there",

@@ -19,6 +19,7 @@ from typing import Final
 from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.checkpoint import MAX_NOTE_BYTES
 from synclave_shared.ledger.files import MAX_BUNDLE_BYTES, MAX_TILE_BYTES
+from synclave_shared.ledger.tiles import CHECKPOINT_PATH
 
 __all__ = ["MAX_ARCHIVE_BYTES", "opened", "write_archive"]
 
@@ -29,7 +30,8 @@ MAX_MEMBERS: Final = 200_000
 """Two files for every 256 entries, and one for each site: ten million entries have 80,000."""
 
 _MEMBER: Final = re.compile(
-    r"checkpoint|tile/(entries|[0-9])(/x[0-9]{3}){0,5}/[0-9]{3}(\.p/[0-9]{1,3})?|witness/[!-.0-~]{1,200}"
+    re.escape(CHECKPOINT_PATH)
+    + r"|tile/(entries|[0-9])(/x[0-9]{3}){0,5}/[0-9]{3}(\.p/[0-9]{1,3})?|witness/[!-.0-~]{1,200}"
 )
 """The only names of files that a ledger has (docs/ledger-format.md); nothing else is ever written anywhere.
 
@@ -49,8 +51,9 @@ def write_archive(folder: Path, target: Path) -> str:
     Raises:
         LedgerError: if the folder has no checkpoint, or ``target`` exists.
     """
-    if not (folder / "checkpoint").is_file():
-        raise LedgerError(expected="a ledger folder", found=f"no checkpoint in {folder}", remedy="Check the path.")
+    if not (folder / CHECKPOINT_PATH).is_file():
+        found = f"no {CHECKPOINT_PATH} in {folder}"
+        raise LedgerError(expected="a ledger folder", found=found, remedy="Check the path.")
     names = sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -119,8 +122,8 @@ def _unpack(path: Path, folder: Path) -> None:
         raise _unusable(path, str(error)) from None
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         raise _unusable(path, "a name that is a file and a folder at once") from None
-    if "checkpoint" not in names:
-        raise _unusable(path, "no checkpoint")
+    if CHECKPOINT_PATH not in names:
+        raise _unusable(path, f"no {CHECKPOINT_PATH}")
 
 
 def _is_member(name: str) -> bool:

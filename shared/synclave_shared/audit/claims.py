@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from synclave_shared.audit.reading import Place
 from synclave_shared.audit.spends import Account
-from synclave_shared.ledger.verify import spent, tallied
 from synclave_shared.privacy.accountant import distinct
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
+from synclave_shared.privacy.tally import spent, spent_together, tallied
 
 __all__ = ["SHARED_BY", "SeveralSites", "all_datasets", "several_sites"]
 
@@ -45,13 +46,18 @@ class SeveralSites:
     sites: tuple[str, ...]
     epsilon: float
     delta: float
-    entries: tuple[int, ...]
+    entries: tuple[Place, ...]
     every_choice: bool = True
 
 
 def all_datasets(accounts: Sequence[Account], site: str) -> SeveralSites | None:
     """Everything that one site reserved, all data sets together; None if it reserved nothing."""
-    return _together([account for account in accounts if account.site == site], (site,))
+    own = [account for account in accounts if account.site == site]
+    together = spent_together((account.mechanisms, account.delta) for account in own)
+    if together is None:
+        return None
+    entries = tuple(sorted(entry for account in own for entry in account.entries))
+    return SeveralSites(sites=(site,), epsilon=together[0], delta=together[1], entries=entries)
 
 
 def several_sites(accounts: Sequence[Account], count: int) -> SeveralSites | None:
@@ -96,17 +102,3 @@ def _choices(kinds: Sequence[Sequence[str]], count: int) -> Iterator[tuple[str, 
         wanted = Counter(places)
         if all(times <= len(kinds[place]) for place, times in wanted.items()):
             yield tuple(sorted(site for place, times in wanted.items() for site in kinds[place][:times]))
-
-
-def _together(accounts: Sequence[Account], sites: tuple[str, ...]) -> SeveralSites | None:
-    spending = [account for account in accounts if account.mechanisms]
-    if not spending:
-        return None
-    delta = min(account.delta for account in spending)
-    mechanisms = [mechanism for account in spending for mechanism in account.mechanisms]
-    return SeveralSites(
-        sites=sites,
-        epsilon=spent(mechanisms, delta),
-        delta=delta,
-        entries=tuple(sorted(entry for account in spending for entry in account.entries)),
-    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from synclave_shared.errors import LedgerError
-from synclave_shared.ledger.checkpoint import Note, cosignature_time, is_operator_signature
+from synclave_shared.ledger.checkpoint import Note, cosignature_time
 from synclave_shared.ledger.entry import KeyRegistered, KeyRotated, SignedEntry, parse_entry
 from synclave_shared.ledger.files import LedgerFiles
 from synclave_shared.ledger.merkle import MerkleTree, leaf_hash
@@ -238,7 +238,7 @@ def _of_keys(entries: Sequence[bytes]) -> Iterator[SignedEntry]:
 
 
 def _signed(note: Note, key: str | None) -> bool:
-    return key is not None and any(is_operator_signature(note.checkpoint, line, key) for line in note.signatures)
+    return key is not None and note.is_signed_by(key)
 
 
 def _cosigners(copy: Copy, keys: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

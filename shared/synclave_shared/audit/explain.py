@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from synclave_shared.audit.reading import Reading
 from synclave_shared.audit.rules import RULES, remedy_of
-from synclave_shared.audit.words import MODELS, in_words, number, small
+from synclave_shared.audit.words import MODELS, budget_line, in_words, number, small
 from synclave_shared.errors import REFUSAL_CODES
 from synclave_shared.ledger.entry import (
     Aggregate,
@@ -24,8 +24,8 @@ from synclave_shared.ledger.entry import (
     UpdateReleased,
 )
 from synclave_shared.ledger.replay import Finding
-from synclave_shared.ledger.verify import spent
 from synclave_shared.privacy.accountant import epsilon
+from synclave_shared.privacy.tally import spent
 
 __all__ = ["Explanation", "explain"]
 
@@ -91,7 +91,7 @@ def explain(reading: Reading, index: int) -> Explanation:
 def _who(reading: Reading, index: int, entry: SignedEntry) -> str:
     actor = reading.replay.actors.by_name.get(entry.actor)
     role = "The coordinator" if actor and actor.role == "coordinator" else f"Site {entry.actor}"
-    registered = reading.registered.get(entry.actor)
+    registered = reading.replay.registered.get(entry.actor)
     if actor is None or registered is None or entry.key not in actor.keys:
         return f"Somebody who calls itself {entry.actor}, with a key that no entry registers for that name."
     if registered == index:
@@ -105,7 +105,8 @@ def _plan(reading: Reading, entry: SignedEntry) -> str:
     if state is None:
         return f"Plan {entry.run[:16]}, which this ledger does not propose." if entry.run else ""
     model = MODELS.get(state.plan.model.kind, state.plan.model.kind)
-    return f"Plan {state.plan.name} ({entry.run[:16]}), for {model}, proposed in entry {reading.proposed[entry.run]}."
+    proposed = reading.replay.proposed[entry.run]
+    return f"Plan {state.plan.name} ({entry.run[:16]}), for {model}, proposed in entry {proposed}."
 
 
 def _what(reading: Reading, index: int, entry: SignedEntry) -> tuple[str, str]:
@@ -121,15 +122,15 @@ def _what(reading: Reading, index: int, entry: SignedEntry) -> tuple[str, str]:
         case PlanAccepted() as body:
             planned = epsilon(body.planned, float(body.budget.delta))
             return (
-                f"Agrees to the plan for its data set {body.dataset} and states the budget of that data set: epsilon"
-                f" {body.budget.epsilon} at delta {body.budget.delta}, over everything ever done with it.",
+                f"Agrees to the plan for its data set {body.dataset} and states the budget of that data set:"
+                f" {budget_line(body.budget)}, over everything ever done with it.",
                 f"Nothing yet. If the plan is carried out in full, it alone costs epsilon {number(planned)} at most.",
             )
         case KeyRotated() as body:
             return f"Replaces the key of {body.name}: what follows must be signed with {body.public_key}.", nothing
         case BudgetChanged() as body:
             return (
-                f"Changes the budget of {body.dataset} to epsilon {body.budget.epsilon} at delta {body.budget.delta},"
+                f"Changes the budget of {body.dataset} to {budget_line(body.budget)},"
                 " for everything ever done with it, from here on.",
                 "Nothing by itself; it decides what may still be done with their data.",
             )

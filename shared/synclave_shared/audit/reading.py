@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.checkpoint import Note
 from synclave_shared.ledger.entry import (
     COORDINATOR,
+    BudgetChanged,
     PlanAccepted,
     PlanProposed,
     PlanRefused,
@@ -23,12 +25,29 @@ from synclave_shared.ledger.entry import (
     parse_entry,
 )
 from synclave_shared.ledger.files import LedgerFiles
-from synclave_shared.ledger.reading import EntryReader
 from synclave_shared.ledger.replay import Replay
-from synclave_shared.ledger.tiles import CHECKPOINT_PATH
-from synclave_shared.ledger.verify import VerifyReport, verify_ledger
+from synclave_shared.ledger.verify import Verification, VerifyReport
 
-__all__ = ["Reading", "Refusal", "Stated", "read_ledger"]
+__all__ = ["Place", "Reading", "Record", "Refusal", "Reserved", "Stated", "read_ledger"]
+
+
+class Place(NamedTuple):
+    """An entry of one of the ledgers under audit.
+
+    Attributes:
+        ledger: the ledger's place among those that were given, from 1; 0 if it is the only one.
+        entry: index of the entry in it.
+    """
+
+    ledger: int
+    entry: int
+
+
+class Reserved(NamedTuple):
+    """What a reservation was for: the plan's digest, and its round."""
+
+    plan: str
+    round: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,39 +69,79 @@ class Stated:
     versions: dict[str, str]
 
 
-@dataclass(slots=True, kw_only=True)
-class Reading:
-    """Everything that a view of a ledger needs; the entries themselves stay in the folder.
+class Record(Replay):
+    """A replay that remembers which entry said what.
 
     Attributes:
-        folder: where the ledger lies.
-        report: the verdict.
-        replay: keys, plans, budgets and spends, as the rules left them.
-        pinned: names whose keys the auditor gave, the coordinator's among them.
-        seen: number of checkpoints kept by sites that the auditor gave.
         kinds: kind -> indices of its entries, in order; of entries that count.
         proposed: plan's digest -> the entry that proposed it.
         accepted: (plan's digest, site) -> the entry in which the site accepted it.
         refused: who declined which plan.
         registered: name -> the entry that registered its key.
-        reserved: index of a reservation -> (plan's digest, round).
+        reserved: index of a reservation -> what it was for.
+        clock: index of an entry that states or charges a budget -> its time, by the site's clock.
         versions: software that sites stated.
         times: first and last time that the actors' clocks showed; empty for an empty ledger.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: dict[str, list[int]] = defaultdict(list)
+        self.proposed: dict[str, int] = {}
+        self.accepted: dict[tuple[str, str], int] = {}
+        self.refused: list[Refusal] = []
+        self.registered: dict[str, int] = {}
+        self.reserved: dict[int, Reserved] = {}
+        self.clock: dict[int, str] = {}
+        self.versions: list[Stated] = []
+        self.times: tuple[str, ...] = ()
+
+    def apply(self, index: int, entry: SignedEntry, leaf: bytes) -> None:
+        """Replay an entry, and remember what it said if the rules let it count."""
+        super().apply(index, entry, leaf)
+        self.kinds[entry.kind].append(index)
+        first, last = self.times or (entry.time, entry.time)
+        self.times = (min(first, entry.time), max(last, entry.time))
+        if entry.actor in self.actors.by_name:
+            self.registered.setdefault(entry.actor, index)
+        body = entry.body
+        if isinstance(body, SpendReserved | PlanAccepted | BudgetChanged):
+            self.clock[index] = entry.time
+        match body:
+            case SpendReserved():
+                self.reserved[index] = Reserved(body.plan_digest, body.round)
+            case PlanProposed() if body.plan_digest in self.plans:
+                self.proposed.setdefault(body.plan_digest, index)
+            case PlanRefused():
+                refusal = Refusal(site=entry.actor, plan_digest=body.plan_digest, code=body.refusal, entry=index)
+                self.refused.append(refusal)
+            case PlanAccepted():
+                state = self.plans.get(body.plan_digest)
+                if state and entry.actor in state.accepted:
+                    self.accepted.setdefault((body.plan_digest, entry.actor), index)
+                    versions = dict(sorted(body.versions.items()))
+                    self.versions.append(Stated(site=entry.actor, entry=index, versions=versions))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Everything that a view of a ledger needs; the entries themselves stay in the folder.
+
+    Attributes:
+        folder: where the ledger lies.
+        number: its place among several ledgers, from 1; 0 if it is the only one.
+        report: the verdict.
+        replay: keys, plans, budgets and spends, as the rules left them, and where each was said.
+        pinned: names whose keys the auditor gave and which are in this ledger, the coordinator's among them.
+        seen: number of checkpoints kept by sites that the auditor gave.
+    """
+
     folder: Path
+    number: int = 0
     report: VerifyReport
-    replay: Replay
+    replay: Record
     pinned: frozenset[str]
     seen: int
-    kinds: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    proposed: dict[str, int] = field(default_factory=dict)
-    accepted: dict[tuple[str, str], int] = field(default_factory=dict)
-    refused: list[Refusal] = field(default_factory=list)
-    registered: dict[str, int] = field(default_factory=dict)
-    reserved: dict[int, tuple[str, int]] = field(default_factory=dict)
-    versions: list[Stated] = field(default_factory=list)
-    times: tuple[str, ...] = ()
 
     def entry(self, index: int) -> SignedEntry:
         """The entry at ``index``, read from the folder, whether or not it counts.
@@ -100,37 +159,17 @@ class Reading:
             )
         return parse_entry(content)
 
+    def place(self, index: int) -> Place:
+        """An entry of this ledger, among those of all."""
+        return Place(self.number, index)
+
     def counted(self, kind: str) -> int:
         """How many entries of a kind count."""
-        return len(self.kinds.get(kind, ()))
+        return len(self.replay.kinds.get(kind, ()))
 
     def sites(self) -> list[str]:
         """Everyone who registered as a site, or spent as one, in the ledger's order."""
         return list(self.report.sites)
-
-    def add(self, index: int, entry: SignedEntry, leaf: bytes) -> None:
-        """Replay an entry, and remember what it said if the rules let it count."""
-        replay = self.replay
-        replay.apply(index, entry, leaf)
-        self.kinds[entry.kind].append(index)
-        first, last = self.times or (entry.time, entry.time)
-        self.times = (min(first, entry.time), max(last, entry.time))
-        if entry.actor in replay.actors.by_name:
-            self.registered.setdefault(entry.actor, index)
-        match entry.body:
-            case SpendReserved() as body:
-                self.reserved[index] = (body.plan_digest, body.round)
-            case PlanProposed() as body if body.plan_digest in replay.plans:
-                self.proposed.setdefault(body.plan_digest, index)
-            case PlanRefused() as body:
-                refusal = Refusal(site=entry.actor, plan_digest=body.plan_digest, code=body.refusal, entry=index)
-                self.refused.append(refusal)
-            case PlanAccepted() as body:
-                state = replay.plans.get(body.plan_digest)
-                if state and entry.actor in state.accepted:
-                    self.accepted.setdefault((body.plan_digest, entry.actor), index)
-                    versions = dict(sorted(body.versions.items()))
-                    self.versions.append(Stated(site=entry.actor, entry=index, versions=versions))
 
 
 def read_ledger(
@@ -151,26 +190,11 @@ def read_ledger(
     Raises:
         LedgerError: if ``folder`` is not a folder.
     """
-    report = verify_ledger(folder, coordinator_key=coordinator_key, site_keys=site_keys, seen=seen)
-    reading = Reading(
+    verification = Verification(folder, Record)
+    return Reading(
         folder=folder,
-        report=report,
-        replay=Replay(),
+        report=verification.report(coordinator_key, site_keys or {}, seen),
+        replay=verification.replay,
         pinned=frozenset([*(site_keys or {}), *([COORDINATOR] if coordinator_key else [])]),
         seen=len(seen),
     )
-    files, reader = LedgerFiles(folder), EntryReader()
-    note = files.note(CHECKPOINT_PATH)
-    if note is None:
-        return reading
-    unsigned = {finding.entry for finding in report.findings if finding.code == "signature-invalid"}
-    for index, content, leaf in files.entries(report.size, files.tree(note.checkpoint)):
-        if index in unsigned:
-            continue
-        try:
-            entry = reader.read(content)
-        except LedgerError:
-            # A finding of the verdict already.
-            continue
-        reading.add(index, entry, leaf)
-    return reading

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from synclave_shared.audit.ledgers import Ledgers
 from synclave_shared.audit.reading import Reading
 from synclave_shared.ledger.entry import BODIES
 from synclave_shared.ledger.tiles import tile_positions
@@ -32,7 +33,7 @@ class Rule:
         how: how that is checked.
         codes: findings that say it does not hold.
         of: what is counted, say ``entries``.
-        count: how many of these there are in a ledger.
+        count: how many of these there are.
         remedy: what to do about such a finding.
         kinds: kinds of entries that it concerns; empty for a rule about every entry or about files.
     """
@@ -41,7 +42,7 @@ class Rule:
     how: str
     codes: tuple[str, ...]
     of: str
-    count: Callable[[Reading], int]
+    count: Callable[[Ledgers], int]
     remedy: str
     kinds: tuple[str, ...] = ()
 
@@ -50,32 +51,37 @@ class Rule:
         return kind in self.kinds if self.kinds else self.of == ENTRIES
 
 
-def _of(*kinds: str) -> Callable[[Reading], int]:
-    return lambda reading: sum(reading.counted(kind) for kind in kinds)
+def _each(count: Callable[[Reading], int]) -> Callable[[Ledgers], int]:
+    """What is counted in each ledger, over all of them."""
+    return lambda ledgers: sum(map(count, ledgers.readings))
 
 
-def _size(reading: Reading) -> int:
-    return reading.report.size
+def _of(*kinds: str) -> Callable[[Ledgers], int]:
+    return _each(lambda reading: sum(reading.counted(kind) for kind in kinds))
 
 
-def _files(reading: Reading) -> int:
-    return 1 + sum(1 + (level == 0) for level, _, _ in tile_positions(reading.report.size))
-
-
-def _cosigning(reading: Reading) -> int:
+def _cosigned(reading: Reading) -> int:
     return sum(site.witnessed_size is not None for site in reading.report.sites.values())
 
 
-def _spending(reading: Reading) -> int:
-    return len({site for site, _ in reading.replay.spends})
+_size: Final = _each(lambda reading: reading.report.size)
+_files: Final = _each(lambda reading: 1 + sum(1 + (level == 0) for level, _, _ in tile_positions(reading.report.size)))
+_cosigning: Final = _each(_cosigned)
+_spending: Final = _each(lambda reading: len({site for site, _ in reading.replay.spends}))
+_of_plans: Final = _of(*OF_PLANS)
 
 
-def _accounts(reading: Reading) -> int:
-    return len({*reading.replay.spends, *reading.replay.budgets})
+def _data_sets(ledgers: Ledgers) -> int:
+    return len(ledgers.histories)
 
 
-def _of_plans(reading: Reading) -> int:
-    return sum(len(indices) for kind, indices in reading.kinds.items() if kind in OF_PLANS)
+def _shared_data_sets(ledgers: Ledgers) -> int:
+    return sum(len(history.ledgers) > 1 for history in ledgers.histories)
+
+
+def _shared_sites(ledgers: Ledgers) -> int:
+    names = [name for reading in ledgers.readings for name in reading.sites()]
+    return sum(names.count(name) > 1 for name in set(names))
 
 
 AGAIN: Final = "Ask the coordinator and every site for their copy, and run `synclave-audit compare` on each pair."
@@ -98,7 +104,7 @@ RULES: Final = (
         how="Ed25519 over origin, number of entries and Merkle root, with the key of the coordinator.",
         codes=("checkpoint-malformed", "checkpoint-unsigned", "checkpoint-signature-invalid"),
         of="checkpoints",
-        count=lambda reading: 1 + _cosigning(reading),
+        count=_each(lambda reading: 1 + _cosigned(reading)),
         remedy=AGAIN,
     ),
     Rule(
@@ -110,8 +116,9 @@ RULES: Final = (
         remedy=AGAIN,
     ),
     Rule(
-        title="Sites that co-signed saw this same history",
-        how="Each co-signed checkpoint must be how this ledger begins, and its signature that of the registered site.",
+        title="Sites that co-signed saw this same history, and no second one of it was given",
+        how="Each co-signed checkpoint must be how this ledger begins, and its signature that of the registered site;"
+        " of two ledgers of one origin, one must continue the other.",
         codes=("cosignature-invalid", "fork"),
         of="co-signing sites",
         count=_cosigning,
@@ -130,7 +137,7 @@ RULES: Final = (
         how="Same origin and coordinator, not longer than the ledger, and its root that of the ledger's front part.",
         codes=("seen-foreign", "history-truncated", "history-rewritten"),
         of="checkpoints that you gave (--seen)",
-        count=lambda reading: reading.seen,
+        count=_each(lambda reading: reading.seen),
         remedy="A longer or another history exists. Keep the note and the ledger, they prove it; tell every site.",
     ),
     Rule(
@@ -146,7 +153,7 @@ RULES: Final = (
         how="Keys given with --coordinator-key and --site-key are compared with those registered.",
         codes=("coordinator-unknown", "coordinator-unexpected", "origin-wrong", "site-key-unexpected"),
         of="keys that you gave",
-        count=lambda reading: len(reading.pinned),
+        count=_each(lambda reading: len(reading.pinned)),
         remedy="Compare the keys once more, over another channel. If they differ, this is somebody else's ledger.",
     ),
     Rule(
@@ -245,14 +252,34 @@ RULES: Final = (
         kinds=("aggregate", "snapshot", "samples-released", "run-closed"),
     ),
     Rule(
-        title="No site's cumulative epsilon in this ledger was above the budget that held when it spent",
-        how="All reservations of a data set up to each point are composed, at the budget's delta, and compared"
-        " exactly.",
+        title="No site's cumulative epsilon was above the budget that held when it spent",
+        how="All reservations of a data set up to each point, in each ledger and in all of them together, are composed"
+        " at the budget's delta and compared exactly.",
         codes=("budget-exceeded",),
         of="data sets",
-        count=_accounts,
+        count=_data_sets,
         remedy="The site's steward decides: raise the budget knowingly, or stop. What was spent cannot be taken back.",
         kinds=("spend-reserved", "budget-changed"),
+    ),
+    Rule(
+        title="Ledgers that charge one data set state one budget for it",
+        how="The budgets that a site stated last, in each of the ledgers, are compared.",
+        codes=("budgets-differ",),
+        of="data sets in several ledgers",
+        count=_shared_data_sets,
+        remedy="Honest if the steward changed the budget and one of the ledgers had ended. Ask the site which one holds"
+        " (`synclave-site budget`).",
+        kinds=("plan-accepted", "budget-changed"),
+    ),
+    Rule(
+        title="A site of several ledgers is one site by its key",
+        how="The same name counts as one site if the ledgers, or the keys that you gave, link its keys.",
+        codes=("site-key-differs",),
+        of="names in several ledgers",
+        count=_shared_sites,
+        remedy="Ask the hospital whether both keys are its own, and give both with --site-key. Until then their spends"
+        " are counted apart, so epsilon may be larger than shown.",
+        kinds=("key-registered",),
     ),
     Rule(
         title="Independent accountants agree on every epsilon",
@@ -260,7 +287,7 @@ RULES: Final = (
         " differ by 0.005 and 0.3 %, and the rounding of losses.",
         codes=("accountants-disagree", "accountants-skipped"),
         of="data sets",
-        count=_accounts,
+        count=_data_sets,
         remedy="One of the accountants is wrong. Take the largest of the three until it is known which; report it to"
         " us.",
     ),

@@ -21,9 +21,21 @@ from synclave_shared.ledger.entry import (
     SpendReserved,
     UpdateReleased,
 )
+from synclave_shared.privacy.budget import Budget
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 
-__all__ = ["MODELS", "TRUST", "describe", "in_words", "mechanism_line", "number", "ranges", "small"]
+__all__ = [
+    "MODELS",
+    "TRUST",
+    "budget_line",
+    "describe",
+    "in_words",
+    "listed",
+    "mechanism_line",
+    "number",
+    "ranges",
+    "small",
+]
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -57,6 +69,21 @@ def ranges(indices: Iterable[int]) -> str:
     return ", ".join(texts)
 
 
+def listed(places: Iterable[tuple[int, int]]) -> str:
+    """Entries of one ledger or of several, say ``4, 7-9 of ledger 1; 3 of ledger 2``; no ledger if it is the only one.
+
+    Args:
+        places: pairs of the ledger's number, 0 for the only one, and the entry's index.
+    """
+    by_ledger: dict[int, list[int]] = {}
+    for ledger, entry in places:
+        by_ledger.setdefault(ledger, []).append(entry)
+    return "; ".join(
+        f"{ranges(entries)} of ledger {ledger}" if ledger else ranges(entries)
+        for ledger, entries in sorted(by_ledger.items())
+    )
+
+
 def describe(entry: SignedEntry) -> str:
     """One line about an entry."""
     match entry.body:
@@ -67,9 +94,9 @@ def describe(entry: SignedEntry) -> str:
         case PlanProposed() as body:
             return f"plan {body.plan.get('name')} {body.plan_digest[:16]}"
         case PlanAccepted() as body:
-            return f"for {body.dataset}, budget epsilon {body.budget.epsilon} at delta {body.budget.delta}"
+            return f"for {body.dataset}, budget {budget_line(body.budget)}"
         case BudgetChanged() as body:
-            return f"of {body.dataset} to epsilon {body.budget.epsilon} at delta {body.budget.delta}"
+            return f"of {body.dataset} to {budget_line(body.budget)}"
         case PlanRefused() as body:
             return body.refusal
         case SpendReserved() as body:
@@ -91,6 +118,11 @@ def _until(not_after: str) -> str:
     return f", until {not_after}" if not_after else ""
 
 
+def budget_line(budget: Budget) -> str:
+    """A budget on one line."""
+    return f"epsilon {budget.epsilon} at delta {budget.delta}"
+
+
 def mechanism_line(mechanism: PoissonGaussian | GaussianSum) -> str:
     """A mechanism on one line, every parameter but the clip norm, which no epsilon depends on."""
     if isinstance(mechanism, GaussianSum):
@@ -103,19 +135,16 @@ def mechanism_line(mechanism: PoissonGaussian | GaussianSum) -> str:
 
 def in_words(mechanism: PoissonGaussian | GaussianSum) -> str:
     """A mechanism in two or three sentences, for somebody who decides and does not compute."""
-    noise = (
-        f"Gaussian noise of standard deviation {mechanism.noise_multiplier} times that bound was added"
-        " before anything left the site."
-    )
     if isinstance(mechanism, GaussianSum):
-        return (
-            "One sum over all patients of the data set. Each patient's contribution was cut to length"
-            f" {mechanism.clip_norm} at most, and {noise}"
+        what = "One sum over all patients of the data set. Each patient's contribution"
+    else:
+        what = (
+            f"{mechanism.steps:,} training steps. For each step every patient was drawn independently with probability"
+            f" {mechanism.selection_rate}; the contribution of each drawn patient"
         )
     return (
-        f"{mechanism.steps:,} training steps. For each step every patient was drawn independently with probability"
-        f" {mechanism.selection_rate}; the contribution of each drawn patient was cut to length"
-        f" {mechanism.clip_norm} at most, and {noise}"
+        f"{what} was cut to length {mechanism.clip_norm} at most, and Gaussian noise of standard deviation"
+        f" {mechanism.noise_multiplier} times that bound was added before anything left the site."
     )
 
 

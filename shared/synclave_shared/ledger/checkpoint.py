@@ -98,6 +98,10 @@ class Note:
         """The note's one text form."""
         return self.checkpoint.body + "\n" + "".join(f"{signature.line}\n" for signature in self.signatures)
 
+    def is_signed_by(self, operator_key: str) -> bool:
+        """Whether the operator with this key (base64) signed the checkpoint."""
+        return any(is_operator_signature(self.checkpoint, line, operator_key) for line in self.signatures)
+
 
 def _malformed(found: str) -> LedgerError:
     return LedgerError(
@@ -196,7 +200,7 @@ def open_checkpoint(text: str, *, origin: str, operator_key: str) -> Note:
             found=f"one of {note.checkpoint.origin}",
             remedy="Check that this is the ledger of the run you mean.",
         )
-    if not any(is_operator_signature(note.checkpoint, line, operator_key) for line in note.signatures):
+    if not note.is_signed_by(operator_key):
         raise LedgerError(
             expected="the coordinator's signature on the checkpoint",
             found="none that its key verifies",

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
 from synclave_shared.canonical import FrozenModel, canonical_bytes
 from synclave_shared.errors import REFUSAL_CODES, LedgerError
@@ -58,16 +58,21 @@ _DOMAIN: Final = b"synclave-entry/v1\n"
 _SIGNATURE_STOP: Final = len(',"time":"2026-11-21T08:00:00Z","version":1}')
 _SIGNATURE_START: Final = _SIGNATURE_STOP + len(',"signature":""') + 88
 
-SignatureText = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{86}==$")]
-LeafText = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
-TimeText = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
-DatasetName = Annotated[str, Field(min_length=1, max_length=200)]
-RoundNumber = Annotated[int, Field(ge=0, le=10_000)]
-
 
 def _existing_time(value: str) -> str:
     datetime.strptime(value, TIME_FORMAT)
     return value
+
+
+SignatureText = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{86}==$")]
+LeafText = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+TimeText = Annotated[
+    str,
+    Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"),
+    AfterValidator(_existing_time),
+]
+DatasetName = Annotated[str, Field(min_length=1, max_length=200)]
+RoundNumber = Annotated[int, Field(ge=0, le=10_000)]
 
 
 class KeyRegistered(FrozenModel):
@@ -85,11 +90,6 @@ class KeyRegistered(FrozenModel):
     public_key: PublicKeyText
     not_after: TimeText | Literal[""] = ""
 
-    @field_validator("not_after")
-    @classmethod
-    def _moment(cls, value: str) -> str:
-        return _existing_time(value) if value else value
-
 
 class KeyRotated(FrozenModel):
     """A site's key hands over to a new one, which counts from then on. Signed by the old key.
@@ -103,11 +103,6 @@ class KeyRotated(FrozenModel):
     name: Name
     public_key: PublicKeyText
     not_after: TimeText | Literal[""] = ""
-
-    @field_validator("not_after")
-    @classmethod
-    def _moment(cls, value: str) -> str:
-        return _existing_time(value) if value else value
 
 
 class PlanProposed(FrozenModel):
@@ -286,11 +281,6 @@ class SignedEntry(FrozenModel):
         if value not in BODIES:
             raise ValueError(f"unknown kind, expected one of {', '.join(BODIES)}")
         return value
-
-    @field_validator("time")
-    @classmethod
-    def _moment(cls, value: str) -> str:
-        return _existing_time(value)
 
     @field_validator("body", mode="before")
     @classmethod

@@ -62,11 +62,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spend:
-    """One reservation: what was done, and which entry says so."""
+    """One reservation: what was done, and which entry says so; ``leaf`` is that entry's leaf hash."""
 
     mechanism: PoissonGaussian | GaussianSum
     delta: float
     entry: int
+    leaf: bytes
 
 
 @dataclass(slots=True)
@@ -148,7 +149,7 @@ class Replay:
             self._find_all(self.actors.register(entry, body, place))
             return
         if isinstance(body, SpendReserved):
-            spend = Spend(mechanism=body.mechanism, delta=float(body.delta), entry=index)
+            spend = Spend(mechanism=body.mechanism, delta=float(body.delta), entry=index, leaf=leaf)
             self.spends[entry.actor, body.dataset].append(spend)
         actor, faults = self.actors.admit(entry, place)
         self._find_all(faults)

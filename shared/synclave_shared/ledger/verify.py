@@ -7,13 +7,12 @@ or the file; nothing here raises because of what a file contains.
 from __future__ import annotations
 
 import bisect
-import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from synclave_shared.canonical import finite
 from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.chains import Chains
 from synclave_shared.ledger.checkpoint import Checkpoint, Note, cosignature_time, is_operator_signature
@@ -22,12 +21,12 @@ from synclave_shared.ledger.merkle import MerkleTree
 from synclave_shared.ledger.reading import EntryReader
 from synclave_shared.ledger.replay import Finding, Replay, Spend
 from synclave_shared.ledger.tiles import CHECKPOINT_PATH
-from synclave_shared.privacy.accountant import MAX_GRID_DISTINCT, bounds, distinct, epsilon
-from synclave_shared.privacy.budget import Budget, within
+from synclave_shared.privacy.accountant import MAX_GRID_DISTINCT, bounds, distinct
+from synclave_shared.privacy.budget import Budget, first_excess
 from synclave_shared.privacy.cross_check import cross_check
-from synclave_shared.privacy.mechanism import MAX_STEPS, GaussianSum, PoissonGaussian
+from synclave_shared.privacy.tally import spent_together, tallied
 
-__all__ = ["DatasetReport", "Finding", "PlanReport", "SiteReport", "VerifyReport", "verify_ledger"]
+__all__ = ["DatasetReport", "Finding", "PlanReport", "SiteReport", "Verification", "VerifyReport", "verify_ledger"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +57,8 @@ class SiteReport:
     Attributes:
         epsilon, epsilon_rdp, delta, dataset, budget_epsilon, spends: of the data set with the highest epsilon
             (:class:`DatasetReport`); epsilon 0 if nothing was spent, and no data set if no plan was accepted.
-        epsilon_all_datasets: of everything the site reserved, all data sets together, at the smallest of their deltas:
-            the bound for a patient who is in all of them, and for one data set that goes by several names.
+        epsilon_all_datasets: of everything the site reserved, all data sets together, at the smallest delta of those it
+            spent on: the bound for a patient who is in all of them, and for one data set that goes by several names.
         witnessed_size: size of the newest checkpoint that the site co-signed; None if it co-signed none.
         public_key: the key it registered; None if it registered none. Compare it with what the site tells you.
         datasets: all data sets.
@@ -114,16 +113,8 @@ class VerifyReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values; an infinite epsilon becomes null."""
-        document: dict[str, Any] = _finite(asdict(self))
+        document: dict[str, Any] = finite(asdict(self))
         return document
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def verify_ledger(
@@ -148,41 +139,74 @@ def verify_ledger(
     Raises:
         LedgerError: if ``folder`` is not a folder.
     """
-    if not folder.is_dir():
-        raise LedgerError(expected="a ledger folder", found=str(folder), remedy="Check the path.")
-    return _Verification(folder).run(coordinator_key, site_keys or {}, seen)
+    return Verification(folder, Replay).report(coordinator_key, site_keys or {}, seen)
 
 
-class _Verification:
-    def __init__(self, folder: Path) -> None:
+Kept = TypeVar("Kept", bound=Replay)
+
+
+class Verification(Generic[Kept]):
+    """A ledger whose files were read and whose entries were replayed, once; what it must agree with comes after that.
+
+    Args:
+        folder: the ledger.
+        replay: makes the replay of the entries, which may keep more than the rules need.
+
+    Attributes:
+        checkpoint: the state it claims; of size 0 if it has no checkpoint that can be read.
+        replay: the rules after all entries that count.
+        tree: of the entries.
+
+    Raises:
+        LedgerError: if ``folder`` is not a folder.
+    """
+
+    def __init__(self, folder: Path, replay: Callable[[], Kept]) -> None:
+        if not folder.is_dir():
+            raise LedgerError(expected="a ledger folder", found=str(folder), remedy="Check the path.")
         self._files = LedgerFiles(folder)
-        self._replay = Replay()
         self._witnessed: dict[str, int] = {}
+        self._note = self._files.note(CHECKPOINT_PATH)
+        self.checkpoint = self._note.checkpoint if self._note else Checkpoint(origin="", size=0, root=b"")
+        self.tree = self._files.tree(self.checkpoint) if self._note else MerkleTree()
+        self.replay = self._replayed(replay) if self._note else replay()
 
-    def run(self, coordinator_key: str | None, site_keys: Mapping[str, str], seen: Sequence[Note]) -> VerifyReport:
-        note = self._files.note(CHECKPOINT_PATH)
-        checkpoint = note.checkpoint if note else Checkpoint(origin="", size=0, root=b"")
+    def coordinator_key(self) -> str | None:
+        """The key of the coordinator that the ledger itself names, or None."""
+        named = self.replay.actors.coordinator_key()
+        if named is None:
+            return next((state.plan.coordinator_key for state in self.replay.plans.values()), None)
+        return named
+
+    def site_key(self, site: str) -> str | None:
+        """The key that counts as the site's at the end of the ledger; None if no such site registered."""
+        actor = self.replay.actors.by_name.get(site)
+        return actor.keys[-1] if actor and actor.role == "site" else None
+
+    def extends(self, checkpoint: Checkpoint) -> bool:
+        """Whether the entries begin with those that a checkpoint covers."""
+        return checkpoint.size <= self.tree.size and self.tree.root(checkpoint.size) == checkpoint.root
+
+    def report(self, coordinator_key: str | None, site_keys: Mapping[str, str], seen: Sequence[Note]) -> VerifyReport:
+        """The verdict, to be asked for once. The arguments are those of :func:`verify_ledger`."""
         operator = coordinator_key
-        tree = MerkleTree()
-        if note:
-            tree = self._files.tree(checkpoint)
-            self._replay_entries(checkpoint.size, tree)
-            operator = self._operator(checkpoint, coordinator_key)
-            self._check_signatures(CHECKPOINT_PATH, note, operator)
-            self._check_witnesses(checkpoint, operator, tree)
-            if tree.size == checkpoint.size:
-                self._files.check_unexpected(checkpoint.size)
+        if self._note:
+            operator = self._operator(coordinator_key)
+            self._check_signatures(CHECKPOINT_PATH, self._note, operator)
+            self._check_witnesses(operator)
+            if self.tree.size == self.checkpoint.size:
+                self._files.check_unexpected(self.checkpoint.size)
         self._check_site_keys(site_keys)
-        self._check_seen(seen, checkpoint, operator, tree)
+        self._check_seen(seen, operator)
         sites = self._sites()
-        findings = (*self._files.findings, *self._replay.findings)
+        findings = (*self._files.findings, *self.replay.findings)
         return VerifyReport(
             valid=not any(finding.severity == "error" for finding in findings),
             findings=findings,
-            origin=checkpoint.origin,
+            origin=self.checkpoint.origin,
             coordinator_key=operator,
-            size=checkpoint.size,
-            root=checkpoint.root.hex(),
+            size=self.checkpoint.size,
+            root=self.checkpoint.root.hex(),
             plans=tuple(
                 PlanReport(
                     digest=digest,
@@ -191,17 +215,18 @@ class _Verification:
                     rounds_combined=len(state.aggregated),
                     closed=state.closed,
                 )
-                for digest, state in self._replay.plans.items()
+                for digest, state in self.replay.plans.items()
             ),
             sites=sites,
         )
 
-    def _replay_entries(self, size: int, tree: MerkleTree) -> None:
+    def _replayed(self, empty: Callable[[], Kept]) -> Kept:
         """Replay the entries; a second time without those that nobody signed, if there are any."""
+        size = self.checkpoint.size
         unsigned: frozenset[int] = frozenset()
         while True:
-            replay, reader, chains, malformed = Replay(), EntryReader(), Chains(), []
-            for index, data, leaf in self._files.entries(size, tree):
+            replay, reader, chains, malformed = empty(), EntryReader(), Chains(), []
+            for index, data, leaf in self._files.entries(size, self.tree):
                 try:
                     entry = reader.read(data)
                 except LedgerError as error:
@@ -216,24 +241,21 @@ class _Verification:
             if not found:
                 break
             unsigned = found
-        self._replay = replay
         for index, reason in malformed:
             self._files.find("entry-malformed", reason, entry=index)
         for index in sorted(unsigned):
             self._files.find("signature-invalid", "not signed by the key it names", entry=index)
+        return replay
 
-    def _operator(self, checkpoint: Checkpoint, expected: str | None) -> str | None:
+    def _operator(self, expected: str | None) -> str | None:
         """The coordinator's key; and whether this is the ledger of its first plan."""
-        replay, find = self._replay, self._files.find
-        named = replay.actors.coordinator_key()
-        if named is None:
-            named = next((state.plan.coordinator_key for state in replay.plans.values()), None)
+        find, named = self._files.find, self.coordinator_key()
         if expected is not None and named is not None and named != expected:
             find("coordinator-unexpected", f"of the coordinator with key {named}, not of the one you named")
         if expected is None and named is None:
             find("coordinator-unknown", "no coordinator is registered, so nobody's signature can be checked")
-        first = next(iter(replay.plans), None)
-        if first is not None and checkpoint.origin != f"synclave/{first[:16]}":
+        first = next(iter(self.replay.plans), None)
+        if first is not None and self.checkpoint.origin != f"synclave/{first[:16]}":
             find("origin-wrong", "not the ledger of its first plan", file=CHECKPOINT_PATH)
         return expected or named
 
@@ -250,7 +272,7 @@ class _Verification:
                 if operator is None or not is_operator_signature(note.checkpoint, signature, operator):
                     find("checkpoint-signature-invalid", "the coordinator's signature does not verify", file=path)
                 continue
-            actor = self._replay.actors.by_name.get(signature.name)
+            actor = self.replay.actors.by_name.get(signature.name)
             # Any key it ever had: a co-signature may be older than the key that counts now.
             keys = actor.keys if actor else ()
             if all(cosignature_time(note.checkpoint, signature, key) is None for key in keys):
@@ -258,52 +280,48 @@ class _Verification:
                 continue
             self._witnessed[signature.name] = max(self._witnessed.get(signature.name, 0), note.checkpoint.size)
 
-    def _check_witnesses(self, checkpoint: Checkpoint, operator: str | None, tree: MerkleTree) -> None:
+    def _check_witnesses(self, operator: str | None) -> None:
         find = self._files.find
         for path in self._files.witness_paths():
             note = self._files.note(path)
             if note is None:
                 continue
             shown = note.checkpoint
-            if shown.origin != checkpoint.origin or shown.size > tree.size or tree.root(shown.size) != shown.root:
+            if shown.origin != self.checkpoint.origin or not self.extends(shown):
                 explanation = f"a checkpoint of {shown.size} entries was co-signed that this ledger does not extend"
                 find("fork", explanation, file=path)
             if {line.name for line in note.signatures} <= {shown.origin}:
                 find("checkpoint-malformed", "a checkpoint that nobody co-signed", file=path)
             self._check_signatures(path, note, operator)
-        for site in dict.fromkeys(site for site, _ in self._replay.spends):
+        for site in dict.fromkeys(site for site, _ in self.replay.spends):
             if site not in self._witnessed:
                 find("unwitnessed", f"{site} spent, but co-signed no checkpoint", severity="warning")
 
     def _check_site_keys(self, expected: Mapping[str, str]) -> None:
         for site, key in expected.items():
-            actor = self._replay.actors.by_name.get(site)
-            named = actor.keys[-1] if actor and actor.role == "site" else None
+            named = self.site_key(site)
             if named != key:
                 found = f"registered with key {named}" if named else "not registered"
                 self._files.find("site-key-unexpected", f"{site} is {found}; you named {key}")
 
-    def _check_seen(self, seen: Sequence[Note], checkpoint: Checkpoint, operator: str | None, tree: MerkleTree) -> None:
+    def _check_seen(self, seen: Sequence[Note], operator: str | None) -> None:
         find = self._files.find
         for note in seen:
             shown = note.checkpoint
-            signed = operator is not None and any(
-                is_operator_signature(shown, line, operator) for line in note.signatures
-            )
-            if shown.origin != checkpoint.origin or not signed:
+            if shown.origin != self.checkpoint.origin or operator is None or not note.is_signed_by(operator):
                 find("seen-foreign", f"a site saw a checkpoint of {shown.origin} that this ledger's key did not sign")
-            elif shown.size > checkpoint.size:
-                find("history-truncated", f"a site saw {shown.size} entries; this ledger has {checkpoint.size}")
-            elif shown.size > tree.size or tree.root(shown.size) != shown.root:
+            elif shown.size > self.checkpoint.size:
+                find("history-truncated", f"a site saw {shown.size} entries; this ledger has {self.checkpoint.size}")
+            elif not self.extends(shown):
                 find("history-rewritten", f"a site saw {shown.size} entries that this ledger does not begin with")
 
     def _sites(self) -> dict[str, SiteReport]:
-        names = [name for name, actor in self._replay.actors.by_name.items() if actor.role == "site"]
-        names += [site for site, _ in self._replay.spends]
+        names = [name for name, actor in self.replay.actors.by_name.items() if actor.role == "site"]
+        names += [site for site, _ in self.replay.spends]
         return {name: self._site(name) for name in dict.fromkeys(names)}
 
     def _site(self, site: str) -> SiteReport:
-        datasets = [self._dataset(site, name) for name in self._replay.datasets(site)]
+        datasets = [self._dataset(site, name) for name in self.replay.datasets(site)]
         worst = max(datasets, key=lambda report: report.epsilon, default=None)
         return SiteReport(
             epsilon=worst.epsilon if worst else 0.0,
@@ -314,34 +332,35 @@ class _Verification:
             spends=worst.spends if worst else 0,
             epsilon_all_datasets=self._all_datasets(site, datasets),
             witnessed_size=self._witnessed.get(site),
-            public_key=self._replay.actors.key(site),
+            public_key=self.replay.actors.key(site),
             datasets=tuple(datasets),
         )
 
     def _all_datasets(self, site: str, datasets: Sequence[DatasetReport]) -> float:
         if len(datasets) < 2:
             return datasets[0].epsilon if datasets else 0.0
-        spends = [spend for each in datasets for spend in self._replay.spends.get((site, each.dataset), [])]
-        return spent([spend.mechanism for spend in spends], min(each.delta for each in datasets))
+        spends = ((self.replay.spends.get((site, each.dataset), []), each.delta) for each in datasets)
+        together = spent_together(([spend.mechanism for spend in done], delta) for done, delta in spends)
+        return together[0] if together else 0.0
 
     def _dataset(self, site: str, dataset: str) -> DatasetReport:
-        spends = self._replay.spends.get((site, dataset), [])
-        mechanisms = [spend.mechanism for spend in spends]
-        budgets = self._replay.budgets.get((site, dataset), [])
+        spends = self.replay.spends.get((site, dataset), [])
+        short = tallied([spend.mechanism for spend in spends])
+        budgets = self.replay.budgets.get((site, dataset), [])
         budget = budgets[-1][1] if budgets else None
         delta = float(budget.delta) if budget else spends[0].delta
-        total = spent(mechanisms, delta)
-        different = len(distinct(tallied(mechanisms)))
+        found = bounds(short, delta)
+        different = len(distinct(short))
         if different > MAX_GRID_DISTINCT:
             looser = f"{site}, {dataset}: {different} different mechanisms, so epsilon is the looser Rényi bound"
             self._files.find("accountants-skipped", looser, severity="warning")
-        for disagreement in cross_check(tallied(mechanisms), delta).disagreements:
+        for disagreement in cross_check(short, delta).disagreements:
             self._files.find("accountants-disagree", f"{site}, {dataset}, at delta {delta:g}: {disagreement}")
         self._check_budgets(site, dataset, budgets, spends)
         return DatasetReport(
             dataset=dataset,
-            epsilon=total,
-            epsilon_rdp=bounds(tallied(mechanisms), delta).by_divergence,
+            epsilon=found.smaller,
+            epsilon_rdp=found.by_divergence,
             delta=delta,
             budget_epsilon=float(budget.epsilon) if budget else None,
             spends=len(spends),
@@ -352,40 +371,9 @@ class _Verification:
     ) -> None:
         """Whether each reservation kept to the budget that held when it was made; names the first that did not."""
         places = [spend.entry for spend in spends]
-        mechanisms = [spend.mechanism for spend in spends]
-        ends = [*(start for start, _ in budgets[1:]), math.inf]
-        start = 0
-        for (_, budget), end in zip(budgets, ends, strict=True) if budgets else ():
-            stop = bisect.bisect_left(places, end)
-            delta = float(budget.delta)
-            if stop > start and not within(spent(mechanisms[:stop], delta), budget):
-                places_now = range(start, stop)
-                first = bisect.bisect_left(
-                    places_now, True, key=lambda place: not within(spent(mechanisms[: place + 1], delta), budget)
-                )
-                total = spent(mechanisms[: start + first + 1], delta)
-                found = f"{site} had spent epsilon {total:.4g} on {dataset}; its budget was {budget.epsilon}"
-                self._files.find("budget-exceeded", found, entry=places[start + first])
-                return
-            start = stop
-
-
-def tallied(mechanisms: Sequence[PoissonGaussian | GaussianSum]) -> list[PoissonGaussian | GaussianSum]:
-    """A short list of the same composition: one that was read from a single shape of entries stands there once."""
-    counts = Counter(map(id, mechanisms))
-    short: list[PoissonGaussian | GaussianSum] = []
-    for mechanism in {id(each): each for each in mechanisms}.values():
-        times = counts[id(mechanism)]
-        if isinstance(mechanism, GaussianSum):
-            short += [mechanism] * times
-            continue
-        steps = mechanism.steps * times
-        whole, rest = divmod(steps, MAX_STEPS)
-        short += [mechanism.model_copy(update={"steps": MAX_STEPS})] * whole
-        short += [mechanism.model_copy(update={"steps": rest})] if rest else []
-    return short
-
-
-def spent(mechanisms: Sequence[PoissonGaussian | GaussianSum], delta: float) -> float:
-    """Cumulative epsilon of a list that may be long."""
-    return epsilon(tallied(mechanisms), delta)
+        counted = [(bisect.bisect_left(places, entry), budget) for entry, budget in budgets]
+        excess = first_excess([spend.mechanism for spend in spends], counted)
+        if excess:
+            total, limit = f"{excess.epsilon:.4g}", excess.budget.epsilon
+            found = f"{site} had spent epsilon {total} on {dataset}; its budget was {limit}"
+            self._files.find("budget-exceeded", found, entry=places[excess.place])

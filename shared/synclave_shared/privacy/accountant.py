@@ -42,6 +42,7 @@ __all__ = [
     "Bounds",
     "Continuation",
     "bounds",
+    "bounds_over_time",
     "distinct",
     "epsilon",
     "epsilon_over_time",
@@ -67,8 +68,10 @@ MAX_GRID_STEPS: Final = 1_000_000
 """Above this number of steps the rounding of each one adds up to more than the steps themselves, and takes minutes."""
 
 MAX_GRID_DISTINCT: Final = 64
-"""Above this number of different mechanisms the Rényi bound stands alone: each distribution takes a tenth of a second,
-and whoever verifies a ledger must be done in seconds, whatever an adversary wrote into it."""
+"""Above this number of different mechanisms the Rényi bound stands alone. A plan has one to three, so a data set comes
+here after some twenty plans that have no noise and no rate in common. The limit is there for time: each distribution
+takes a tenth of a second and stays in memory to be composed (as many are kept), and whoever verifies a ledger must be
+done in seconds, whatever an adversary wrote into it. What counts as different, :func:`distinct` says."""
 
 # The fractional ones matter for a large epsilon; where their series does not converge, an order is left out.
 # An order costs time in proportion to itself, hence few large ones.
@@ -96,7 +99,7 @@ def merge_equal(mechanisms: Sequence[_Mechanism]) -> list[_Mechanism]:
     return merged
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=MAX_GRID_DISTINCT)
 def _loss_distribution(noise: float, selection: float | None, count: int, grid: float) -> PrivacyLossDistribution:
     """Loss distribution of ``count`` Gaussian releases, on everybody (``selection`` None) or on a Poisson selection."""
     from dp_accounting.pld import privacy_loss_distribution as pld
@@ -139,18 +142,15 @@ class _Composition:
         self._delta = delta
         self._rdp = _rdp_accountant()
         self._grids: dict[float, PrivacyLossDistribution | None] = {GRID: None, FINE_GRID: None}
-        self._losses: frozenset[tuple[float, float | None]] = frozenset()
+        self._different: frozenset[_Mechanism] = frozenset()
 
     def add(self, mechanism: _Mechanism, times: int = 1) -> None:
         """Compose ``times`` repetitions of a mechanism."""
-        noise = float(mechanism.noise_multiplier)
-        count = times
-        selection = None
-        if isinstance(mechanism, PoissonGaussian):
-            count *= mechanism.steps
-            selection = float(mechanism.selection_rate) if mechanism.selection_rate < 1 else None
-        self._losses |= {(noise, selection)}
-        if len(self._losses) > MAX_GRID_DISTINCT:
+        once, repeated = _once(mechanism)
+        noise, count = float(once.noise_multiplier), times * repeated
+        selection = float(once.selection_rate) if isinstance(once, PoissonGaussian) else None
+        self._different |= {once}
+        if len(self._different) > MAX_GRID_DISTINCT:
             self._grids = {}
         with _quiet():
             self._rdp.compose(to_event(mechanism), times)
@@ -209,14 +209,23 @@ class Bounds:
         return min(self.by_divergence or math.inf, self.by_distribution)
 
 
+@lru_cache(maxsize=4096)
+def _once(mechanism: _Mechanism) -> tuple[_Mechanism, int]:
+    """What is repeated in a mechanism, and how often: two are different if and only if this is."""
+    if isinstance(mechanism, PoissonGaussian):
+        if mechanism.selection_rate < 1:
+            return mechanism.model_copy(update={"steps": 1, "clip_norm": Decimal(1)}), mechanism.steps
+        # A step on everybody is a sum over all patients.
+        return GaussianSum(noise_multiplier=mechanism.noise_multiplier, clip_norm=Decimal(1)), mechanism.steps
+    return mechanism.model_copy(update={"clip_norm": Decimal(1)}), 1
+
+
 def distinct(mechanisms: Sequence[_Mechanism]) -> list[tuple[_Mechanism, int]]:
     """Distinct mechanisms (up to ``steps`` and ``clip_norm``, which no loss depends on) and how often each occurs."""
     counts: Counter[_Mechanism] = Counter()
     for mechanism in mechanisms:
-        if isinstance(mechanism, PoissonGaussian):
-            counts[mechanism.model_copy(update={"steps": 1, "clip_norm": Decimal(1)})] += mechanism.steps
-        else:
-            counts[mechanism.model_copy(update={"clip_norm": Decimal(1)})] += 1
+        once, times = _once(mechanism)
+        counts[once] += times
     # Composition is commutative; the noisiest first keeps the fine grid as long as it is of use.
     return sorted(counts.items(), key=lambda item: (-item[0].noise_multiplier, item[1]))
 
@@ -303,16 +312,25 @@ def epsilon_over_time(mechanisms: Sequence[_Mechanism], delta: float) -> list[fl
     Raises:
         ValueError: unless ``0 < delta < 1``.
     """
+    return [each.smaller for each in bounds_over_time(mechanisms, delta)]
+
+
+def bounds_over_time(mechanisms: Sequence[_Mechanism], delta: float) -> list[Bounds]:
+    """Both upper bounds after each mechanism: :func:`epsilon_over_time` and :func:`epsilon_rdp` of each beginning.
+
+    Raises:
+        ValueError: unless ``0 < delta < 1``.
+    """
     return list(_course(tuple(mechanisms), delta))
 
 
 @lru_cache(maxsize=16)
-def _course(mechanisms: tuple[_Mechanism, ...], delta: float) -> tuple[float, ...]:
+def _course(mechanisms: tuple[_Mechanism, ...], delta: float) -> tuple[Bounds, ...]:
     composition = _Composition(delta)
     totals = []
     for mechanism in mechanisms:
         composition.add(mechanism)
-        totals.append(composition.bounds().smaller)
+        totals.append(composition.bounds())
     return tuple(totals)
 
 

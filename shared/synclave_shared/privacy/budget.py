@@ -6,6 +6,7 @@ added up: what was done before and what is planned are composed as one list of m
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,8 +17,9 @@ from pydantic import Field
 from synclave_shared.canonical import ExactDecimal, FrozenModel
 from synclave_shared.privacy.accountant import epsilon
 from synclave_shared.privacy.mechanism import Delta, GaussianSum, PoissonGaussian
+from synclave_shared.privacy.tally import spent as composed
 
-__all__ = ["Budget", "Verdict", "check_budget", "within"]
+__all__ = ["Budget", "Excess", "Verdict", "check_budget", "first_excess", "within"]
 
 
 class Budget(FrozenModel):
@@ -63,3 +65,48 @@ def check_budget(
     before = epsilon(spent, delta)
     after = epsilon([*spent, *planned], delta) if planned else before
     return Verdict(spent_epsilon=before, after_epsilon=after, allowed=within(after, budget))
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """The first mechanism of a history that was beyond the budget of its time.
+
+    Attributes:
+        place: its place in the history, from 0.
+        epsilon: cumulative epsilon of everything up to it, itself included.
+        budget: the budget that held.
+    """
+
+    place: int
+    epsilon: float
+    budget: Budget
+
+
+def first_excess(
+    history: Sequence[PoissonGaussian | GaussianSum], budgets: Sequence[tuple[int, Budget]]
+) -> Excess | None:
+    """Find the first mechanism with which a data set was beyond its budget.
+
+    Args:
+        history: everything that was done to the data set, in order.
+        budgets: as they were stated, in order, each with the number of mechanisms before it; the first holds for what
+            came before it as well.
+
+    Returns:
+        None if each mechanism kept to the budget that held when it was done, or if no budget was stated.
+    """
+    ends = [*(before for before, _ in budgets[1:]), len(history)] if budgets else []
+    start = 0
+    for (_, budget), end in zip(budgets, ends, strict=True):
+        delta = float(budget.delta)
+
+        def beyond(place: int, budget: Budget = budget, delta: float = delta) -> bool:
+            return not within(composed(history[: place + 1], delta), budget)
+
+        # Epsilon only grows, so that of the last mechanism under a budget decides over all of them.
+        if end > start and beyond(end - 1):
+            places = range(start, end)
+            place = places[bisect.bisect_left(places, True, key=beyond)]
+            return Excess(place, composed(history[: place + 1], delta), budget)
+        start = end
+    return None

@@ -35,7 +35,7 @@ from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
-__all__ = ["SEVERAL", "AtSites", "epsilon_at_sites", "finite", "weighted"]
+__all__ = ["SEVERAL", "AtSites", "epsilon_at_sites", "weighted"]
 
 SEVERAL: Final = (2, 3)
 """Numbers of sites for which the loss is shown."""
@@ -173,8 +173,3 @@ def weighted(mechanisms: Sequence[PoissonGaussian | GaussianSum], sites: int) ->
         mechanism.model_copy(update={"noise_multiplier": sites * mechanism.noise_multiplier})
         for mechanism in mechanisms
     ]
-
-
-def finite(epsilon: float) -> float | None:
-    """An epsilon for a document; None where none is computed, since JSON has no infinity."""
-    return epsilon if math.isfinite(epsilon) else None

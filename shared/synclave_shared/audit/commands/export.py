@@ -11,7 +11,7 @@ import typer
 from synclave_shared.audit import console as frame
 from synclave_shared.audit.archive import opened, write_archive
 from synclave_shared.audit.commands.arguments import JsonOption, LedgerArgument, say
-from synclave_shared.audit.reading import read_ledger
+from synclave_shared.audit.ledgers import read_ledgers
 from synclave_shared.audit.spends import Account, accounts
 from synclave_shared.errors import ConfigurationError
 
@@ -36,7 +36,7 @@ def export(
             )
         digest = write_archive(folder, out)
         if spends is not None:
-            _write_csv(spends, accounts(read_ledger(folder)))
+            _write_csv(spends, accounts(read_ledgers([folder])))
     if as_json:
         frame.print_json({"file": str(out), "sha256": digest, "spends": str(spends) if spends else None})
         return
@@ -55,7 +55,7 @@ def _write_csv(path: Path, found: list[Account]) -> None:
             for point in account.course:
                 own = (_inert(account.site), _inert(account.dataset), f"{account.delta:g}", budget)
                 after = (f"{point.epsilon:.6f}", f"{point.epsilon_rdp:.6f}")
-                writer.writerow([*own, point.entry, point.plan_digest, point.round, *after])
+                writer.writerow([*own, point.entry.entry, point.plan_digest, point.round, *after])
 
 
 def _inert(text: str) -> str:

@@ -8,18 +8,15 @@ from typing import Annotated
 import typer
 
 from synclave_shared.audit import console as frame
-from synclave_shared.audit.archive import opened
 from synclave_shared.audit.commands.arguments import (
-    CoordinatorKeyOption,
+    CoordinatorKeysOption,
     JsonOption,
-    LedgerArgument,
+    LedgersArgument,
     SeenOption,
     SiteKeyOption,
-    notes_of,
+    ledgers_of,
     say,
-    site_keys_of,
 )
-from synclave_shared.audit.reading import read_ledger
 from synclave_shared.audit.report.facts import gather, verdict
 from synclave_shared.audit.report.page import write_report
 
@@ -27,25 +24,26 @@ __all__ = ["report"]
 
 
 def report(
-    ledger: LedgerArgument,
+    ledger: LedgersArgument,
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new or empty folder.", show_default=False)],
     as_json: JsonOption = False,
-    coordinator_key: CoordinatorKeyOption = None,
+    coordinator_key: CoordinatorKeysOption = None,
     site_key: SiteKeyOption = None,
     seen: SeenOption = None,
 ) -> None:
-    """Write a report for a data-protection officer, and its numbers as JSON. Exit code 0 valid, 1 not valid."""
-    keys, notes = site_keys_of(site_key), notes_of(seen)
-    with opened(ledger) as folder:
-        reading = read_ledger(folder, coordinator_key=coordinator_key, site_keys=keys, seen=notes)
-    facts = gather(reading)
+    """Write a report for a data-protection officer, and its numbers as JSON; several ledgers make one report.
+
+    Exit code 0 valid, 1 not valid.
+    """
+    ledgers = ledgers_of(ledger, coordinator_key, site_key, seen)
+    facts = gather(ledgers)
     written = write_report(facts, out)
     if as_json:
-        document = {"valid": reading.report.valid, "verdict": verdict(facts), "files": [str(path) for path in written]}
-        frame.print_json(document)
+        files = [str(path) for path in written]
+        frame.print_json({"valid": ledgers.valid, "verdict": verdict(facts), "files": files})
     else:
-        say(verdict(facts), "bold green" if reading.report.valid else "bold red")
+        say(verdict(facts), "bold green" if ledgers.valid else "bold red")
         for path in written:
             say(f"Written: {path}")
-    if not reading.report.valid:
+    if not ledgers.valid:
         raise typer.Exit(frame.EXIT_ERROR)

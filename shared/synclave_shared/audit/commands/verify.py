@@ -2,47 +2,102 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 from rich.table import Table
 
 from synclave_shared.audit import console as frame
-from synclave_shared.audit.archive import opened
 from synclave_shared.audit.commands.arguments import (
-    ONE_LEDGER,
-    CoordinatorKeyOption,
+    CoordinatorKeysOption,
     JsonOption,
-    LedgerArgument,
+    LedgersArgument,
     SeenOption,
     SiteKeyOption,
-    notes_of,
+    ledgers_of,
     row,
     say,
+    say_of_all,
+    scope,
     show_table,
-    site_keys_of,
 )
-from synclave_shared.ledger.verify import SiteReport, VerifyReport, verify_ledger
+from synclave_shared.audit.documents import entries_document, ledgers_document
+from synclave_shared.audit.ledgers import History, Ledgers
+from synclave_shared.audit.words import number, small
+from synclave_shared.canonical import finite
+from synclave_shared.ledger.verify import SiteReport, VerifyReport
+from synclave_shared.privacy.tally import spent
 
 __all__ = ["verify"]
 
 
 def verify(
-    ledger: LedgerArgument,
+    ledger: LedgersArgument,
     as_json: JsonOption = False,
-    coordinator_key: CoordinatorKeyOption = None,
+    coordinator_key: CoordinatorKeysOption = None,
     site_key: SiteKeyOption = None,
     seen: SeenOption = None,
 ) -> None:
-    """Verify every file, signature and rule of a ledger, and recompute epsilon. Exit code 0 valid, 1 not valid."""
-    with opened(ledger) as folder:
-        report = verify_ledger(
-            folder, coordinator_key=coordinator_key, site_keys=site_keys_of(site_key), seen=notes_of(seen)
-        )
-    if as_json:
-        frame.print_json(report.to_json())
+    """Verify every file, signature and rule of a ledger, and recompute epsilon. Exit code 0 valid, 1 not valid.
+
+    Several ledgers are verified one by one, and epsilon of each data set over all of them.
+    """
+    ledgers = ledgers_of(ledger, coordinator_key, site_key, seen)
+    pinned = coordinator_key is not None
+    if len(ledger) == 1:
+        report = ledgers.readings[0].report
+        if as_json:
+            frame.print_json(report.to_json())
+        else:
+            _draw(report, pinned=pinned)
+            if report.sites:
+                say(scope(ledgers))
+    elif as_json:
+        frame.print_json(_document(ledgers))
     else:
-        _draw(report, pinned=coordinator_key is not None)
-    if not report.valid:
+        for reading in ledgers.readings:
+            _draw(reading.report, pinned=pinned)
+        _draw_all(ledgers)
+    if not ledgers.valid:
         raise typer.Exit(frame.EXIT_ERROR)
+
+
+def _document(ledgers: Ledgers) -> dict[str, Any]:
+    document = ledgers_document(ledgers)
+    for described, reading in zip(document["ledgers"], ledgers.readings, strict=True):
+        described |= reading.report.to_json()
+    together = [
+        {
+            "site": history.site,
+            "dataset": history.dataset,
+            "epsilon": finite(_epsilon(history)),
+            "delta": history.delta,
+            "budget_epsilon": float(history.budgets[-1].budget.epsilon) if history.budgets else None,
+            "entries": entries_document(history.entries),
+        }
+        for history in ledgers.histories
+    ]
+    return {**document, "over_all": together}
+
+
+def _epsilon(history: History) -> float:
+    return spent(history.mechanisms, history.delta)
+
+
+def _draw_all(ledgers: Ledgers) -> None:
+    """What holds over all of several ledgers."""
+    verdict, style = ("VALID", "bold green") if ledgers.valid else ("NOT VALID", "bold red")
+    say(f"{verdict}  {len(ledgers.readings)} ledgers together", style)
+    say_of_all(ledgers)
+    table = Table("site", "data set", "ledgers", "spends", "epsilon over all", "budget", "delta")
+    for history in ledgers.histories:
+        numbers = ", ".join(str(each) for each in history.ledgers)
+        budget = f"{history.budgets[-1].budget.epsilon:f}" if history.budgets else "-"
+        cells = (str(len(history.entries)), number(_epsilon(history)), budget, small(history.delta))
+        row(table, history.site, history.dataset, numbers, *cells)
+    if ledgers.histories:
+        show_table(table)
+        say(scope(ledgers))
 
 
 def _draw(report: VerifyReport, *, pinned: bool) -> None:
@@ -60,7 +115,6 @@ def _draw(report: VerifyReport, *, pinned: bool) -> None:
         row(table, name, *_cells(site))
     if report.sites:
         show_table(table)
-        say(ONE_LEDGER)
     for name, site in report.sites.items():
         together = f"; epsilon {site.epsilon_all_datasets:.4f} over its {len(site.datasets)} data sets together"
         say(f"Site {name}: key {site.public_key or '-'}{together if len(site.datasets) > 1 else ''}")

@@ -8,13 +8,13 @@ from typing import Final
 
 from synclave_shared.audit.report.markup import Markup, element
 from synclave_shared.audit.spends import Account, Point
-from synclave_shared.audit.words import number
+from synclave_shared.audit.words import listed, number
 
 __all__ = ["spend_chart"]
 
 WIDTH: Final = 720
-HEIGHT: Final = 220
-LEFT, RIGHT, TOP, BOTTOM = 48, 126, 26, 40
+HEIGHT: Final = 250
+LEFT, RIGHT, TOP, BOTTOM = 48, 126, 42, 54
 """Margins in SVG units; the lines are named at their ends, in the right one."""
 
 MARKED: Final = 40
@@ -22,13 +22,18 @@ MARKED: Final = 40
 
 LABEL_GAP: Final = 16
 
+MOST_BANDS: Final = 24
+"""Trainings that took turns more often than this are not told apart in the background."""
 
-def spend_chart(account: Account, size: int, identity: str) -> Markup | None:
+LETTER: Final = 7
+"""Width of a letter of a training's name, at most."""
+
+
+def spend_chart(account: Account, identity: str) -> Markup | None:
     """The chart of one account; None if nothing was spent or an epsilon is infinite.
 
     Args:
         account: whose spend.
-        size: number of entries of the ledger: all charts of a page share its axis.
         identity: a prefix for ids, unique on the page.
     """
     points = account.course
@@ -38,19 +43,22 @@ def spend_chart(account: Account, size: int, identity: str) -> Markup | None:
     highest = max(
         points[-1].epsilon,
         account.budget or 0.0,
-        *(float(budget.epsilon) for _, budget in account.budgets),
+        *(float(stated.budget.epsilon) for stated in account.budgets),
         bounded[-1].epsilon_rdp if bounded and bounded[-1].epsilon_rdp < 3 * points[-1].epsilon else 0.0,
     )
-    scale = _Scale(last=size - 1, top=highest)
+    scale = _Scale(last=len(account.entries), top=highest)
     course = element("path", class_="course", d=_steps(scale, points, "epsilon"))
     shown = [point for point in bounded if point.epsilon_rdp <= scale.top]
     renyi = element("path", class_="renyi", d=_steps(scale, shown, "epsilon_rdp")) if shown else None
     dots = [
         element(
             "circle",
-            element("title", f"entry {point.entry}, round {point.round}: epsilon {number(point.epsilon)}"),
+            element(
+                "title",
+                f"entry {listed([point.entry])}, round {point.round}, {point.time}: epsilon {number(point.epsilon)}",
+            ),
             class_="dot",
-            cx=_short(scale.x(point.entry)),
+            cx=_short(scale.x(point.reservations)),
             cy=_short(scale.y(point.epsilon)),
             r=3,
         )
@@ -66,7 +74,8 @@ def spend_chart(account: Account, size: int, identity: str) -> Markup | None:
         "svg",
         element("title", f"Cumulative epsilon of {account.dataset} at {account.site}", id=f"{identity}-title"),
         element("desc", _description(account), id=f"{identity}-words"),
-        _grid(scale),
+        _bands(scale, account),
+        _grid(scale, points),
         _budget(scale, account),
         renyi,
         course,
@@ -85,8 +94,8 @@ class _Scale:
         self.step = _round_step(top)
         self.top = self.step * math.ceil(top * 1.02 / self.step)
 
-    def x(self, entry: int) -> float:
-        return LEFT + entry / self.last * (WIDTH - LEFT - RIGHT)
+    def x(self, reservations: int) -> float:
+        return LEFT + reservations / self.last * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
         return HEIGHT - BOTTOM - value / self.top * (HEIGHT - TOP - BOTTOM)
@@ -106,24 +115,67 @@ def _steps(scale: _Scale, points: Sequence[Point], name: str) -> str:
     """A staircase: a spend happens in an instant, and stays."""
     path = f"M{LEFT} {_short(scale.y(0))}"
     for point in points:
-        path += f"H{_short(scale.x(point.entry))}V{_short(scale.y(getattr(point, name)))}"
+        path += f"H{_short(scale.x(point.reservations))}V{_short(scale.y(getattr(point, name)))}"
     return f"{path}H{WIDTH - RIGHT}"
 
 
-def _grid(scale: _Scale) -> list[Markup]:
+def _grid(scale: _Scale, points: Sequence[Point]) -> list[Markup]:
     parts = []
     for place in range(round(scale.top / scale.step) + 1):
         value = place * scale.step
         y = _short(scale.y(value))
         parts.append(element("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y))
         parts.append(element("text", f"{value:g}", class_="tick", x=LEFT - 8, y=y, dy="0.32em", text_anchor="end"))
+    days = {point.time[:10] for point in points}
     for place in range(5):
-        entry = round(place * scale.last / 4)
-        x = _short(scale.x(entry))
-        parts.append(element("text", str(entry), class_="tick", x=x, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
+        count = round(place * scale.last / 4)
+        x, below = _short(scale.x(count)), HEIGHT - BOTTOM + 16
+        time = next(point.time for point in points if point.reservations >= count)
+        # The day of each, or the time of day if there is but one.
+        when = time[:10] if len(days) > 1 else time[11:16]
+        parts.append(element("text", str(count), class_="tick", x=x, y=below, text_anchor="middle"))
+        parts.append(element("text", when, class_="tick", x=x, y=below + 14, text_anchor="middle"))
+    what = f"reservations, and {'days' if len(days) > 1 else f'the time on {min(days)}'}"
     middle = _short((LEFT + WIDTH - RIGHT) / 2)
-    parts.append(element("text", "entry of the ledger", class_="tick", x=middle, y=HEIGHT - 6, text_anchor="middle"))
+    parts.append(element("text", what, class_="tick", x=middle, y=HEIGHT - 6, text_anchor="middle"))
     parts.append(element("text", "epsilon", class_="tick", x=0, y=11))
+    return parts
+
+
+def _bands(scale: _Scale, account: Account) -> list[Markup]:
+    """Which training spent: a band for each, in turns shaded and not, with its name where there is room."""
+    if len(account.plans) < 2:
+        return []
+    bands: list[tuple[str, int, int]] = []
+    for point in account.course:
+        digest, start, end = bands[-1] if bands else ("", 0, 0)
+        if digest == point.plan_digest:
+            bands[-1] = digest, start, point.reservations
+        else:
+            bands.append((point.plan_digest, end, point.reservations))
+    if len(bands) > MOST_BANDS:
+        return []
+    names = {plan.digest: plan.name or "(not proposed)" for plan in account.plans}
+    parts = []
+    for place, (digest, start, end) in enumerate(bands):
+        left, width = scale.x(start), scale.x(end) - scale.x(start)
+        parts.append(
+            element(
+                "rect",
+                element("title", names[digest]),
+                class_=f"band {'odd' if place % 2 else 'even'}",
+                x=_short(left),
+                y=TOP - 16,
+                width=_short(width),
+                height=HEIGHT - TOP - BOTTOM + 16,
+            )
+        )
+        room = int(width / LETTER)
+        name = names[digest] if len(names[digest]) <= room else f"{names[digest][: room - 1]}…"
+        if room > 3:
+            parts.append(
+                element("text", name, class_="tick", x=_short(left + width / 2), y=TOP - 4, text_anchor="middle")
+            )
     return parts
 
 
@@ -132,8 +184,8 @@ def _budget(scale: _Scale, account: Account) -> Markup | None:
     if not account.budgets:
         return None
     path = ""
-    for entry, budget in account.budgets:
-        x, y = _short(scale.x(entry)), _short(scale.y(float(budget.epsilon)))
+    for stated in account.budgets:
+        x, y = _short(scale.x(stated.before)), _short(scale.y(float(stated.budget.epsilon)))
         path += f"H{x}V{y}" if path else f"M{x} {y}"
     return element("path", class_="limit", d=f"{path}H{WIDTH - RIGHT}")
 
@@ -154,5 +206,5 @@ def _description(account: Account) -> str:
     budget = f"; the budget is {account.budget:g}" if account.budget is not None else ""
     return (
         f"A staircase from epsilon 0 to {number(points[-1].epsilon)} over {len(account.entries)} reservations,"
-        f" from entry {points[0].entry} to entry {points[-1].entry}{budget}."
+        f" from entry {listed([points[0].entry])} to entry {listed([points[-1].entry])}{budget}."
     )

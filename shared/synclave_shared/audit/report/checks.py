@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from synclave_shared.audit.reading import Place
 from synclave_shared.audit.report.facts import Facts
 from synclave_shared.audit.report.formulas import FORMULAS
 from synclave_shared.audit.report.markup import Child, Markup, element, joined
 from synclave_shared.audit.report.parts import badge, code, paragraph, section, table, under
 from synclave_shared.audit.report.standards import answers
 from synclave_shared.audit.rules import RULES
-from synclave_shared.audit.words import ranges
+from synclave_shared.audit.words import listed
 
 __all__ = ["checked", "keys", "limits", "recompute", "software", "standard"]
 
@@ -19,9 +20,9 @@ def checked(facts: Facts) -> Markup:
     """Every rule with how often it was applied and how often it failed."""
     rows: list[tuple[Child, ...]] = []
     for rule in RULES:
-        failed = [finding for finding in facts.reading.report.findings if finding.code in rule.codes]
+        failed = [found.finding for found in facts.ledgers.all_findings() if found.finding.code in rule.codes]
         grave = any(finding.severity == "error" for finding in failed)
-        count = rule.count(facts.reading)
+        count = rule.count(facts.ledgers)
         if failed:
             name = "error" if grave else "remark"
             state = badge(f"{len(failed)} {name}{'s' * (len(failed) > 1)}", "bad" if grave else "warn")
@@ -35,21 +36,31 @@ def checked(facts: Facts) -> Markup:
         under(
             "Everything in the ledger is taken as written by an adversary. The rules, byte by byte, are in"
             " docs/ledger-format.md, from which an outsider can write a verifier. Recompute: ",
-            code("synclave-audit verify LEDGER"),
+            code("synclave-audit verify LEDGER..." if facts.several_ledgers else "synclave-audit verify LEDGER"),
         ),
     )
 
 
 def keys(facts: Facts) -> Markup:
     """The keys on which everything rests."""
-    reading = facts.reading
-    rows: list[tuple[Child, ...]] = []
-    for name, actor in reading.replay.actors.by_name.items():
-        pinned = (actor.role if actor.role == "coordinator" else name) in reading.pinned
-        compared = badge("compared with yours", "good") if pinned else badge("to be compared", "warn")
-        rows.append(
-            (name, actor.role, [code(key) for key in actor.keys], f"entry {reading.registered[name]}", compared)
+    known: dict[tuple[str, str, tuple[str, ...]], list[Place]] = {}
+    compared = set()
+    for reading in facts.ledgers.readings:
+        for name, actor in reading.replay.actors.by_name.items():
+            who = name, actor.role, tuple(actor.keys)
+            known.setdefault(who, []).append(reading.place(reading.replay.registered[name]))
+            if (actor.role if actor.role == "coordinator" else name) in reading.pinned:
+                compared.add(who)
+    rows: list[tuple[Child, ...]] = [
+        (
+            who[0],
+            who[1],
+            [code(key) for key in who[2]],
+            f"entry {listed(places)}",
+            badge("compared with yours", "good") if who in compared else badge("to be compared", "warn"),
         )
+        for who, places in known.items()
+    ]
     return section(
         "keys",
         "The keys, and how to compare them",
@@ -68,10 +79,11 @@ def software(facts: Facts) -> Markup:
     rows: list[tuple[Child, ...]] = [
         (
             stated.site,
-            f"entry {stated.entry}",
+            f"entry {listed([reading.place(stated.entry)])}",
             ", ".join(f"{name} {version}" for name, version in stated.versions.items()) or "none",
         )
-        for stated in facts.reading.versions
+        for reading in facts.ledgers.readings
+        for stated in reading.replay.versions
     ]
     return section(
         "software",
@@ -83,13 +95,18 @@ def software(facts: Facts) -> Markup:
 
 def limits(facts: Facts) -> Markup:
     """What this report does not show."""
+    count = sum(reading.seen for reading in facts.ledgers.readings)
     seen = (
-        f"{facts.reading.seen} checkpoints of sites were compared."
-        if facts.reading.seen
+        f"{count} checkpoints of sites were compared."
+        if count
         else "No checkpoint kept by a site was given to this audit (--seen)."
     )
-    actors, given = facts.reading.replay.actors.by_name, facts.reading.pinned
-    unpinned = [name for name, actor in actors.items() if not {name, actor.role} & given - {"site"}]
+    unpinned = dict.fromkeys(
+        name
+        for reading in facts.ledgers.readings
+        for name, actor in reading.replay.actors.by_name.items()
+        if not {name, actor.role} & reading.pinned - {"site"}
+    )
     whose = f"Keys not compared: {', '.join(unpinned)}." if unpinned else "All keys were compared."
     points = (
         ("Whose keys these are.", whose),
@@ -100,8 +117,9 @@ def limits(facts: Facts) -> Markup:
             " own tests and an attack on the model check it.",
         ),
         (
-            "What happened outside this ledger.",
-            "One ledger belongs to one coordinator. A site's own journal composes everything it ever spent.",
+            f"What happened outside {facts.here}.",
+            "A site may take part in many trainings, of several coordinators. Only its own journal composes all that it"
+            " ever spent: ask for the ledgers of all its trainings, and give them to one audit.",
         ),
         ("Quality, fairness, and security of the hospitals' systems.", "Not in a ledger."),
         ("Side channels.", "How long a round took, or that a site failed, may depend on its data."),
@@ -146,15 +164,23 @@ def recompute(facts: Facts) -> Markup:
         )
         for formula in FORMULAS
     ]
-    kinds = [(kind, f"{len(indices):,}", ranges(indices)) for kind, indices in facts.reading.kinds.items()]
+    kinds: dict[str, list[Place]] = {}
+    for reading in facts.ledgers.readings:
+        for kind, indices in reading.replay.kinds.items():
+            kinds.setdefault(kind, []).extend(map(reading.place, indices))
     return section(
         "recompute",
         "How to compute every number again",
         table(("name", "what it is", "command"), rows, wide=(1,)),
         paragraph(
-            "LEDGER is the folder or the exported file. Any entry in plain words: ",
+            "LEDGER is the folder or the exported file; of several ledgers, give all, in the same order. Any entry in"
+            " plain words: ",
             code("synclave-audit explain LEDGER N"),
             ". This page has no scripts and loads nothing; the same numbers are in report.json beside it.",
         ),
-        table(("kind of entry", "count", "entries"), kinds, numeric=(1,)),
+        table(
+            ("kind of entry", "count", "entries"),
+            [(kind, f"{len(places):,}", listed(places)) for kind, places in kinds.items()],
+            numeric=(1,),
+        ),
     )

@@ -12,7 +12,7 @@ __all__ = ["claims"]
 
 def claims(facts: Facts) -> Markup:
     """The claim, its neighbours, and the patients for whom it is another number."""
-    modes = sorted({state.plan.trust_mode for state in facts.reading.replay.plans.values()})
+    modes = facts.trust_modes
     rows: list[tuple[str, str, Markup]] = []
     spent = [account for account in facts.accounts if account.mechanisms]
     if spent:

@@ -44,7 +44,7 @@ def render(facts: Facts) -> str:
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         _policy(),
-        element("title", f"Privacy audit of {facts.reading.report.origin}"),
+        element("title", f"Privacy audit of {', '.join(reading.report.origin for reading in facts.ledgers.readings)}"),
         element("style", trusted(style)),
     )
     main = element(
@@ -65,7 +65,7 @@ def render(facts: Facts) -> str:
         limits(facts),
         standard(facts),
         recompute(facts),
-        element("footer", f"Made by synclave-audit {__version__}, offline, from the ledger alone."),
+        element("footer", f"Made by synclave-audit {__version__}, offline, from {facts.here} alone."),
     )
     return f"<!doctype html>\n{element('html', head, element('body', main), lang='en').text}\n"
 

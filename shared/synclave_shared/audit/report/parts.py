@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from synclave_shared.audit.reading import Place
 from synclave_shared.audit.report.markup import Child, Markup, element
-from synclave_shared.audit.words import ranges
+from synclave_shared.audit.words import listed
 
-__all__ = ["badge", "code", "figures", "formula", "paragraph", "section", "source", "table", "under"]
+__all__ = ["badge", "code", "figures", "formula", "paragraph", "prose", "section", "source", "table", "under"]
 
 NUMERIC = "number"
 
@@ -32,6 +33,11 @@ def code(text: str) -> Markup:
     return element("code", text)
 
 
+def prose(text: str) -> list[Child]:
+    """A sentence in which commands stand between backticks."""
+    return [code(part) if place % 2 else part for place, part in enumerate(text.split("`"))]
+
+
 def badge(text: str, style: str) -> Markup:
     """A short state: style ``good``, ``bad``, ``warn`` or ``plain``."""
     return element("span", text, class_=f"badge {style}")
@@ -42,10 +48,10 @@ def formula(name: str) -> Markup:
     return element("a", name, href=f"#{name}")
 
 
-def source(name: str, entries: Iterable[int]) -> Markup:
+def source(name: str, entries: Iterable[Place]) -> Markup:
     """Where a number comes from: its formula and the entries that go into it."""
-    listed = ranges(entries)
-    return element("span", formula(name), f" of entries {listed}" if listed else " of no entry", class_="from")
+    named = listed(entries)
+    return element("span", formula(name), f" of entries {named}" if named else " of no entry", class_="from")
 
 
 def figures(items: Sequence[tuple[str, Markup]]) -> Markup:

@@ -57,8 +57,8 @@ FIXED: Final = (
         subject="Composition",
         question="Does the number cover every release, over time and over analyses?",
         coverage="partly",
-        text="Every release in this ledger, composed over all its plans. Other ledgers of the same site are in the"
-        " site's own journal, which its budget covers and this report cannot see.",
+        text="Every release in the ledgers of this report, composed over all their plans. Ledgers that were not given"
+        " are in the site's own journal, which its budget covers and this report cannot see.",
         place="spends",
     ),
     Answer(
@@ -161,7 +161,7 @@ def _parameters(facts: Facts) -> Answer:
 
 
 def _trust(facts: Facts) -> Answer:
-    modes = sorted({state.plan.trust_mode for state in facts.reading.replay.plans.values()})
+    modes = facts.trust_modes
     return Answer(
         subject="Trust model",
         question="Who must be trusted: a central curator, each data holder, or nobody?",
