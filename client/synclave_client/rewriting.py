@@ -9,21 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from pydantic import TypeAdapter, ValidationError
-
 from synclave_client.kept_secret import SECRET_BYTES, kept_secret
 from synclave_client.settings import SiteSettings
-from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.new_folder import new_folder
 from synclave_shared.data.notes.reading import load_notes
 from synclave_shared.data.notes.schema import NotesSchema
-from synclave_shared.errors import ConfigurationError, PlanError, SnapshotError
+from synclave_shared.errors import ConfigurationError, SnapshotError
 from synclave_shared.model_spec import NotesSpec
 from synclave_shared.models.note_base import build_note_lm, find_base, look_up_base
 from synclave_shared.models.note_lm import NoteLm
 from synclave_shared.models.parameters import load_parameter_vector
-from synclave_shared.plan import TrainPlan
+from synclave_shared.models.stored.public_model import RECORD_FILE, read_public_model
+from synclave_shared.models.stored.snapshot import SNAPSHOT_FILE, read_stored_snapshot
+from synclave_shared.plan import AnyModel
 from synclave_shared.text.chunks import heading
 from synclave_shared.text.entities import EntityFinder
 from synclave_shared.text.fill_words import Drawing, WordFiller
@@ -57,30 +55,19 @@ def read_note_model(folder: Path) -> tuple[NoteLm, NoteTokenizer, str]:
         spec, base = look_up_base(NotesSpec(base=folder.name), folder.absolute().parent)
         return build_note_lm(spec, base), base.tokenizer, base.digest
     folder = folder / "snapshot" if (folder / "snapshot").is_dir() else folder
-    try:
-        if (folder / "snapshot.json").is_file():
-            model = TrainPlan.from_bytes((folder / "plan.json").read_bytes()).model
-            record = json.loads((folder / "snapshot.json").read_bytes())
-        else:
-            record = json.loads((folder / "public-model.json").read_bytes())
-            model = TypeAdapter(NotesSpec).validate_json(json.dumps(record["model"]))
-        content = (folder / "model.safetensors").read_bytes()
-        digest = str(record["tensors_digest"])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError, PlanError):
-        raise _no_model(folder, "none that can be read") from None
+    model: AnyModel
+    if (folder / SNAPSHOT_FILE).is_file():
+        snapshot = read_stored_snapshot(folder)
+        model, vector, digest = snapshot.plan.model, snapshot.tensors["model"], snapshot.record.tensors_digest
+    elif (folder / RECORD_FILE).is_file():
+        public = read_public_model(folder)
+        model, vector, digest = public.record.model, public.model, public.record.tensors_digest
+    else:
+        raise _no_model(folder, "none of them")
     if not isinstance(model, NotesSpec):
         raise _no_model(folder, f"a model of {model.kind}")
-    if sha256_hex(content) != digest:
-        raise _no_model(folder, "another file of weights than its record says")
-    from safetensors.numpy import load
-
     base = find_base(model, (folder.parent, folder.parent.parent))
     network = build_note_lm(model, base)
-    vector = load(content)["model"]
-    if vector.dtype != np.float32 or vector.size != sum(
-        one.numel() for one in network.parameters() if one.requires_grad
-    ):
-        raise _no_model(folder, "weights of another size")
     load_parameter_vector(network, vector)
     return network, base.tokenizer, digest
 

@@ -5,15 +5,14 @@ See :mod:`synclave_server.pretraining` for what must never be given to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from synclave_server.pretraining import Precision, PretrainedModel, fit
+from synclave_server.pretraining import FitSettings, Precision, PretrainedModel, fit
 from synclave_shared.errors import DataError
 from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.models.series.anchor import SeriesAnchor, anchor_from_moments, contributions
@@ -28,6 +27,15 @@ if TYPE_CHECKING:
 
 __all__ = ["label_counts", "pretrain_classifier"]
 
+SETTINGS: Final[FitSettings] = {
+    "steps": 600,
+    "batch_size": 512,
+    "learning_rate": 3e-3,
+    "weight_decay": 0.2,
+    "ema": 0.99,
+    "seed": 0,
+}
+
 PATIENTS_AT_ONCE: Final = 4096
 """Patients whose gaps are filled together: bounds what filling takes beside its result."""
 
@@ -37,15 +45,9 @@ def pretrain_classifier(
     dataset: SeriesDataset,
     spec: ClassifierSpec,
     *,
-    steps: int = 600,
-    batch_size: int = 512,
-    learning_rate: float = 3e-3,
-    weight_decay: float = 0.2,
-    ema: float = 0.99,
-    seed: int = 0,
     device: torch.device | str = "cpu",
     precision: Precision = "float32",
-    progress: Callable[[int, float], None] | None = None,
+    **settings: Unpack[FitSettings],
 ) -> PretrainedModel:
     """Train a clinical model by :func:`synclave_server.pretraining.fit`; the anchor is that of the same patients.
 
@@ -53,15 +55,9 @@ def pretrain_classifier(
         schema: channels, fields and label values.
         dataset: synthetic or public patients.
         spec: the network.
-        steps: optimiser steps.
-        batch_size: patients of a step.
-        learning_rate: at its highest.
-        weight_decay: keeps a network from learning patients by heart.
-        ema: largest share of the averaged weights that stays in a step.
-        seed: of the batches.
         device: where to compute.
         precision: what the network computes in.
-        progress: told the number of steps that are done and the mean loss in nats since it was told last.
+        **settings: of that; what is left away is of :data:`SETTINGS`.
 
     Raises:
         ConfigurationError: if the loss does not stay finite.
@@ -88,18 +84,7 @@ def pretrain_classifier(
             logits = network(*(part[rows].to(device) for part in inputs))
         return nn.functional.cross_entropy(logits.float(), labels[rows].to(device))
 
-    fit(
-        network,
-        loss_of,
-        len(dataset),
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        ema=ema,
-        seed=seed,
-        progress=progress,
-    )
+    fit(network, loss_of, len(dataset), **(SETTINGS | settings))
     return PretrainedModel(
         parameters=parameter_vector(network), anchor=anchor.to_vector(), label_shares=shares.astype(np.float32)
     )

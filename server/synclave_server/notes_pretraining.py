@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synclave_server.pretraining import Precision, PretrainedModel, fit
+from synclave_server.pretraining import FitSettings, Precision, PretrainedModel, fit
 from synclave_shared.diffusion.notes import draw_notes, normals_of, note_loss
 from synclave_shared.models.note_base import LoadedBase, build_note_lm
 from synclave_shared.models.parameters import parameter_vector
@@ -24,6 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = ["pretrain_notes"]
 
+SETTINGS: Final[FitSettings] = {
+    "steps": 2000,
+    "batch_size": 32,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.01,
+    "ema": 0.99,
+    "seed": 0,
+}
+"""What suits a small base and some thousand notes."""
+
 
 def pretrain_notes(
     schema: NotesSchema,
@@ -31,15 +40,9 @@ def pretrain_notes(
     spec: NotesSpec,
     base: LoadedBase,
     *,
-    steps: int = 2000,
-    batch_size: int = 32,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.01,
-    ema: float = 0.99,
-    seed: int = 0,
     device: torch.device | str = "cpu",
     precision: Precision = "float32",
-    progress: Callable[[int, float], None] | None = None,
+    **settings: Unpack[FitSettings],
 ) -> PretrainedModel:
     """Train on public notes, whose identifiers are masked as at a site.
 
@@ -48,22 +51,17 @@ def pretrain_notes(
         dataset: patients, or whoever the notes are of.
         spec: the model.
         base: what it begins with.
-        steps: optimiser steps.
-        batch_size: patients of a step.
-        learning_rate: at its highest.
-        weight_decay: keeps a network from learning notes by heart.
-        ema: largest share of the averaged weights that stays in a step; 0: the last weights are the result.
-        seed: of batches and hidden words.
         device: where to compute.
         precision: what the network computes in.
-        progress: told the number of steps that are done and the mean loss in nats since it was told last.
+        **settings: of :func:`synclave_server.pretraining.fit`; what is left away is of :data:`SETTINGS`.
 
     Raises:
         ConfigurationError: if the loss does not stay finite.
     """
     chunks = encode_notes(dataset.masked(masker(site_detector(schema.notes.language))), schema, base.tokenizer)
     network = build_note_lm(spec, base).to(device)
-    randomness = np.random.default_rng(seed)
+    chosen = SETTINGS | settings
+    randomness = np.random.default_rng(chosen["seed"])
     numbers = normals_of(chunks, spec)
 
     def loss_of(rows: NDArray[np.int64]) -> Tensor:
@@ -72,18 +70,7 @@ def pretrain_notes(
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             return note_loss(network, batch).mean()
 
-    fit(
-        network,
-        loss_of,
-        len(dataset),
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        ema=ema,
-        seed=seed,
-        progress=progress,
-    )
+    fit(network, loss_of, len(dataset), **chosen)
     # Neither prevalences nor shares: a language model stands on none.
     nothing = np.zeros(0, np.float32)
     return PretrainedModel(parameters=parameter_vector(network), anchor=nothing, label_shares=nothing)

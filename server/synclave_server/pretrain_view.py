@@ -79,8 +79,9 @@ def run_pretrain(
     import numpy as np
     import torch
 
-    from synclave_server.public_model import PublicTraining, write_public_model
+    from synclave_server.public_model import write_public_model
     from synclave_server.sampling.workers import device_kind
+    from synclave_shared.models.stored.public_model import PublicTraining
 
     schema = load_schema(schema_path)
     spec = _spec(schema, network)

@@ -22,11 +22,12 @@ from synclave_server.exchanges import Exchange, Procedure, State
 from synclave_server.notary import Notary
 from synclave_server.replies import FINDINGS, Finding, SiteReply, released_update
 from synclave_server.run_folder import RoundProgress, RunFolder, Stage
-from synclave_server.snapshots import SnapshotRecord, copy_snapshot, read_snapshot, write_snapshot
+from synclave_server.snapshots import copy_snapshot, read_snapshot, write_snapshot
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.errors import REFUSAL_CODES, FederationError
 from synclave_shared.ledger.entry import Aggregate, RunClosed, SnapshotWritten
 from synclave_shared.ledger.keys import SigningKey
+from synclave_shared.models.stored.snapshot import SnapshotRecord
 from synclave_shared.privacy.accountant import epsilon
 from synclave_shared.protocol import (
     CheckpointPresentation,

@@ -1,16 +1,4 @@
-"""Stored models: a folder with the tensors, what they belong to, and the plan and schema they came from.
-
-::
-
-    model.safetensors   model [P], of a copula its levels and loadings; anchor [L, D] and label_shares [L] if the plan
-                        has marginals; raw_model [P] if the plan averages models; the server optimiser's moments if it
-                        has any
-    snapshot.json       which plan and round, the digests, and where the ledger names it
-    plan.json           canonical JSON of the plan
-    schema.json         canonical JSON of the schema
-
-``model.safetensors`` is named by its SHA-256 in the ledger's ``snapshot`` entry.
-"""
+"""Snapshots as the coordinator writes them and goes on from; see :mod:`synclave_shared.models.stored.snapshot`."""
 
 from __future__ import annotations
 
@@ -18,42 +6,25 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
 
 from synclave_server.aggregate import ServerState
-from synclave_server.model_tensors import MODEL_FILE, damaged, read_model_tensors, tensor_bytes
 from synclave_server.run_folder import write_atomically
-from synclave_shared.canonical import FrozenModel, canonical_bytes, sha256_hex
-from synclave_shared.errors import PlanError
-from synclave_shared.plan import Digest, Name, TrainPlan, explain_validation
+from synclave_shared.canonical import canonical_bytes, sha256_hex
+from synclave_shared.models.stored.snapshot import (
+    PLAN_FILE,
+    SCHEMA_FILE,
+    SNAPSHOT_FILE,
+    SnapshotRecord,
+    read_stored_snapshot,
+)
+from synclave_shared.models.stored.tensors import MODEL_FILE, tensor_bytes
+from synclave_shared.plan import TrainPlan
 
-__all__ = ["Snapshot", "SnapshotRecord", "copy_snapshot", "read_snapshot", "write_snapshot"]
-
-
-class SnapshotRecord(FrozenModel):
-    """``snapshot.json``.
-
-    Attributes:
-        plan_digest, schema_digest: what the model was trained under.
-        round: the round after which it was stored.
-        tensors_digest: SHA-256 of ``model.safetensors``.
-        sites: the sites whose updates the round combined; empty before the first round.
-        aggregate_digest: SHA-256 of the combined update as little-endian float64.
-        ledger_index: index of the ``snapshot`` entry in the ledger.
-    """
-
-    version: int = Field(default=1, ge=1, le=1)
-    plan_digest: Digest
-    schema_digest: Digest
-    round: Annotated[int, Field(ge=0, le=10_000)]
-    tensors_digest: Digest
-    sites: tuple[Name, ...]
-    aggregate_digest: Digest
-    ledger_index: Annotated[int, Field(ge=0)]
+__all__ = ["Snapshot", "copy_snapshot", "read_snapshot", "write_snapshot"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,9 +95,9 @@ def write_snapshot(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     write_atomically(part / MODEL_FILE, content)
-    write_atomically(part / "plan.json", plan.to_bytes())
-    write_atomically(part / "schema.json", schema)
-    write_atomically(part / "snapshot.json", canonical_bytes(record))
+    write_atomically(part / PLAN_FILE, plan.to_bytes())
+    write_atomically(part / SCHEMA_FILE, schema)
+    write_atomically(part / SNAPSHOT_FILE, canonical_bytes(record))
     _replace_folder(part, folder)
     return record
 
@@ -159,30 +130,14 @@ def read_snapshot(folder: Path) -> Snapshot:
     Raises:
         SnapshotError: if something is missing, damaged, or belongs to another plan or schema.
     """
-    try:
-        record = SnapshotRecord.model_validate_json((folder / "snapshot.json").read_bytes())
-        plan = TrainPlan.from_bytes((folder / "plan.json").read_bytes())
-        schema = (folder / "schema.json").read_bytes()
-    except OSError as error:
-        raise damaged(folder, f"{Path(error.filename or folder).name}: {error.strerror}") from None
-    except ValidationError as error:
-        raise damaged(folder, f"snapshot.json: {explain_validation(error)}") from None
-    except PlanError as error:
-        raise damaged(folder, f"plan.json: {error.found}") from None
-    for name, found, expected in (
-        ("plan.json", plan.digest, record.plan_digest),
-        ("schema.json", sha256_hex(schema), record.schema_digest),
-        ("the plan's schema", plan.schema_digest, record.schema_digest),
-    ):
-        if found != expected:
-            raise damaged(folder, f"{name} with SHA-256 {found[:16]}... in place of {expected[:16]}...")
-    tensors = read_model_tensors(folder, record.tensors_digest)
+    stored = read_stored_snapshot(folder)
+    tensors = stored.tensors
     model = tensors["model"]
     empty = np.zeros(0)
     return Snapshot(
-        record=record,
-        plan=plan,
-        schema=schema,
+        record=stored.record,
+        plan=stored.plan,
+        schema=stored.schema,
         model=model,
         raw_model=tensors.get("raw_model", model),
         anchor=tensors.get("anchor"),

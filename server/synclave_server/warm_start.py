@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from synclave_server.public_model import RECORD_FILE, PublicModel, read_public_model
 from synclave_server.snapshots import Snapshot, read_snapshot
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.series.schema import SeriesSchema
@@ -21,6 +20,7 @@ from synclave_shared.errors import PlanError, ProtocolError, SnapshotError
 from synclave_shared.model_size import parameters_of
 from synclave_shared.model_spec import EMBEDDED
 from synclave_shared.models.series.layout import SeriesLayout
+from synclave_shared.models.stored.public_model import RECORD_FILE, PublicModel, read_public_model
 from synclave_shared.plan import AnyModel, ClassifierSpec, ModelSpec, NotesSpec, SeriesSpec, TrainPlan
 from synclave_shared.protocol import decode_model, encode_model
 

@@ -10,7 +10,6 @@ from sklearn.metrics import roc_auc_score
 
 from synclave_server.clinical_pretraining import pretrain_classifier
 from synclave_server.preparation import looked_up
-from synclave_server.public_model import read_public_model
 from synclave_server.warm_start import read_start
 from synclave_shared.canonical import canonical_bytes
 from synclave_shared.data.series.dataset import SeriesDataset
@@ -22,6 +21,7 @@ from synclave_shared.models.parameters import load_parameter_vector
 from synclave_shared.models.series.anchor import SeriesAnchor
 from synclave_shared.models.series.classifier import build_series_classifier
 from synclave_shared.models.series.standard import StandardRows
+from synclave_shared.models.stored.public_model import read_public_model
 from synclave_shared.plan import ClassifierSpec, InfluenceSpec, ScoresSpec, SeriesSpec
 from synclave_shared.protocol import decode_model
 from tests.coordinator.test_commands import HEART, answer, call

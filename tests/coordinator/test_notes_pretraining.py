@@ -11,11 +11,11 @@ from rich.console import Console
 
 from synclave_server.preparation import read_draft
 from synclave_server.pretrain_view import run_pretrain
-from synclave_server.public_model import read_public_model
 from synclave_shared.errors import DataError, PlanError
 from synclave_shared.model_spec import NotesSpec
 from synclave_shared.models.note_base import build_note_lm, find_base
 from synclave_shared.models.parameters import parameter_vector
+from synclave_shared.models.stored.public_model import read_public_model
 from tests.federation.test_notes_run import SCHEMA, plan_file
 from tests.models.small_notes import notes_dataset
 

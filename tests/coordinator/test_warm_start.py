@@ -12,7 +12,7 @@ import pytest
 from synclave_server.aggregate import ServerState
 from synclave_server.preparation import prepare_run, read_draft
 from synclave_server.pretraining import PretrainedModel
-from synclave_server.public_model import PublicTraining, read_public_model, write_public_model
+from synclave_server.public_model import write_public_model
 from synclave_server.snapshots import write_snapshot
 from synclave_server.warm_start import read_start
 from synclave_shared.data.schema import Schema
@@ -21,6 +21,7 @@ from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.model_size import parameters_of
 from synclave_shared.models.codes import parameter_count
 from synclave_shared.models.series.anchor import usual_anchor
+from synclave_shared.models.stored.public_model import PublicTraining, read_public_model
 from synclave_shared.plan import ModelSpec, SeriesSpec
 from tests.coordinator.test_commands import HEART, answer, call
 from tests.federation.hospitals import make_plan

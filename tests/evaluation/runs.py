@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from synclave_server.snapshots import SnapshotRecord
 from synclave_shared.canonical import FrozenModel, canonical_bytes
 from synclave_shared.ledger.entry import (
     KeyRegistered,
@@ -20,6 +19,7 @@ from synclave_shared.ledger.entry import (
 )
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.store import Ledger
+from synclave_shared.models.stored.snapshot import SnapshotRecord
 from synclave_shared.plan import Federation, Marginals, Privacy, SiteEntry, TrainPlan, signed_plan_bytes
 from synclave_shared.privacy.budget import Budget
 

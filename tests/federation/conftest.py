@@ -3,22 +3,28 @@ from __future__ import annotations
 import base64
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
+from numpy.typing import NDArray
 
 from synclave_client.gateway.app import SOCKETS_VARIABLE
 from synclave_server.app import COORDINATOR_KEY_VARIABLE, RUN_VARIABLE, app
 from synclave_server.run_folder import RunFolder
 from synclave_shared.data.modality import AnySchema
-from synclave_shared.plan import TrainPlan
+from synclave_shared.fixed_point import from_fixed
+from synclave_shared.ledger.entry import SnapshotWritten
+from synclave_shared.models.codes import parameter_count
+from synclave_shared.plan import ModelSpec, TrainPlan
+from synclave_shared.protocol import decode_update
 from tests.federation.grid import InProcessGrid, Node
-from tests.federation.hospitals import NAMES, SCHEMA, Site, ToyWorkload, make_plan, prepare
+from tests.federation.hospitals import NAMES, SCHEMA, Site, ToyWorkload, entries, make_plan, prepare
 
 
 @pytest.fixture
@@ -67,9 +73,28 @@ class World:
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
         app(self.grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={}))
 
+    def digests(self) -> dict[int, str]:
+        """Snapshot digests by round, from the ledger."""
+        return {
+            entry.body.round: entry.body.snapshot_digest
+            for entry in entries(self.run)
+            if isinstance(entry.body, SnapshotWritten)
+        }
+
+    def mean_of_last_updates(self, names: Sequence[str]) -> NDArray[np.float64]:
+        """Slow truth: what sites sent in the last round (the reply before that to the close), weighted by hand."""
+        patients = [self.run.plan().site(name).nominal_patients for name in names]
+        size = parameter_count(SCHEMA, ModelSpec())
+        updates = [from_fixed(decode_update(self.sites[name].replies[-2].payload, size)) for name in names]
+        return np.average(updates, axis=0, weights=patients)
+
+
+NewWorld = Callable[..., World]
+"""What :func:`new_world` gives."""
+
 
 @pytest.fixture
-def new_world(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., World]]:
+def new_world(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NewWorld]:
     """Makes worlds; the environment leads the real apps to the newest one."""
     worlds: list[World] = []
 

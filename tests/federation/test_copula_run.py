@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,8 @@ from synclave_shared.models.layout import CodeLayout
 from synclave_shared.plan import TrainPlan
 from synclave_shared.privacy.accountant import epsilon
 from synclave_shared.protocol import Envelope, decode_update, encode_model
-from tests.federation.conftest import World
+from tests.federation.conftest import NewWorld, World
+from tests.federation.faults import Killed, kill_at, raising
 from tests.federation.hospitals import (
     NAMES,
     SCHEMA,
@@ -38,7 +39,6 @@ from tests.federation.hospitals import (
     releasing,
 )
 from tests.federation.test_progress_view import shown
-from tests.federation.test_rounds import Killed, kill_at, raising
 
 HEART = Path(__file__).parents[2] / "examples" / "heart" / "sites"
 PATIENTS = dict(zip(NAMES, ("budapest", "cleveland-clinic", "zurich-basel"), strict=True))
@@ -55,7 +55,7 @@ class CountingWorkload(PatientWorkload):
 
 
 @pytest.fixture
-def world(new_world: Callable[..., World]) -> Iterator[World]:
+def world(new_world: NewWorld) -> Iterator[World]:
     """Three hospitals with their heart patients, up."""
     world = new_world(plan=make_copula_plan())
     for name, folder in PATIENTS.items():

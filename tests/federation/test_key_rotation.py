@@ -17,10 +17,8 @@ from synclave_shared.ledger.entry import SignedEntry, UpdateReleased, parse_entr
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.verify import verify_ledger
 from synclave_shared.protocol import Envelope, failed, parse_reply, parse_request
-from tests.federation.conftest import World
+from tests.federation.conftest import NewWorld, World
 from tests.federation.hospitals import SITE_KEYS, Handler, Site, entries, events, with_header
-
-NewWorld = Callable[..., World]
 
 
 def rotating(site: Site, handler: Handler, request: Envelope) -> Envelope:

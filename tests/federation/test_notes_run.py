@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -25,14 +24,13 @@ from synclave_shared.models.note_base import build_note_lm, find_base, look_up_b
 from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.plan import Federation, Optimiser, Privacy, TrainPlan
 from synclave_shared.privacy.accountant import epsilon
-from tests.federation.conftest import World
+from tests.federation.conftest import NewWorld, World
 from tests.federation.hospitals import NAMES, entries, events, make_plan
 from tests.models.small_notes import notes_dataset, notes_schema
 from tests.models.test_note_base import published
 
 SCHEMA = notes_schema()
 SMALL = {"width": 64, "blocks": 1, "predicted_tokens": 8}
-NewWorld = Callable[..., World]
 
 
 def plan_of(model: NotesSpec, start: bytes | None = None) -> TrainPlan:

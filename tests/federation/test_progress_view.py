@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
 
 from rich.console import Console
 
 from synclave_server.progress_view import training_view
 from synclave_server.run_folder import RoundProgress
-from tests.federation.conftest import World
+from tests.federation.conftest import NewWorld
 from tests.federation.hospitals import events
 
 
@@ -24,7 +23,7 @@ def shown(happened: list[RoundProgress], *, terminal: bool) -> str:
     return str(text)
 
 
-def test_each_event_is_a_line_that_names_its_round_once(new_world: Callable[..., World]) -> None:
+def test_each_event_is_a_line_that_names_its_round_once(new_world: NewWorld) -> None:
     world = new_world(rounds=2)
     with world.up():
         world.train()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,14 +41,13 @@ from synclave_shared.plan import (
 )
 from synclave_shared.privacy.accountant import epsilon
 from synclave_shared.protocol import decode_update
-from tests.federation.conftest import World
+from tests.federation.conftest import NewWorld, World
 from tests.federation.hospitals import NAMES, entries, events, make_plan
 from tests.models.installed import as_in_a_new_process, documented, lay_down
 from tests.models.small_series import SERIES_LAYOUT, series_dataset, series_schema
 
 SCHEMA = series_schema()
 CODE, FIELDS = documented()
-NewWorld = Callable[..., World]
 
 
 def plan_of(model: SeriesSpec | ClassifierSpec, start: bytes | None = None) -> TrainPlan:

@@ -10,8 +10,9 @@ import pytest
 from synclave_server import snapshots
 from synclave_server.aggregate import ServerState
 from synclave_server.run_folder import RunFolder
-from synclave_server.snapshots import SnapshotRecord, copy_snapshot, read_snapshot, write_snapshot
+from synclave_server.snapshots import copy_snapshot, read_snapshot, write_snapshot
 from synclave_shared.errors import FederationError, SnapshotError
+from synclave_shared.models.stored.snapshot import SnapshotRecord
 from tests.federation.hospitals import SCHEMA, make_plan, prepare
 
 PLAN = make_plan()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
@@ -18,10 +18,11 @@ from synclave_client.training.loop import run_steps
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private import PatientGradients
 from synclave_client.training.private.batch import PatientBatch
+from synclave_client.training.release import release_sum
 from synclave_shared.data.shares import places
 from synclave_shared.errors import PlanError
-from synclave_shared.fixed_point import to_fixed
 from synclave_shared.models.parameters import load_parameter_vector
+from synclave_shared.models.patient_tensors import PatientTensors
 from synclave_shared.models.series.anchor import SeriesAnchor
 from synclave_shared.models.series.classifier import build_series_classifier
 from synclave_shared.models.series.layout import SeriesLayout
@@ -45,14 +46,13 @@ PATIENTS_SUMMED: Final = 2**16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClinicalBatch:
+class ClinicalBatch(PatientTensors):
     """Some patients.
 
     Attributes:
         values, observed, inside, context, labels: as in
             :class:`~synclave_shared.models.series.standard.StandardRows`.
         weight: [B], what a patient's loss counts for.
-        present: [B], false for rows of padding.
     """
 
     values: Tensor
@@ -61,23 +61,6 @@ class ClinicalBatch:
     context: Tensor
     labels: Tensor
     weight: Tensor
-    present: Tensor
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    @property
-    def patient_of_row(self) -> None:
-        """None: the first axis is the patient."""
-        return None
-
-    def select(self, patients: Tensor) -> Self:
-        """The batch of some patients."""
-        return type(self)(**{field.name: getattr(self, field.name)[patients] for field in fields(self)})
-
-    def to(self, device: torch.device | str) -> Self:
-        """The batch on another device."""
-        return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 def clinical_values_of(layout: SeriesLayout) -> int:
@@ -112,6 +95,26 @@ class ClinicalLearner:
     anchor: SeriesAnchor
     weights: NDArray[np.float32]
     device: torch.device | str
+
+    @classmethod
+    def of(
+        cls,
+        spec: ClassifierSpec,
+        dataset: SeriesDataset,
+        layout: SeriesLayout,
+        anchor: SeriesAnchor,
+        device: torch.device | str,
+        weights: NDArray[np.float32] | None = None,
+    ) -> Self:
+        """A plan's model, not yet trained; ``weights`` None: patients of all label values count alike."""
+        return cls(
+            network=build_series_classifier(layout, spec).to(device),
+            dataset=dataset,
+            layout=layout,
+            anchor=anchor,
+            weights=np.ones(layout.label_values, np.float32) if weights is None else weights,
+            device=device,
+        )
 
     @property
     def values(self) -> int:
@@ -180,14 +183,7 @@ def train_clinical_round(
             found=f"model.kind = {plan.model.kind}",
             remedy="Ask for another plan.",
         )
-    learner = ClinicalLearner(
-        network=build_series_classifier(layout, plan.model).to(device),
-        dataset=dataset,
-        layout=layout,
-        anchor=anchor,
-        weights=np.ones(layout.label_values, np.float32),
-        device=device,
-    )
+    learner = ClinicalLearner.of(plan.model, dataset, layout, anchor, device)
     return run_steps(plan, site_name, learner, model_vector, randomness, performance or Performance(), watch)
 
 
@@ -206,7 +202,7 @@ def release_influence(
 ) -> NDArray[np.int64]:
     """The site's noisy sum of clipped gradients of the clinical model's loss over all its patients.
 
-    One Gaussian release, :class:`synclave_shared.privacy.mechanism.GaussianSum`.
+    Released by :func:`synclave_client.training.release.release_sum`.
 
     Args:
         plan: the accepted plan; it fixes clip norm and noise.
@@ -236,19 +232,10 @@ def release_influence(
             remedy="Ask for a plan with model.kind = influence.",
         )
     performance = performance or Performance()
-    network = build_series_classifier(layout, spec).to(device)
-    load_parameter_vector(network, model_vector)
-    learner = ClinicalLearner(
-        network=network,
-        dataset=dataset,
-        layout=layout,
-        anchor=anchor,
-        weights=np.array(spec.label_weights(label_shares.tolist()), np.float32),
-        device=device,
-    )
-    clip_norm = float(mechanism.clip_norm)
-    gradients = PatientGradients(network, learner.loss, clip_norm, performance)
-
+    weights = np.array(spec.label_weights(label_shares.tolist()), np.float32)
+    learner = ClinicalLearner.of(spec, dataset, layout, anchor, device, weights)
+    load_parameter_vector(learner.network, model_vector)
+    gradients = PatientGradients(learner.network, learner.loss, float(mechanism.clip_norm), performance)
     tile = performance.tile(learner.values)
 
     def batches(first: int, stop: int) -> Iterator[ClinicalBatch]:
@@ -261,10 +248,9 @@ def release_influence(
         for first in range(0, len(dataset), PATIENTS_SUMMED):
             stop = min(first + PATIENTS_SUMMED, len(dataset))
             total += gradients.clipped_sum(batches(first, stop)).double().cpu().numpy()
-    watch = watch or RoundWatch(mechanism, len(dataset))
-    for patient in watch.few(len(dataset)):
-        alone = learner.batch(np.array([patient]), 1)
-        watch.contributed(gradients.contribution_norm(alone), float(alone.present[0]))
-    with watch.noising(total, len(dataset)):
-        randomness.add_normal(total, float(mechanism.noise_multiplier) * clip_norm)
-    return to_fixed(total)
+
+    def alone(patient: int) -> tuple[float, float]:
+        batch = learner.batch(np.array([patient]), 1)
+        return gradients.contribution_norm(batch), float(batch.present[0])
+
+    return release_sum(total, mechanism, len(dataset), alone, randomness, watch)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from synclave_shared.diffusion.preconditioning import posterior_logits, prior_lo
 from synclave_shared.errors import DataError, PlanError
 from synclave_shared.models.codes import build_code_denoiser
 from synclave_shared.models.layout import CodeLayout
+from synclave_shared.models.patient_tensors import PatientTensors
 from synclave_shared.plan import CopulaSpec, ModelSpec, TrainPlan
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ __all__ = ["CodeLearner", "DiffusionBatch", "DiffusionLoss", "code_model", "trai
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DiffusionBatch:
+class DiffusionBatch(PatientTensors):
     """Some patients, each seen at K noise levels.
 
     Attributes:
@@ -39,26 +40,12 @@ class DiffusionBatch:
         labels: [B], label numbers; L where the label is hidden in this step.
         levels: [B, K], standard normal: how much each level hides.
         noise: [B, K, D], standard normal.
-        present: [B], false for rows of padding.
     """
 
     clean: Tensor
     labels: Tensor
     levels: Tensor
     noise: Tensor
-    present: Tensor
-
-    def __len__(self) -> int:
-        return len(self.clean)
-
-    @property
-    def patient_of_row(self) -> None:
-        """None: the first axis is the patient, whose noise levels lie behind it."""
-        return None
-
-    def select(self, patients: Tensor) -> Self:
-        """The batch of some patients."""
-        return type(self)(**{field.name: getattr(self, field.name)[patients] for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

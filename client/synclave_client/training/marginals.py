@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.noise import SecretRandomness
+from synclave_client.training.release import release_sum
 from synclave_shared.data.shares import limits, share_of
 from synclave_shared.errors import PlanError
-from synclave_shared.fixed_point import to_fixed
-from synclave_shared.plan import TrainPlan
+from synclave_shared.plan import MARGINALS_ROUND, TrainPlan
 
 if TYPE_CHECKING:
     from synclave_shared.data.patients import PatientDataset
@@ -57,7 +57,7 @@ def release_marginals(
     randomness: SecretRandomness,
     watch: RoundWatch | None = None,
 ) -> NDArray[np.int64]:
-    """The site's noisy marginals: one Gaussian release, :class:`synclave_shared.privacy.mechanism.GaussianSum`.
+    """The site's noisy marginals, by :func:`synclave_client.training.release.release_sum`.
 
     Args:
         plan: the accepted plan; it fixes clip norm and noise.
@@ -78,15 +78,13 @@ def release_marginals(
             found="none",
             remedy="Start this plan with round 1.",
         )
-    clip_norm = float(plan.privacy.marginals.clip_norm)
-    noise_std = float(plan.privacy.marginals.noise_multiplier) * clip_norm
-    label_values = len(schema.label.values)
+    mechanism = plan.mechanism(MARGINALS_ROUND)
+    clip_norm, label_values = float(mechanism.clip_norm), len(schema.label.values)
+
+    def alone(patient: int) -> tuple[float, float]:
+        one = dataset.select(np.array([patient]))
+        own = clipped_marginals(one.features, one.labels, label_values, clip_norm, one.shares)
+        return float(np.linalg.norm(own)), share_of(dataset.shares, patient)
+
     sums = clipped_marginals(dataset.features, dataset.labels, label_values, clip_norm, dataset.shares)
-    watch = watch or RoundWatch(plan.mechanism(0), len(dataset))
-    for patient in watch.few(len(dataset)):
-        alone = dataset.select(np.array([patient]))
-        own = clipped_marginals(alone.features, alone.labels, label_values, clip_norm, alone.shares)
-        watch.contributed(float(np.linalg.norm(own)), share_of(dataset.shares, patient))
-    with watch.noising(sums, len(dataset)):
-        randomness.add_normal(sums, noise_std)
-    return to_fixed(sums)
+    return release_sum(sums, mechanism, len(dataset), alone, randomness, watch)

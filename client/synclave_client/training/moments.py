@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.noise import SecretRandomness
+from synclave_client.training.release import release_sum
 from synclave_shared.data.shares import share_of
 from synclave_shared.errors import PlanError
-from synclave_shared.fixed_point import to_fixed
 from synclave_shared.models.copula import second_moments
 from synclave_shared.models.layout import CodeLayout
 from synclave_shared.plan import TrainPlan
@@ -33,7 +33,7 @@ def release_moments(
     randomness: SecretRandomness,
     watch: RoundWatch | None = None,
 ) -> NDArray[np.int64]:
-    """The site's noisy second moments: one Gaussian release, :class:`synclave_shared.privacy.mechanism.GaussianSum`.
+    """The site's noisy second moments, by :func:`synclave_client.training.release.release_sum`.
 
     Args:
         plan: the accepted plan; it fixes clip norm and noise.
@@ -57,15 +57,13 @@ def release_moments(
             found=f"round {round_number}",
             remedy="Ask for a plan with model.kind = copula.",
         )
-    mechanism = plan.mechanism(round_number)
+    mechanism, layout = plan.mechanism(round_number), CodeLayout.of(schema)
     clip_norm = float(mechanism.clip_norm)
-    layout = CodeLayout.of(schema)
-    moments = second_moments(dataset.features, dataset.labels, anchor, layout, clip_norm, dataset.shares)
-    watch = watch or RoundWatch(mechanism, len(dataset))
-    for patient in watch.few(len(dataset)):
-        alone = dataset.select(np.array([patient]))
-        own = second_moments(alone.features, alone.labels, anchor, layout, clip_norm, alone.shares)
-        watch.contributed(float(np.linalg.norm(own)), share_of(dataset.shares, patient))
-    with watch.noising(moments, len(dataset)):
-        randomness.add_normal(moments, float(mechanism.noise_multiplier) * clip_norm)
-    return to_fixed(moments)
+
+    def alone(patient: int) -> tuple[float, float]:
+        one = dataset.select(np.array([patient]))
+        own = second_moments(one.features, one.labels, anchor, layout, clip_norm, one.shares)
+        return float(np.linalg.norm(own)), share_of(dataset.shares, patient)
+
+    sums = second_moments(dataset.features, dataset.labels, anchor, layout, clip_norm, dataset.shares)
+    return release_sum(sums, mechanism, len(dataset), alone, randomness, watch)

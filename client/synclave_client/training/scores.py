@@ -12,12 +12,11 @@ from synclave_client.performance import Performance
 from synclave_client.training.clinical import ClinicalLearner
 from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.noise import SecretRandomness
+from synclave_client.training.release import release_sum
 from synclave_shared.data.shares import share_of
 from synclave_shared.errors import PlanError
-from synclave_shared.fixed_point import to_fixed
 from synclave_shared.models.parameters import load_parameter_vector
 from synclave_shared.models.series.anchor import SeriesAnchor
-from synclave_shared.models.series.classifier import build_series_classifier
 from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.plan import ScoresSpec, TrainPlan
 from synclave_shared.score_histogram import score_histogram
@@ -42,7 +41,7 @@ def release_scores(
 ) -> NDArray[np.int64]:
     """The site's noisy histograms of the clinical model's predictions for all its patients.
 
-    One Gaussian release, :class:`synclave_shared.privacy.mechanism.GaussianSum`: a patient adds a vector of length 1
+    Released by :func:`synclave_client.training.release.release_sum`: a patient adds a vector of length 1
     whatever the model predicts (:func:`~synclave_shared.score_histogram.score_histogram`), here in units of the plan's
     clip norm; less, by its share, if it is at other sites too.
 
@@ -71,16 +70,8 @@ def release_scores(
             found=f"round {round_number} of model.kind = {spec.kind}",
             remedy="Ask for a plan with model.kind = scores.",
         )
-    network = build_series_classifier(layout, spec).to(device)
-    load_parameter_vector(network, model_vector)
-    learner = ClinicalLearner(
-        network=network,
-        dataset=dataset,
-        layout=layout,
-        anchor=anchor,
-        weights=np.ones(layout.label_values, np.float32),
-        device=device,
-    )
+    learner = ClinicalLearner.of(spec, dataset, layout, anchor, device)
+    load_parameter_vector(learner.network, model_vector)
     tile = (performance or Performance()).tile(learner.values)
     logits = np.zeros((len(dataset), layout.label_values))
     for start in range(0, len(dataset), tile):
@@ -88,15 +79,14 @@ def release_scores(
         # bit. Otherwise one patient more could move others over the borders of bins.
         rows = np.arange(start, min(start + tile, len(dataset)))
         batch = learner.batch(rows, tile)
-        found = network(batch.values, batch.observed, batch.context, batch.inside)
+        found = learner.network(batch.values, batch.observed, batch.context, batch.inside)
         logits[rows] = found.detach()[: len(rows)].double().cpu().numpy()
     clip_norm = float(mechanism.clip_norm)
+
+    def alone(patient: int) -> tuple[float, float]:
+        one = dataset.select(np.array([patient]))
+        own = score_histogram(logits[patient : patient + 1], one.labels, one.shares)
+        return clip_norm * float(np.linalg.norm(own)), share_of(dataset.shares, patient)
+
     total = clip_norm * score_histogram(logits, dataset.labels, dataset.shares).reshape(-1)
-    watch = watch or RoundWatch(mechanism, len(dataset))
-    for patient in watch.few(len(dataset)):
-        alone = dataset.select(np.array([patient]))
-        own = score_histogram(logits[patient : patient + 1], alone.labels, alone.shares)
-        watch.contributed(clip_norm * float(np.linalg.norm(own)), share_of(dataset.shares, patient))
-    with watch.noising(total, len(dataset)):
-        randomness.add_normal(total, float(mechanism.noise_multiplier) * clip_norm)
-    return to_fixed(total)
+    return release_sum(total, mechanism, len(dataset), alone, randomness, watch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -15,17 +15,18 @@ from synclave_client.training.conformance import RoundWatch
 from synclave_client.training.loop import run_steps
 from synclave_client.training.noise import PatientStreams, SecretRandomness
 from synclave_client.training.private.batch import PatientBatch
+from synclave_client.training.release import release_sum
 from synclave_shared.data.shares import places, share_of
 from synclave_shared.diffusion.series import SeriesPrior, series_loss, series_posterior
 from synclave_shared.errors import DataError, PlanError
-from synclave_shared.fixed_point import to_fixed
 from synclave_shared.model_spec import SeriesSpec
+from synclave_shared.models.patient_tensors import PatientTensors
 from synclave_shared.models.series.anchor import SeriesAnchor, contributions
 from synclave_shared.models.series.completion import DRAWS, Completion
 from synclave_shared.models.series.denoiser import build_series_denoiser
 from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.models.series.standard import StandardRows
-from synclave_shared.plan import TrainPlan
+from synclave_shared.plan import MARGINALS_ROUND, TrainPlan
 
 if TYPE_CHECKING:
     from synclave_shared.data.series.dataset import SeriesDataset
@@ -41,7 +42,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeriesBatch:
+class SeriesBatch(PatientTensors):
     """Some patients, each seen at K noise levels.
 
     Attributes:
@@ -52,7 +53,6 @@ class SeriesBatch:
         labels: [B], label numbers; L where the label is hidden in this step.
         levels: [B, K], standard normal: how much each level hides.
         noise: [B, K, T, 2C], standard normal.
-        present: [B], false for rows of padding.
     """
 
     row: Tensor
@@ -62,23 +62,6 @@ class SeriesBatch:
     labels: Tensor
     levels: Tensor
     noise: Tensor
-    present: Tensor
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    @property
-    def patient_of_row(self) -> None:
-        """None: the first axis is the patient, whose noise levels lie behind it."""
-        return None
-
-    def select(self, patients: Tensor) -> Self:
-        """The batch of some patients."""
-        return type(self)(**{field.name: getattr(self, field.name)[patients] for field in fields(self)})
-
-    def to(self, device: torch.device | str) -> Self:
-        """The batch on another device."""
-        return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +191,7 @@ def release_series_marginals(
     randomness: SecretRandomness,
     watch: RoundWatch | None = None,
 ) -> NDArray[np.int64]:
-    """The site's noisy moments: one Gaussian release, :class:`synclave_shared.privacy.mechanism.GaussianSum`.
+    """The site's noisy moments, by :func:`synclave_client.training.release.release_sum`.
 
     Args:
         plan: the accepted plan; it fixes clip norm and noise.
@@ -227,17 +210,14 @@ def release_series_marginals(
         raise PlanError(
             expected="a plan with a marginals release", found="none", remedy="Start this plan with round 1."
         )
-    clip_norm = float(plan.privacy.marginals.clip_norm)
-    sums = contributions(dataset, layout, clip_norm)
-    watch = watch or RoundWatch(plan.mechanism(0), len(dataset))
-    for patient in watch.few(len(dataset)):
-        alone = dataset.select(np.array([patient]))
-        watch.contributed(
-            float(np.linalg.norm(contributions(alone, layout, clip_norm))), share_of(dataset.shares, patient)
-        )
-    with watch.noising(sums, len(dataset)):
-        randomness.add_normal(sums, float(plan.privacy.marginals.noise_multiplier) * clip_norm)
-    return to_fixed(sums)
+    mechanism = plan.mechanism(MARGINALS_ROUND)
+    clip_norm = float(mechanism.clip_norm)
+
+    def alone(patient: int) -> tuple[float, float]:
+        own = contributions(dataset.select(np.array([patient])), layout, clip_norm)
+        return float(np.linalg.norm(own)), share_of(dataset.shares, patient)
+
+    return release_sum(contributions(dataset, layout, clip_norm), mechanism, len(dataset), alone, randomness, watch)
 
 
 def train_series_round(

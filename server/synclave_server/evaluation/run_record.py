@@ -15,12 +15,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from synclave_server.snapshots import SnapshotRecord
 from synclave_shared.errors import LedgerError, PlanError, SnapshotError
 from synclave_shared.ledger.entry import SignedEntry, SpendReserved, parse_entry
 from synclave_shared.ledger.store import Ledger
 from synclave_shared.ledger.tiles import CHECKPOINT_PATH
 from synclave_shared.ledger.verify import DatasetReport, verify_ledger
+from synclave_shared.models.stored.snapshot import SnapshotRecord
 from synclave_shared.plan import TrainPlan
 from synclave_shared.privacy.accountant import epsilon_over_time
 

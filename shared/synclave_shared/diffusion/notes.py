@@ -6,8 +6,7 @@ Shapes: ``B`` patients of a batch, ``K`` chunks of each, ``T`` tokens of a chunk
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch.nn import functional
 
 from synclave_shared.data.shares import places
 from synclave_shared.model_spec import NotesSpec
+from synclave_shared.models.patient_tensors import PatientTensors
 from synclave_shared.text.chunks import NoteChunks
 from synclave_shared.text.tokenizer import NoteTokenizer
 
@@ -24,7 +24,7 @@ __all__ = ["NotesBatch", "draw_notes", "normals_of", "note_loss"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NotesBatch:
+class NotesBatch(PatientTensors):
     """Some patients, each with K chunks; M places of a chunk are asked for at most.
 
     Attributes:
@@ -33,7 +33,6 @@ class NotesBatch:
         positions: places that are asked for; int64 [B, K, M].
         targets: the tokens there; int64 [B, K, M].
         weights: what each counts for, 0 where nothing is asked; float32 [B, K, M].
-        present: [B], false for rows of padding.
     """
 
     ids: Tensor
@@ -41,24 +40,12 @@ class NotesBatch:
     positions: Tensor
     targets: Tensor
     weights: Tensor
-    present: Tensor
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     @property
     def patient_of_row(self) -> Tensor:
         """The network's rows are chunks: every patient has K, whatever was written of it."""
         count, chunks = self.ids.shape[:2]
         return torch.arange(count, device=self.ids.device).repeat_interleave(chunks)
-
-    def select(self, patients: Tensor) -> Self:
-        """The batch of some patients."""
-        return type(self)(**{field.name: getattr(self, field.name)[patients] for field in fields(self)})
-
-    def to(self, device: torch.device | str) -> Self:
-        """The batch on another device."""
-        return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 def note_loss(network: nn.Module, batch: NotesBatch) -> Tensor:

@@ -1,7 +1,8 @@
 """What fills typed slots in a synthetic note: names, dates and numbers from public lists, one person throughout.
 
 Every value is invented: telephone numbers and social security numbers are of ranges that are never given out, mail and
-web addresses end in reserved names.
+web addresses end in reserved names. A slot says only what stood there; where a real text is rewritten,
+:mod:`~synclave_shared.text.replacements` keeps the form of what it replaces, by a key.
 """
 
 from __future__ import annotations

@@ -9,14 +9,15 @@ Shapes: ``B`` patients, ``C`` chunks of one patient, ``T`` tokens, ``K`` tags.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Final, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from synclave_shared.models.patient_tensors import PatientTensors
 from synclave_shared.text.features import AFFIXES, FLAGS, SHAPES, WORDS, TokenFeatures
 
 if TYPE_CHECKING:
@@ -84,32 +85,18 @@ class Tagger(nn.Module):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaggerBatch:
+class TaggerBatch(PatientTensors):
     """Some patients with equally many chunks each, empty ones included.
 
     Attributes:
         numbers: int64 [B, C, T, 4].
         flags: float32 [B, C, T, FLAGS].
         tags: int64 [B, C, T], :data:`NO_TAG` where there is none.
-        present: bool [B], false for padding.
     """
 
     numbers: Tensor
     flags: Tensor
     tags: Tensor
-    present: Tensor
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    @property
-    def patient_of_row(self) -> None:
-        """None: the first axis is the patient, whose chunks lie behind it."""
-        return None
-
-    def select(self, patients: Tensor) -> Self:
-        """The batch of some patients."""
-        return type(self)(**{field.name: getattr(self, field.name)[patients] for field in fields(self)})
 
 
 def tagger_loss(network: nn.Module, batch: TaggerBatch) -> Tensor:
