@@ -123,13 +123,13 @@ def _words(reference: Table, contenders: Sequence[Table]) -> list[Measure]:
     place = {word: number for number, (word, _) in enumerate(common)}
     tables = []
     for table, own in zip((reference, *contenders), bags, strict=True):
-        rows = np.zeros((len(own), len(place)), dtype=np.uint8)
+        rows = np.zeros((len(own), max(1, len(place))), dtype=np.uint8)
         for row, bag in enumerate(own):
             rows[row, [place[word] for word in bag if word in place]] = 1
         tables.append(Table(features=rows, labels=table.labels))
     truth, *others = tables
     agreement = [prevalence(truth, other) for other in others]
-    chosen = compared_pairs(truth, [_Whole(stop=len(place))])
+    chosen = compared_pairs(truth, [_Whole(stop=truth.features.shape[1])])
     together = [correlation_agreement(truth, other, *chosen)[0] for other in others]
     return [
         _measure("prevalence_log_r2", "Words: share of notes on a log scale, R²", "one", [a.log_r2 for a in agreement]),
