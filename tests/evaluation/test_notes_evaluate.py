@@ -21,8 +21,9 @@ from synclave_server.evaluation.notes.leakage import leak_measures
 from synclave_server.evaluation.notes.ngrams import CountedWords
 from synclave_server.evaluation.notes.overlap import LONGEST_RUN, longest_runs, with_strings
 from synclave_server.evaluation.notes.writings import every_note, first_notes, independent_words, texts_of, words_of
+from synclave_server.sampling.cohort_formats import NOTES_FORMATS
 from synclave_server.sampling.note_rows import pack_note
-from synclave_server.sampling.notes_writers import NotesParquetWriter
+from synclave_server.sampling.rows import DrawnPatients
 from synclave_shared.data.notes.dataset import Note, NotesDataset, together
 from synclave_shared.errors import ConfigurationError, DataError
 from tests.evaluation.cohorts import HOSTILE
@@ -221,8 +222,9 @@ def files(tmp_path: Path) -> Path:
     for name, seed in (("north", 1), ("south", 2), ("train", 3), ("synthetic", 4)):
         table = first_notes(patients(30, seed))
         rows = np.stack([pack_note(row.type, row.text) for row in table.features])
-        with NotesParquetWriter(tmp_path / f"{name}.parquet", SCHEMA, note if name == "synthetic" else {}) as writer:
-            writer.write(rows, table.labels, np.arange(numbered, numbered + 30))
+        about = note if name == "synthetic" else {}
+        with NOTES_FORMATS["parquet"].writer(tmp_path / f"{name}.parquet", SCHEMA, about) as write:
+            write(DrawnPatients(rows=rows, labels=table.labels, numbers=np.arange(numbered, numbered + 30)))
         numbered += 30
     return tmp_path
 
