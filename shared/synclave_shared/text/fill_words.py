@@ -202,8 +202,8 @@ class WordFiller:
             return wider.scatter(-1, there, -torch.inf)[..., :-1]
 
         def uniforms(stream: int) -> Tensor:
-            drawn = [tasks[task].uniforms(chunk, stream).random(width, dtype=np.float32) for task, chunk in owners]
-            return torch.from_numpy(np.stack(drawn).clip(1e-7, 1 - 1e-7)).to(self._device)
+            drawn = [tasks[task].uniforms(chunk, stream).random(width) for task, chunk in owners]
+            return torch.from_numpy(np.stack(drawn).clip(1e-12, 1 - 1e-12)).to(self._device)
 
         how = self._drawing
         return unmask(
