@@ -28,7 +28,7 @@ def survivals(note: Note, found: Sequence[Span], output: str) -> tuple[int, Coun
     """Gold strings of a note, how many of each kind survive, and which: (kind, label, string).
 
     A string counts once for each time gold marks it, and survives if it stands anywhere in the output as whole words,
-    in any case. Ages are numbers that stand in a note for other reasons: they count with what is around them.
+    in any case but for states: "in" is none.
     """
     covered = [False] * (len(note.text) + 1)
     for span in found:
@@ -36,15 +36,18 @@ def survivals(note: Note, found: Sequence[Span], output: str) -> tuple[int, Coun
     marked = [False] * (len(note.text) + 1)
     for gold in note.gold:
         marked[gold.start : gold.end] = [True] * (gold.end - gold.start)
-    plain = spaced(output)
+    # "90+" stands for every age over 89, and tells none.
+    plain = spaced(output).replace("90+", " ")
     counts: Counter[str] = Counter()
     which = []
     for gold in note.gold:
         surface = note.text[gold.start : gold.end]
         whole = all(covered[at] for at in range(gold.start, gold.end) if note.text[at].isalnum())
-        unmarked = [at for at in _places(spaced(surface), note.text.casefold()) if not any(marked[at[0] : at[1]])]
+        exact = gold.label == "STATE"
+        string, there, here = (surface, output, note.text) if exact else (spaced(surface), plain, note.text.casefold())
+        unmarked = [at for at in _places(string, here) if not any(marked[at[0] : at[1]])]
         kind = ""
-        if next(_places(spaced(surface), plain), None):
+        if next(_places(string, there), None):
             kind = "missed" if not whole else "elsewhere" if unmarked else "predicted"
         elif gold.label in _NAMES:
             parts = [part for part in re.findall(r"[^\W\d_]+", surface) if len(part) >= _SHORTEST]
