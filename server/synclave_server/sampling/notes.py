@@ -33,11 +33,14 @@ from synclave_shared.text.templates import Gap, Patient, Template, invented_pati
 
 __all__ = ["NotesGenerator", "NotesSources", "Written"]
 
-CPU_TILE: Final = 8
-"""Documents per call of the network on a CPU: logits of all gaps are in memory at once."""
+CPU_ROWS: Final = 16
+"""Chunks per call of the network on a CPU: logits of all their gaps are in memory at once."""
 
-GPU_TILE: Final = 64
+GPU_ROWS: Final = 128
 """Elsewhere."""
+
+CHUNKS_OF_DOCUMENT: Final = 2
+"""What a document of the shipped templates has in the mean: more documents are written at once than rows would hold."""
 
 WINDOWS: Final = 4
 """Chunks of a document at most; text beyond them has no gaps filled, and is left out."""
@@ -114,6 +117,26 @@ class _Document:
     rng: np.random.Generator
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chunk:
+    """A row of the network's calls.
+
+    Attributes:
+        document: its place among the tile's.
+        number: the patient's.
+        window: which of the document's chunks it is.
+        ids: tokens, int32 [T].
+        begin, count: where its text begins, and how many tokens that has.
+    """
+
+    document: int
+    number: int
+    window: int
+    ids: NDArray[np.int32]
+    begin: int
+    count: int
+
+
 class NotesGenerator:
     """A trained language model on one device.
 
@@ -140,7 +163,8 @@ class NotesGenerator:
         self._schema, self._tokenizer, self._cohort = schema, base.tokenizer, cohort
         self._device = torch.device(device)
         self._reduced = precision == "bfloat16"
-        self.tile = CPU_TILE if self._device.type == "cpu" else GPU_TILE
+        self._rows = CPU_ROWS if self._device.type == "cpu" else GPU_ROWS
+        self.tile = 4 * self._rows // CHUNKS_OF_DOCUMENT
         network = build_note_lm(spec, base).eval()
         load_parameter_vector(network, model)
         self._network = network.to(self._device)
@@ -188,44 +212,31 @@ class NotesGenerator:
         found = []
         for start in range(0, len(patients), self.tile):
             part = slice(start, start + self.tile)
-            size = len(patients[part])
-            padding = (0, self.tile - size)
-            numbers, given = np.pad(patients[part], padding, mode="edge"), np.pad(labels[part], padding, mode="edge")
-            found += self._tile(request, numbers, given, size)
+            found += self._tile(request, patients[part], labels[part])
         return found
 
     def _tile(
-        self, request: SampleRequest, patients: NDArray[np.int64], labels: NDArray[np.int64], size: int
+        self, request: SampleRequest, patients: NDArray[np.int64], labels: NDArray[np.int64]
     ) -> list[Written]:
-        """The first ``size`` documents of a tile."""
-        documents = [
-            self._planned(request, number, label)
-            for number, label in zip(patients.tolist(), labels.tolist(), strict=True)
-        ]
         length, tokenizer = self._schema.notes.tokens, self._tokenizer
-        ids = np.full((len(documents), WINDOWS, length), tokenizer.pad, np.int32)
-        ids[:, :, 0] = tokenizer.begin
-        windows: list[list[tuple[int, int, int]]] = []
-        for place, (document, label) in enumerate(zip(documents, labels.tolist(), strict=True)):
+        documents, chunks = [], []
+        for number, label in zip(patients.tolist(), labels.tolist(), strict=True):
+            document = self._planned(request, number, label)
+            documents.append(document)
             head = tokenizer.encode(heading(self._schema, document.kind, label)).ids
             capacity = length - 3 - len(head[: length // 4])
-            windows.append([])
-            for window, start in enumerate(range(0, len(document.tokens), capacity)):
-                if window == WINDOWS:
-                    break
+            for window, start in enumerate(range(0, len(document.tokens), capacity)[:WINDOWS]):
                 body = document.tokens[start : start + capacity]
-                ids[place, window], begin = laid_out(tokenizer, head, body, length)
-                windows[-1].append((start, len(body), begin))
-        filled = self._filled(request, patients, torch.from_numpy(ids.astype(np.int64))).numpy()
-        found = []
-        for place, document in enumerate(documents[:size]):
-            tokens = [
-                int(token)
-                for window, (_, count, begin) in enumerate(windows[place])
-                for token in filled[place, window, begin : begin + count]
-            ]
-            found.append(self._written(document, tokens))
-        return found
+                ids, begin = laid_out(tokenizer, head, body, length)
+                chunks.append(
+                    _Chunk(document=len(documents) - 1, number=number, window=window, ids=ids, begin=begin, count=len(body))
+                )
+        tokens: list[list[int]] = [[] for _ in documents]
+        for start in range(0, len(chunks), self._rows):
+            part = chunks[start : start + self._rows]
+            for chunk, row in zip(part, self._filled(request, part), strict=False):
+                tokens[chunk.document] += row[chunk.begin : chunk.begin + chunk.count].tolist()
+        return [self._written(document, own) for document, own in zip(documents, tokens, strict=True)]
 
     def _planned(self, request: SampleRequest, number: int, label: int) -> _Document:
         key = np.array([int(request.seed), 0], np.uint64)
@@ -246,12 +257,14 @@ class NotesGenerator:
         return _Document(kind=kind, patient=patient, pieces=pieces, tokens=tokens, rng=rng)
 
     @torch.inference_mode()
-    def _filled(self, request: SampleRequest, patients: NDArray[np.int64], ids: Tensor) -> Tensor:
-        """Tokens [n, WINDOWS, T] without masks."""
+    def _filled(self, request: SampleRequest, chunks: Sequence[_Chunk]) -> NDArray[np.int64]:
+        """Tokens [rows, T] without masks, the chunks' first: always as many rows, so that none changes another's."""
         how = request.notes or NotesRequest()
         randomness = PatientRandomness(int(request.seed))
-        numbers = torch.from_numpy(patients).to(self._device)
-        rows = ids.flatten(0, 1).to(self._device)
+        padded = [chunks[min(row, len(chunks) - 1)] for row in range(self._rows)]
+        numbers = torch.tensor([chunk.number for chunk in padded], device=self._device)
+        windows = torch.tensor([chunk.window for chunk in padded], device=self._device)
+        rows = torch.from_numpy(np.stack([chunk.ids for chunk in padded]).astype(np.int64)).to(self._device)
         seen = rows != self._tokenizer.pad
 
         def logits_of(current: Tensor, positions: Tensor) -> Tensor:
@@ -261,7 +274,8 @@ class NotesGenerator:
 
         def uniforms(stream: int) -> Tensor:
             drawn = randomness.uniform(numbers, WINDOWS * self._places, FIRST_STEP + stream)
-            return drawn.view(len(rows), self._places)
+            own: Tensor = drawn.view(self._rows, WINDOWS, self._places)[torch.arange(self._rows), windows]
+            return own
 
         order = cast(Order, request.sampler)  # the request was checked
         found = unmask(
@@ -277,7 +291,8 @@ class NotesGenerator:
             forbidden=self._forbidden,
             places=self._places,
         )
-        return found.view(ids.shape).cpu()
+        tokens: NDArray[np.int64] = found.cpu().numpy()
+        return tokens
 
     def _sex_of_label(self, label: int) -> str | None:
         """The sex that a label tells, where it is the label; None: it tells none."""
