@@ -47,7 +47,7 @@ TYPES: Final = {
 SHORTEST, LONGEST = 300, 3000
 """Characters of the notes that are taken: the repository stays small."""
 
-NOTES_OF_SITE, PUBLIC_NOTES = 70, 500
+NOTES_OF_SITE, HELD_OUT_OF_SITE, PUBLIC_NOTES = 70, 30, 500
 
 
 def learn_vocabulary(source: Path) -> None:
@@ -70,7 +70,7 @@ def learn_vocabulary(source: Path) -> None:
 
 
 def build_example(source: Path) -> None:
-    """Three sites of invented patients, some with two notes, and public notes for a warm start."""
+    """Three sites of invented patients, some with two notes, others held out, and public notes for a warm start."""
     samples = {row["sample_id"]: row for row in pq.read_table(source / "mtsamples" / "notes.parquet").to_pylist()}
     with gzip.open(source / "phi-injected-notes" / "notes.jsonl.gz", "rt", encoding="utf-8") as file:
         injected = [json.loads(line) for line in file]
@@ -88,11 +88,22 @@ def build_example(source: Path) -> None:
     public = [row for row in samples.values() if row["sample_id"] not in used and row["transcription"]]
     public = [row for row in public if SHORTEST <= len(row["transcription"]) <= LONGEST]
     public = sorted(public, key=lambda row: _hash(row["sample_id"]))[:PUBLIC_NOTES]
-    rows = [
-        _row(f"public-{number:03d}", "", "", row["transcription"], row, _sex(row["transcription"]))
-        for number, row in enumerate(public)
+    _write(_plain_rows("public", public), HERE / "notes" / "public" / "notes.parquet")
+    used |= {row["sample_id"] for row in public}
+    rest = [row for row in samples.values() if row["sample_id"] not in used and row["transcription"]]
+    rest = [row for row in rest if SHORTEST <= len(row["transcription"]) <= LONGEST]
+    rest = sorted(rest, key=lambda row: _hash(row["sample_id"]))
+    for site, node in SITES.items():
+        own = [row for row in rest if row["node"] == node][:HELD_OUT_OF_SITE]
+        _write(_plain_rows(f"{site}-held-out", own), HERE / "notes" / "held-out" / f"{site}.parquet")
+
+
+def _plain_rows(name: str, notes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A patient for each note, of whom no name is known."""
+    return [
+        _row(f"{name}-{number:03d}", "", "", row["transcription"], row, _sex(row["transcription"]))
+        for number, row in enumerate(notes)
     ]
-    _write(rows, HERE / "notes" / "public" / "notes.parquet")
 
 
 def _patient(patient: str, notes: list[dict[str, Any]], samples: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,7 +15,9 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
+from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from synclave_server.evaluate_view import draw_headline, draw_sites, run_evaluation
 from synclave_server.examples import Example, find_example
@@ -26,6 +28,8 @@ from synclave_server.progress_view import Steps, training_view
 from synclave_server.sites import set_up_sites, socket_folder
 from synclave_shared.canonical import decimal_text
 from synclave_shared.data.modality import AnySchema
+from synclave_shared.data.notes.reading import load_notes
+from synclave_shared.data.notes.schema import NotesSchema
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.series.reading import load_series
 from synclave_shared.data.series.schema import SeriesSchema
@@ -36,7 +40,7 @@ from synclave_shared.ledger.verify import verify_ledger
 
 __all__ = ["draw_demo", "run_demo"]
 
-EXAMPLES: Final = {"codes": "diabetes", "series": "sepsis"}
+EXAMPLES: Final = {"codes": "diabetes", "series": "sepsis", "notes": "notes"}
 """The embedded example of each modality."""
 
 LARGEST_COHORT: Final = 10_000
@@ -58,7 +62,9 @@ def _new_folder(out: Path | None) -> Path:
 def _held_out_patients(schema: AnySchema, example: Example) -> int:
     if isinstance(schema, SeriesSchema):
         return sum(len(load_series(schema, path)) for path in example.test)
-    assert isinstance(schema, Schema)  # noqa: S101 - the demo knows these two
+    if isinstance(schema, NotesSchema):
+        return sum(len(load_notes(schema, path)) for path in example.test)
+    assert isinstance(schema, Schema)  # noqa: S101 - the demo knows these three
     return sum(len(load_patients(schema, path)) for path in example.test)
 
 
@@ -172,10 +178,18 @@ def run_demo(
             name: {"epsilon": site.epsilon, "delta": decimal_text(plan.privacy.delta), "budget": decimal_text(budget)}
             for name, site in sorted(audit.sites.items())
         },
+        "note": _first_note(draft.schema, cohort),
         "measures": evaluation["measures"],
         "site_spread": evaluation["site_spread"],
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+def _first_note(schema: AnySchema, cohort: Path) -> str | None:
+    """What the first synthetic patient's note says; None where patients have no notes."""
+    if not isinstance(schema, NotesSchema):
+        return None
+    return load_notes(schema, cohort, "synthetic").notes[0][0].text
 
 
 def draw_demo(document: dict[str, Any], console: Console) -> None:
@@ -187,6 +201,8 @@ def draw_demo(document: dict[str, Any], console: Console) -> None:
         spent.add_row(escape(name), f"{site['epsilon']:.4f}", site["budget"], str(site["delta"]))
     console.print()
     console.print(spent)
+    if document["note"] is not None:
+        console.print(Panel(Text(document["note"].strip()), title="A synthetic note", title_align="left"))
     draw_headline(document["measures"], console)
     draw_sites(document["site_spread"], console)
     console.print(f"\nDone in {document['seconds']:.0f} s. Open:")

@@ -10,7 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from synclave_shared.data.modality import load_schema
+from synclave_shared.data.modality import AnySchema, load_schema
+from synclave_shared.data.notes.dataset import NotesDataset
+from synclave_shared.data.notes.dataset import together as notes_together
+from synclave_shared.data.notes.reading import load_notes
 from synclave_shared.data.notes.schema import NotesSchema
 from synclave_shared.data.patients import PatientDataset, together
 from synclave_shared.data.schema import Schema
@@ -23,7 +26,7 @@ from synclave_shared.errors import ConfigurationError, DataError
 
 __all__ = ["draw_evaluation", "draw_headline", "draw_sites", "headline", "joined", "run_evaluation"]
 
-Cohort = TypeVar("Cohort", PatientDataset, SeriesDataset)
+Cohort = TypeVar("Cohort", PatientDataset, SeriesDataset, NotesDataset)
 
 HEADLINE: Final = (
     "prevalence_r2",
@@ -35,6 +38,15 @@ HEADLINE: Final = (
     "correlation_pearson",
     "discriminator_boosting",
     "next_step_mae",
+    "self_bleu",
+    "word_surprise",
+    "entity_overlap[problem]",
+    "entity_overlap[drug]",
+    "discriminator_pairs",
+    "type_accuracy",
+    "linked_to_training",
+    "copied_training",
+    "identifiers_training",
     "target_logistic_auroc",
     "target_forest_auroc",
 )
@@ -54,7 +66,7 @@ def headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def draw_headline(measures: Mapping[str, Any], console: Console) -> None:
     """The same as a table."""
     table = Table(
-        title="How close, on held-out patients (ceiling: other real patients; floor: independent columns)",
+        title="How close, on held-out patients (ceiling: other real patients; floor: independent columns or words)",
         title_justify="left",
     )
     table.add_column("measure")
@@ -111,7 +123,7 @@ def run_evaluation(
         if isinstance(schema, SeriesSchema):
             metrics = _evaluated_series(schema, real, synthetic, train, run, targets, sites, common)
         elif isinstance(schema, NotesSchema):
-            raise _not_of_notes()
+            metrics = _evaluated_notes(schema, real, synthetic, train, run, targets, sites, common)
         else:
             metrics = _evaluated_codes(schema, real, synthetic, train, run, targets, sites, common)
     return {
@@ -120,14 +132,6 @@ def run_evaluation(
         "measures": headline(metrics),
         "site_spread": metrics["site_spread"],
     }
-
-
-def _not_of_notes() -> ConfigurationError:
-    return ConfigurationError(
-        expected="a cohort of codes or of time series",
-        found="a schema of notes",
-        remedy="Notes are measured by the benchmark bench/notes.",
-    )
 
 
 def _evaluated_codes(
@@ -167,11 +171,7 @@ def _evaluated_series(
     from synclave_server.evaluation.series.evaluate import evaluate_series
 
     if targets:
-        raise ConfigurationError(
-            expected=f"no --target with schema {schema.name}, which is of time series",
-            found=", ".join(targets),
-            remedy="Leave --target out: time series are judged by predicting their label and their next step.",
-        )
+        raise _no_targets(schema, targets, "time series", "their label and their next step")
     return evaluate_series(
         schema,
         joined(series_together, [load_series(schema, path) for path in real]),
@@ -180,6 +180,39 @@ def _evaluated_series(
         run,
         sites={name: load_series(schema, path) for name, path in sites.items()},
         **common,
+    )
+
+
+def _evaluated_notes(
+    schema: NotesSchema,
+    real: Sequence[Path],
+    synthetic: Path,
+    train: Sequence[Path],
+    run: Path | None,
+    targets: Sequence[str],
+    sites: Mapping[str, Path],
+    common: Mapping[str, Any],
+) -> dict[str, Any]:
+    from synclave_server.evaluation.notes.evaluate import evaluate_notes
+
+    if targets:
+        raise _no_targets(schema, targets, "notes", "their label and their type")
+    return evaluate_notes(
+        schema,
+        joined(notes_together, [load_notes(schema, path) for path in real]),
+        load_notes(schema, synthetic, "synthetic"),
+        joined(notes_together, [load_notes(schema, path) for path in train]) if train else None,
+        run,
+        sites={name: load_notes(schema, path) for name, path in sites.items()},
+        **common,
+    )
+
+
+def _no_targets(schema: AnySchema, targets: Sequence[str], what: str, instead: str) -> ConfigurationError:
+    return ConfigurationError(
+        expected=f"no --target with schema {schema.name}, which is of {what}",
+        found=", ".join(targets),
+        remedy=f"Leave --target out: {what} are judged by predicting {instead}.",
     )
 
 

@@ -162,13 +162,13 @@ def test_one_place_at_a_time_draws_from_the_exact_joint_law(order: Order) -> Non
                     law = law.narrow(axis, value, 1)
             same = (ids == torch.tensor(known)).all(dim=1)
             for place in range(3):
-                # What is known already is asked for as well, and not used.
+                # Rows of numbers that nobody asks for, and of places that are none.
                 marginal = law.sum(dim=[axis for axis in range(3) if axis != place])
                 if known[place] == mask:
                     logits[same, place, :3] = marginal.log().float()
                 else:
                     logits[same, place, :3] = 0.0
-        return logits
+        return logits.gather(1, positions[..., None].expand(-1, -1, 4))
 
     seeds = torch.Generator().manual_seed(6)
     numbers = [torch.rand(rows, 3, generator=seeds, dtype=torch.float64) for _ in range(6)]
@@ -194,6 +194,42 @@ def test_draws_follow_the_cut_distribution() -> None:
     assert shares(top_p=0.7) == [0.667, 0.333, 0, 0]
     assert shares(temperature=0.5)[0] == pytest.approx(0.25 / (0.25 + 0.0625 + 0.0225 + 0.01), abs=1e-3)
     assert shares(temperature=0.0) == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("top_p", [0.3, 0.8, 0.95])
+def test_draws_of_the_likeliest_have_the_law_that_ordering_all_tokens_gives(top_p: float) -> None:
+    generator = torch.Generator().manual_seed(2)
+    logits = 2 * torch.randn(50, generator=generator)
+    logits[7] = logits[9]  # a tie
+    law, order = logits.softmax(dim=0).double().sort(descending=True, stable=True)
+    law = torch.where(law.cumsum(0) - law < top_p, law, 0.0)
+    expected = torch.zeros(50, dtype=torch.float64).scatter(0, order, law / law.sum())
+    draws = 40_000
+    uniform = torch.rand(draws, generator=generator, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
+    tokens, _ = draw_tokens(logits.expand(draws, 50), uniform, top_p=top_p)
+    seen = torch.bincount(tokens, minlength=50).double()
+    assert not seen[expected == 0].any()
+    kept = expected > 0
+    # Chi-squared of at most 49 degrees: above 90 once in three thousand.
+    assert float(((seen - draws * expected)[kept] ** 2 / (draws * expected[kept])).sum()) < 90
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 5, 8, 30])
+def test_only_open_places_are_asked_for_and_every_document_has_room(calls: int) -> None:
+    masked = torch.arange(20)[None] < torch.arange(21)[:, None]
+    ids = torch.where(masked, MASK, 1)
+    asked: list[int] = []
+
+    def asking(current: Tensor, positions: Tensor) -> Tensor:
+        asked.append(positions.shape[1])
+        return torch.zeros(*positions.shape, WORDS)
+
+    ban = torch.arange(WORDS) == MASK
+    found = unmask(asking, ids, masked, calls=calls, uniforms=streams(torch.arange(21), 20), forbidden=ban)
+    assert not (found == MASK).any()
+    assert len(asked) == min(calls, 20)
+    assert asked == sorted(asked, reverse=True)
+    assert sum(asked) <= 20 * (len(asked) + 1) / 2
 
 
 @pytest.mark.parametrize(

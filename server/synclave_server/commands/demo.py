@@ -19,6 +19,7 @@ class Modality(StrEnum):
 
     CODES = "codes"
     SERIES = "series"
+    NOTES = "notes"
 
 
 def demo(
@@ -31,7 +32,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of sampling and evaluation.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Four hospitals on this machine train together on embedded real data; then sample, evaluate and audit."""
+    """Hospitals on this machine train together on embedded data of patients; then sample, evaluate and audit."""
     from synclave_server.demo import draw_demo, run_demo
 
     target = epsilon_of(epsilon, "--epsilon")

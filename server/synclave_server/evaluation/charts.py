@@ -39,13 +39,16 @@ def power_of_ten(number: float) -> str:
     return "10⁻" + str(-exponent).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
-def utility_bars(area: str, measures: Sequence[Measure], base_rates: dict[str, float]) -> Drawing:
+def utility_bars(
+    area: str, measures: Sequence[Measure], base_rates: dict[str, float], *, floor: str = CONTENDERS[-1][0]
+) -> Drawing:
     """One area (``AUROC`` or ``AUPRC``) of every task and model, by what the classifier was trained on.
 
     Args:
         area: which of the two.
         measures: the measures of that area.
         base_rates: measure key -> the area of guessing.
+        floor: what the floor consists of.
     """
     height = 0.5 + 0.82 * len(measures)
     with canvas(WIDTH, height + 0.55) as figure:
@@ -69,7 +72,7 @@ def utility_bars(area: str, measures: Sequence[Measure], base_rates: dict[str, f
                     edgecolor=ROLES[role],
                     hatch="////" if role == "independent" else None,
                     linewidth=0.8,
-                    label=f"trained on {name}" if group == 0 else None,
+                    label=f"trained on {floor if role == 'independent' else name}" if group == 0 else None,
                 )
                 # Edged with the page's colour, so that it shows on every bar.
                 axes.plot([low, high], [y, y], color=ROLES["surface"], lw=3.2, solid_capstyle="butt")

@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from synclave_server.evaluation.figure import ROLES, Drawing, canvas, drawing, plain_text, short_title
 from synclave_server.evaluation.measure import Measure, Reading
 from synclave_server.evaluation.plots import WIDTH
+from synclave_server.evaluation.words import COLUMNS
 
 __all__ = ["alpha_lines", "dot_rows"]
 
@@ -20,13 +21,15 @@ NAME_LENGTH: Final = 30
 """Characters of a row's name."""
 STYLES: Final[tuple[tuple[str, str, str, dict[str, Any]], ...]] = (
     ("real patients", "ceiling", "real", {"marker": "s", "ms": 5.5}),
-    ("independent columns", "floor", "independent", {"marker": "D", "ms": 5, "mfc": ROLES["surface"], "mew": 1.2}),
+    (COLUMNS, "floor", "independent", {"marker": "D", "ms": 5, "mfc": ROLES["surface"], "mew": 1.2}),
     ("synthetic patients", "value", "synthetic", {"marker": "o", "ms": 6.5}),
 )
 """Name, reading of a measure, role and marker; the last one lies on top."""
 
 
-def dot_rows(key: str, rows: Sequence[tuple[str, Measure]], what: str, caption: str) -> Drawing:
+def dot_rows(
+    key: str, rows: Sequence[tuple[str, Measure]], what: str, caption: str, *, floor: str = COLUMNS
+) -> Drawing:
     """Value, ceiling and floor of one kind of measure in several rows.
 
     Args:
@@ -34,13 +37,14 @@ def dot_rows(key: str, rows: Sequence[tuple[str, Measure]], what: str, caption: 
         rows: name of the row and its measure, at least one.
         what: label of the axis.
         caption: how to read it; may be empty.
+        floor: what the floor consists of.
     """
     with canvas(WIDTH, 0.95 + 0.34 * len(rows)) as figure:
         figure.set_layout_engine("none")
         top = 0.3 / figure.get_figheight()
         bottom = 0.55 / figure.get_figheight()
         axes = figure.add_axes((NAME_SHARE, bottom, 0.97 - NAME_SHARE, 1 - top - bottom))
-        for name, part, role, marker in STYLES:
+        for name, part, role, marker in _styles(floor):
             _dots(axes, [getattr(measure, part) for _, measure in rows], name, role, marker)
         for row, (name, measure) in enumerate(rows):
             axes.text(
@@ -64,13 +68,16 @@ def dot_rows(key: str, rows: Sequence[tuple[str, Measure]], what: str, caption: 
         return drawing(figure, key, f"Dots of {what}. {told}.", caption)
 
 
-def alpha_lines(key: str, panels: Sequence[tuple[str, Sequence[tuple[float, Measure]]]], area: str) -> Drawing:
+def alpha_lines(
+    key: str, panels: Sequence[tuple[str, Sequence[tuple[float, Measure]]]], area: str, *, floor: str = COLUMNS
+) -> Drawing:
     """An area over the number of added patients per real one, a panel for each label value and classifier.
 
     Args:
         key: prefix of the drawing's identifiers.
         panels: title, and share -> measure from 0 on; at least one panel.
         area: ``AUROC`` or ``AUPRC``.
+        floor: what the floor consists of.
     """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
@@ -81,7 +88,7 @@ def alpha_lines(key: str, panels: Sequence[tuple[str, Sequence[tuple[float, Meas
                 axes.set_visible(False)
                 continue
             title, points = panels[place]
-            for name, part, role, marker in STYLES:
+            for name, part, role, marker in _styles(floor):
                 readings: list[tuple[float, Reading]] = [(alpha, getattr(m, part)) for alpha, m in points]
                 known = [(alpha, reading.value) for alpha, reading in readings if reading.value is not None]
                 line = {"ls": (0, (4, 2)) if part == "floor" else "-", "lw": 1.5}
@@ -112,6 +119,10 @@ def alpha_lines(key: str, panels: Sequence[tuple[str, Sequence[tuple[float, Meas
             "At 0: the real patients alone, with the 95 % interval as a band. Synthetic patients help where their line "
             "rises above the band; a line inside it shows nothing.",
         )
+
+
+def _styles(floor: str) -> tuple[tuple[str, str, str, dict[str, Any]], ...]:
+    return tuple((floor if part == "floor" else name, part, role, marker) for name, part, role, marker in STYLES)
 
 
 def _dots(axes: Axes, readings: Sequence[Reading], name: str, role: str, marker: dict[str, Any]) -> None:

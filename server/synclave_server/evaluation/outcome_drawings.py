@@ -15,6 +15,7 @@ from synclave_server.evaluation.figure import Drawing
 from synclave_server.evaluation.measure import Measure
 from synclave_server.evaluation.run_record import RunRecord
 from synclave_server.evaluation.sites import SiteResult
+from synclave_server.evaluation.words import COLUMNS
 from synclave_shared.data.schema import PatientSchema
 
 __all__ = ["outcome_drawings"]
@@ -32,6 +33,7 @@ def outcome_drawings(
     record: RunRecord | None,
     models: Models,
     quick: Sequence[str],
+    floor: str = COLUMNS,
 ) -> dict[str, Drawing]:
     """Name -> figure; a figure for which there is nothing to draw is left out.
 
@@ -44,6 +46,7 @@ def outcome_drawings(
         record: of the training, if known.
         models: the classifiers of the label.
         quick: keys of those that were trained on real and added patients.
+        floor: what the floor consists of.
     """
     by_key = {measure.key: measure for measure in measures}
     drawn = {
@@ -57,12 +60,12 @@ def outcome_drawings(
     for area in AREAS:
         bars = [m for m in measures if m.section == utility.SECTION and f"_{area}[" in m.key]
         guess = {m.key: 0.5 if area == "auroc" else t.base_rate for m in bars for t in tasks if f"[{t.value}]" in m.key}
-        drawn[area] = charts.utility_bars(area.upper(), bars, guess)
-    return drawn | augmentation_lines(tasks, by_key, models, quick) | site_dots(sites) | epsilon_lines(record)
+        drawn[area] = charts.utility_bars(area.upper(), bars, guess, floor=floor)
+    return drawn | augmentation_lines(tasks, by_key, models, quick, floor) | site_dots(sites, floor) | epsilon_lines(record)
 
 
 def augmentation_lines(
-    tasks: Sequence[LabelTask], by_key: Mapping[str, Measure], models: Models, quick: Sequence[str]
+    tasks: Sequence[LabelTask], by_key: Mapping[str, Measure], models: Models, quick: Sequence[str], floor: str = COLUMNS
 ) -> dict[str, Drawing]:
     """One figure per area: a panel for each label value and classifier."""
     drawn = {}
@@ -75,11 +78,11 @@ def augmentation_lines(
                 if len(known) == len(ALPHAS):
                     panels.append((f"{task.value}: {name}", known))
         if panels:
-            drawn[f"augmented{area}"] = dots.alpha_lines(f"augmented{area}", panels, area.upper())
+            drawn[f"augmented{area}"] = dots.alpha_lines(f"augmented{area}", panels, area.upper(), floor=floor)
     return drawn
 
 
-def site_dots(sites: Sequence[SiteResult]) -> dict[str, Drawing]:
+def site_dots(sites: Sequence[SiteResult], floor: str = COLUMNS) -> dict[str, Drawing]:
     """One figure per measure: its value at each site."""
     drawn = {}
     for place, measure in enumerate(sites[0].measures if sites else ()):
@@ -89,6 +92,7 @@ def site_dots(sites: Sequence[SiteResult]) -> dict[str, Drawing]:
             rows,
             measure.title,
             "",
+            floor=floor,
         )
     return drawn
 

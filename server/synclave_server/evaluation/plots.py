@@ -57,6 +57,7 @@ def prevalence_scatter(
     sizes: tuple[int, int],
     names: Sequence[str],
     marked: Sequence[int],
+    what: str = "code",
 ) -> Drawing:
     """Prevalence of each code, real against synthetic, both on logarithmic axes.
 
@@ -66,6 +67,7 @@ def prevalence_scatter(
         sizes: number of real and of synthetic patients behind them.
         names: the columns' titles [D].
         marked: columns to name in the figure, most important first.
+        what: what a column is.
     """
     floor = 0.5 / min(sizes)
     seen = (real > 0) | (synthetic > 0)
@@ -96,16 +98,16 @@ def prevalence_scatter(
             axis.set_major_locator(FixedLocator([floor, *ticks]))
             axis.set_minor_locator(NullLocator())
             axis.set_major_formatter(FuncFormatter(lambda value, _: "none" if value <= floor else f"{100 * value:g} %"))
-            axis.set_label_text(f"share of {side} patients with the code")
+            axis.set_label_text(f"share of {side} patients with the {what}")
         axes.grid(visible=True)
         _name_points(figure, axes, real, synthetic, floor, names, marked)
         outside = int((np.abs(synthetic - real) > 1.96 * np.sqrt(_variance(real, synthetic, sizes)))[seen].sum())
         return drawing(
             figure,
             "prevalence",
-            f"Scatter plot of {int(seen.sum())} codes: prevalence in real patients against prevalence in synthetic "
-            f"patients, with the diagonal of perfect agreement. {outside} codes lie outside the range of chance.",
-            "Each dot is a code; on the diagonal it is as frequent in synthetic as in real patients. Inside the shaded "
+            f"Scatter plot of {int(seen.sum())} {what}s: prevalence in real patients against prevalence in synthetic "
+            f"patients, with the diagonal of perfect agreement. {outside} {what}s lie outside the range of chance.",
+            f"Each dot is a {what}; on the diagonal it is as frequent in synthetic as in real patients. Inside the shaded "
             "band it differs no more than between two random groups of patients (95 %). Diamonds are the deviations "
             "least explained by chance.",
         )

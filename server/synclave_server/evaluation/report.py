@@ -15,7 +15,7 @@ from synclave_server.evaluation.measure import Measure, Reading
 from synclave_server.evaluation.plots import percent
 from synclave_server.evaluation.sites import SiteResult, spread_text
 from synclave_server.evaluation.utility import HOLDING
-from synclave_server.evaluation.words import alarms, verdict
+from synclave_server.evaluation.words import COLUMNS, alarms, verdict
 
 __all__ = ["page", "render_report"]
 
@@ -30,6 +30,9 @@ def render_report(
     sites: Sequence[SiteResult],
     drawings: Mapping[str, Drawing],
     sentences: Sequence[tuple[str, list[str]]],
+    *,
+    floor: str = COLUMNS,
+    **content: Any,
 ) -> str:
     """The whole page.
 
@@ -40,6 +43,8 @@ def render_report(
         sites: the measures at each site as values.
         drawings: figures by name; a missing one is explained in its place.
         sentences: the headline, see :func:`~synclave_server.evaluation.words.headline`.
+        floor: what the floor consists of.
+        content: what only this template reads.
     """
     sections = dict.fromkeys(measure.section for measure in measures)
     return page(
@@ -58,6 +63,8 @@ def render_report(
         share=share_text,
         disclosure=DISCLOSURE,
         holding=HOLDING,
+        floor=floor,
+        **content,
     )
 
 

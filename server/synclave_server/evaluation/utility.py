@@ -67,7 +67,7 @@ def utility_measures(
                     aim="one",
                     value=taught.judge(task.examples(comparison.synthetic), "the synthetic patients", rng)[0],
                     ceiling=scores[1][0],
-                    floor=taught.judge(task.examples(comparison.independent), "the independent columns", rng)[0],
+                    floor=taught.judge(task.examples(comparison.independent), "the floor", rng)[0],
                 )
             )
     return [*use, *hold]

@@ -10,8 +10,10 @@ from synclave_server.evaluation.disclosure import MEMBERSHIP, NEIGHBOURS
 from synclave_server.evaluation.measure import Measure, Reading
 from synclave_server.evaluation.plots import percent
 
-__all__ = ["alarms", "degree", "headline", "judged", "of_100", "short", "verdict"]
+__all__ = ["COLUMNS", "alarms", "degree", "headline", "judged", "of_100", "short", "verdict"]
 
+COLUMNS: Final = "independent columns"
+"""What the floor of codes and time series consists of."""
 _COPIES: Final = ("copies_of_training", "copies_of_held_out")
 
 
@@ -40,26 +42,26 @@ def alarms(measures: Mapping[str, Measure]) -> bool:
     return any(verdict(measures[key]).endswith("than chance allows") for key in (NEIGHBOURS, MEMBERSHIP))
 
 
-def judged(judge: Measure) -> Iterator[str]:
-    """What a discriminator's AUROC means."""
+def judged(judge: Measure, floor: str = COLUMNS) -> Iterator[str]:
+    """What a discriminator's AUROC means; ``floor`` is what the floor consists of."""
     if judge.value.value is not None:
         yield (
             f"Shown one real and one synthetic patient, a trained judge picks out the synthetic one in "
-            f"{100 * judge.value.value:.0f} of 100 pairs; guessing is 50, independent columns {of_100(judge.floor)}."
+            f"{100 * judge.value.value:.0f} of 100 pairs; guessing is 50, {floor} {of_100(judge.floor)}."
         )
 
 
-def degree(way: float | None) -> str:
-    """A place between floor (0) and ceiling (1) in words."""
+def degree(way: float | None, floor: str = COLUMNS) -> str:
+    """A place between floor (0) and ceiling (1) in words; ``floor`` is what the floor consists of."""
     if way is None:
         return "floor and ceiling cannot be told apart on these data"
     if way >= 0.9:
         return "about as good as other real patients"
     if way >= 0.6:
-        return "most of the way from independent columns to real patients"
+        return f"most of the way from {floor} to real patients"
     if way >= 0.25:
-        return "part of the way from independent columns to real patients"
-    return "hardly better than columns drawn independently"
+        return f"part of the way from {floor} to real patients"
+    return f"hardly better than {floor}"
 
 
 def headline(
@@ -69,6 +71,8 @@ def headline(
     columns: str,
     close: Iterable[str],
     useful: Iterable[str] = (),
+    safe: Iterable[str] = (),
+    floor: str = COLUMNS,
 ) -> list[tuple[str, list[str]]]:
     """What was made, how close, how useful, how safe: headings and sentences in plain words.
 
@@ -78,6 +82,8 @@ def headline(
         columns: what a patient consists of.
         close: how close the patients are, in the words of their kind of data.
         useful: of what use they are besides predicting the label.
+        safe: what checks of their kind of data show.
+        floor: what the floor consists of.
     """
     cohorts, schema = metrics["cohorts"], metrics["schema"]
     made = [
@@ -104,12 +110,12 @@ def headline(
     return [
         ("What was made", made),
         ("How close", list(close)),
-        ("How useful", [*_how_useful(measures, schema["label_title"] or schema["label"]), *useful]),
-        ("How safe", list(_how_safe(metrics, measures))),
+        ("How useful", [*_how_useful(measures, schema["label_title"] or schema["label"], floor), *useful]),
+        ("How safe", [*_how_safe(metrics, measures), *safe]),
     ]
 
 
-def _how_useful(measures: Mapping[str, Measure], outcome: str) -> Iterator[str]:
+def _how_useful(measures: Mapping[str, Measure], outcome: str, floor: str) -> Iterator[str]:
     tasks = [m for m in measures.values() if m.key.startswith("tstr_") and "_auroc[" in m.key]
     known = [m for m in tasks if m.value.value is not None and m.ceiling.value is not None]
     if not known:
@@ -125,16 +131,16 @@ def _how_useful(measures: Mapping[str, Measure], outcome: str) -> Iterator[str]:
         yield (
             f"Predicting {what} with {model}: trained on synthetic patients AUROC "
             f"{short(measure.value)}, on as many real "
-            f"patients {short(measure.ceiling)}, on independent columns "
+            f"patients {short(measure.ceiling)}, on {floor} "
             f"{short(measure.floor)}, all tested on real patients."
         )
         if measure.way is None and measure.floor.value is not None:
             yield (
-                "Here even independent columns do about as well as real patients: this outcome "
+                f"Here even {floor} do about as well as real patients: this outcome "
                 "tells little about a model."
             )
         elif measure.way is not None:
-            yield f"That is {degree(measure.way)}."
+            yield f"That is {degree(measure.way, floor)}."
 
 
 def _how_safe(metrics: Mapping[str, Any], measures: Mapping[str, Measure]) -> Iterator[str]:

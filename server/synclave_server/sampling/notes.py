@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, cast
 
@@ -31,18 +31,24 @@ from synclave_shared.text.chunks import heading, laid_out
 from synclave_shared.text.surrogates import Surrogates
 from synclave_shared.text.templates import Gap, Patient, Template, invented_patient, shipped_templates
 
-__all__ = ["NotesGenerator", "NotesSources"]
+__all__ = ["NotesGenerator", "NotesSources", "Written"]
 
-CPU_TILE: Final = 8
-"""Documents per call of the network on a CPU: logits of all gaps are in memory at once."""
+CPU_ROWS: Final = 16
+"""Chunks per call of the network on a CPU: logits of all their gaps are in memory at once."""
 
-GPU_TILE: Final = 64
+GPU_ROWS: Final = 128
 """Elsewhere."""
+
+CHUNKS_OF_DOCUMENT: Final = 2
+"""What a document of the shipped templates has in the mean: more documents are written at once than rows would hold."""
 
 WINDOWS: Final = 4
 """Chunks of a document at most; text beyond them has no gaps filled, and is left out."""
 
 _SPACES: Final = re.compile(r"[^\S\n]+(?=[.,;:\n])")
+_TWICE: Final = re.compile(r"\b([^\W\d_]+)(?: \1\b)+", re.IGNORECASE)
+_STOPS: Final = re.compile(r"[.,;:]+(?=[.:])|[,;]+(?=[,;])")
+_SEX: Final = re.compile(r"\b(?:sex|gender)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +82,23 @@ class _Piece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A document as the model left it.
+
+    Attributes:
+        kind: type of the note.
+        patient: whom it is about.
+        words: what the model wrote, gap by gap.
+        text: all of it, slots filled.
+    """
+
+    kind: str
+    patient: Patient
+    words: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Document:
     """A document before its gaps are filled.
 
@@ -92,6 +115,26 @@ class _Document:
     pieces: list[_Piece]
     tokens: list[int]
     rng: np.random.Generator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chunk:
+    """A row of the network's calls.
+
+    Attributes:
+        document: its place among the tile's.
+        number: the patient's.
+        window: which of the document's chunks it is.
+        ids: tokens, int32 [T].
+        begin, count: where its text begins, and how many tokens that has.
+    """
+
+    document: int
+    number: int
+    window: int
+    ids: NDArray[np.int32]
+    begin: int
+    count: int
 
 
 class NotesGenerator:
@@ -120,7 +163,8 @@ class NotesGenerator:
         self._schema, self._tokenizer, self._cohort = schema, base.tokenizer, cohort
         self._device = torch.device(device)
         self._reduced = precision == "bfloat16"
-        self.tile = CPU_TILE if self._device.type == "cpu" else GPU_TILE
+        self._rows = CPU_ROWS if self._device.type == "cpu" else GPU_ROWS
+        self.tile = 4 * self._rows // CHUNKS_OF_DOCUMENT
         network = build_note_lm(spec, base).eval()
         load_parameter_vector(network, model)
         self._network = network.to(self._device)
@@ -138,6 +182,9 @@ class NotesGenerator:
         self._forbidden = torch.zeros(logits, dtype=torch.bool)
         self._forbidden[sorted(number for number in self._tokenizer.never_drawn if number < logits)] = True
         self._forbidden[self._tokenizer.size :] = True
+        # Inside a sentence a line break is noise: the layout is the template's.
+        breaks = [number for number in range(self._tokenizer.size) if "\n" in self._tokenizer.decode([number])]
+        self._forbidden[[number for number in breaks if number < logits]] = True
         self._forbidden = self._forbidden.to(self._device)
 
     def features(
@@ -154,47 +201,50 @@ class NotesGenerator:
             uint8 [n, NOTE_BYTES], of :mod:`~.note_rows`; each row depends on its own number and label alone.
         """
         rows = np.empty((len(patients), NOTE_BYTES), np.uint8)
+        for place, found in enumerate(self.documents(request, patients, labels)):
+            rows[place] = pack_note(found.kind, found.text)
+        return rows
+
+    def documents(
+        self, request: SampleRequest, patients: NDArray[np.int64], labels: NDArray[np.int64]
+    ) -> list[Written]:
+        """The notes as :meth:`features` packs them, and what in them the model wrote."""
+        found = []
         for start in range(0, len(patients), self.tile):
             part = slice(start, start + self.tile)
-            size = len(patients[part])
-            padding = (0, self.tile - size)
-            numbers, given = np.pad(patients[part], padding, mode="edge"), np.pad(labels[part], padding, mode="edge")
-            rows[part] = self._tile(request, numbers, given)[:size]
-        return rows
+            found += self._tile(request, patients[part], labels[part])
+        return found
 
     def _tile(
         self, request: SampleRequest, patients: NDArray[np.int64], labels: NDArray[np.int64]
-    ) -> NDArray[np.uint8]:
-        documents = [self._planned(request, number) for number in patients.tolist()]
+    ) -> list[Written]:
         length, tokenizer = self._schema.notes.tokens, self._tokenizer
-        ids = np.full((len(documents), WINDOWS, length), tokenizer.pad, np.int32)
-        ids[:, :, 0] = tokenizer.begin
-        windows: list[list[tuple[int, int, int]]] = []
-        for place, (document, label) in enumerate(zip(documents, labels.tolist(), strict=True)):
+        documents, chunks = [], []
+        for number, label in zip(patients.tolist(), labels.tolist(), strict=True):
+            document = self._planned(request, number, label)
+            documents.append(document)
             head = tokenizer.encode(heading(self._schema, document.kind, label)).ids
             capacity = length - 3 - len(head[: length // 4])
-            windows.append([])
-            for window, start in enumerate(range(0, len(document.tokens), capacity)):
-                if window == WINDOWS:
-                    break
+            for window, start in enumerate(range(0, len(document.tokens), capacity)[:WINDOWS]):
                 body = document.tokens[start : start + capacity]
-                ids[place, window], begin = laid_out(tokenizer, head, body, length)
-                windows[-1].append((start, len(body), begin))
-        filled = self._filled(request, patients, torch.from_numpy(ids.astype(np.int64))).numpy()
-        rows = np.empty((len(documents), NOTE_BYTES), np.uint8)
-        for place, document in enumerate(documents):
-            tokens = [
-                int(token)
-                for window, (_, count, begin) in enumerate(windows[place])
-                for token in filled[place, window, begin : begin + count]
-            ]
-            rows[place] = pack_note(document.kind, self._text(document, tokens))
-        return rows
+                ids, begin = laid_out(tokenizer, head, body, length)
+                chunks.append(
+                    _Chunk(document=len(documents) - 1, number=number, window=window, ids=ids, begin=begin, count=len(body))
+                )
+        tokens: list[list[int]] = [[] for _ in documents]
+        for start in range(0, len(chunks), self._rows):
+            part = chunks[start : start + self._rows]
+            for chunk, row in zip(part, self._filled(request, part), strict=False):
+                tokens[chunk.document] += row[chunk.begin : chunk.begin + chunk.count].tolist()
+        return [self._written(document, own) for document, own in zip(documents, tokens, strict=True)]
 
-    def _planned(self, request: SampleRequest, number: int) -> _Document:
+    def _planned(self, request: SampleRequest, number: int, label: int) -> _Document:
         key = np.array([int(request.seed), 0], np.uint64)
         rng = np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, number], np.uint64)))
         patient = invented_patient(rng) if self._cohort is None else self._cohort.patient(number, rng)
+        told = self._sex_of_label(label)
+        if told is not None:
+            patient = replace(patient, sex=told)
         template, kind = self._choices[int(rng.integers(len(self._choices)))]
         pieces, tokens = [], list[int]()
         for piece in template.written(patient, rng):
@@ -207,12 +257,14 @@ class NotesGenerator:
         return _Document(kind=kind, patient=patient, pieces=pieces, tokens=tokens, rng=rng)
 
     @torch.inference_mode()
-    def _filled(self, request: SampleRequest, patients: NDArray[np.int64], ids: Tensor) -> Tensor:
-        """Tokens [n, WINDOWS, T] without masks."""
+    def _filled(self, request: SampleRequest, chunks: Sequence[_Chunk]) -> NDArray[np.int64]:
+        """Tokens [rows, T] without masks, the chunks' first: always as many rows, so that none changes another's."""
         how = request.notes or NotesRequest()
         randomness = PatientRandomness(int(request.seed))
-        numbers = torch.from_numpy(patients).to(self._device)
-        rows = ids.flatten(0, 1).to(self._device)
+        padded = [chunks[min(row, len(chunks) - 1)] for row in range(self._rows)]
+        numbers = torch.tensor([chunk.number for chunk in padded], device=self._device)
+        windows = torch.tensor([chunk.window for chunk in padded], device=self._device)
+        rows = torch.from_numpy(np.stack([chunk.ids for chunk in padded]).astype(np.int64)).to(self._device)
         seen = rows != self._tokenizer.pad
 
         def logits_of(current: Tensor, positions: Tensor) -> Tensor:
@@ -222,7 +274,8 @@ class NotesGenerator:
 
         def uniforms(stream: int) -> Tensor:
             drawn = randomness.uniform(numbers, WINDOWS * self._places, FIRST_STEP + stream)
-            return drawn.view(len(rows), self._places)
+            own: Tensor = drawn.view(self._rows, WINDOWS, self._places)[torch.arange(self._rows), windows]
+            return own
 
         order = cast(Order, request.sampler)  # the request was checked
         found = unmask(
@@ -238,19 +291,35 @@ class NotesGenerator:
             forbidden=self._forbidden,
             places=self._places,
         )
-        return found.view(ids.shape).cpu()
+        tokens: NDArray[np.int64] = found.cpu().numpy()
+        return tokens
 
-    def _text(self, document: _Document, tokens: list[int]) -> str:
+    def _sex_of_label(self, label: int) -> str | None:
+        """The sex that a label tells, where it is the label; None: it tells none."""
+        about = self._schema.label
+        if not _SEX.search(f"{about.name} {about.title}"):
+            return None
+        value = about.values[label].lower()
+        return {"f": "female", "m": "male", "w": "female"}.get(value[:1])
+
+    def _written(self, document: _Document, tokens: list[int]) -> Written:
         """The document: fixed text as it was written, gaps as they were filled, slots filled from public lists."""
-        text = ""
+        text, words = "", []
         for piece in document.pieces:
             if piece.start >= len(tokens):
                 break  # what no window had room for
             if piece.text:
                 text += piece.text
                 continue
-            # Inside a sentence a line break is noise: the layout is the template's.
             written = " ".join(self._tokenizer.decode(tokens[piece.start : piece.stop]).replace("\ufffd", "").split())
+            words.append(written)
             text += written if not text or text[-1].isspace() else f" {written}"
         surrogates = Surrogates(document.rng, document.patient.sex, document.patient.age)
-        return surrogates.fill(_SPACES.sub("", text))
+        return Written(
+            kind=document.kind, patient=document.patient, words=tuple(words), text=surrogates.fill(_tidied(text))
+        )
+
+
+def _tidied(text: str) -> str:
+    """Without a word twice in a row, a space before a stop, or a stop before a stop: what gaps leave at their ends."""
+    return _STOPS.sub("", _SPACES.sub("", _TWICE.sub(r"\1", text)))

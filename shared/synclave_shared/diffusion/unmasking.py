@@ -79,25 +79,32 @@ def unmask(
         return ids.clone()
     # Stable: masked places come first, in reading order.
     positions = masked.logical_not().to(torch.int8).argsort(dim=1, stable=True)[:, :width]
-    rank = torch.arange(width, device=ids.device)
-    is_open = rank < counts[:, None]
-    positions = torch.where(is_open, positions, 0)
+    is_open = torch.arange(width, device=ids.device) < counts[:, None]
     filled = ids.clone()
     for call in range(min(calls, most)):
-        logits = logits_of(filled, positions).float()
+        # Only places that are still open go through the vocabulary: of the longest document possible there are so many.
+        room = width - _filled_after(torch.tensor(width), call, calls)
+        rank = is_open.logical_not().to(torch.int8).argsort(dim=1, stable=True)[:, : int(room)]
+        asked = is_open.gather(1, rank)
+        at = torch.where(asked, positions.gather(1, rank), 0)
+        logits = logits_of(filled, at).float()
         if forbidden is not None:
             logits = logits.masked_fill(forbidden if forbidden.ndim == 1 else forbidden[:, None], -torch.inf)
-        tokens, probability = draw_tokens(logits, uniforms(2 * call), temperature=temperature, top_k=top_k, top_p=top_p)
+        uniform = uniforms(2 * call).gather(1, rank)
+        tokens, probability = draw_tokens(logits, uniform, temperature=temperature, top_k=top_k, top_p=top_p)
         score = _score(order, logits, probability, rank, partial(uniforms, 2 * call + 1))
-        score = torch.where(is_open, score.double(), DONE)
-        # In equal parts, by the document's own number of places n: after call c ceil(n (c + 1) / calls) are filled.
-        kept = torch.minimum(counts, -(-counts * (call + 1) // counts.clamp(1, calls)))
-        number = kept - (counts - is_open.sum(dim=1))
+        score = torch.where(asked, score.double(), DONE)
+        number = _filled_after(counts, call + 1, calls) - (counts - is_open.sum(dim=1))
         place_of = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
-        now = is_open & (place_of < number[:, None])
-        _put(filled, positions, tokens, now)
-        is_open &= ~now
+        now = asked & (place_of < number[:, None])
+        _put(filled, at, tokens, now)
+        is_open = is_open.scatter(1, rank, asked & ~now)
     return filled
+
+
+def _filled_after(counts: Tensor, call: int, calls: int) -> Tensor:
+    """Of n places ceil(n call / calls), in equal parts; with fewer places than calls, one a call."""
+    return torch.minimum(counts, -(-counts * call // counts.clamp(1, calls)))
 
 
 def draw_tokens(
@@ -119,23 +126,48 @@ def draw_tokens(
     if temperature == 0:
         best, token = log_probability.max(dim=-1)
         return token, best.exp()
-    count = min(top_k, logits.shape[-1]) or logits.shape[-1]
-    if top_k or top_p < 1:
-        likeliest, token_of = (logits / temperature).topk(count, dim=-1)
+    tempered = logits / temperature
+    if top_k:
+        likeliest, token_of = tempered.topk(min(top_k, logits.shape[-1]), dim=-1)
+        token = token_of.gather(-1, _inverse(_cut(likeliest.softmax(dim=-1).double(), top_p), uniform)[0])
     else:
-        likeliest, token_of = logits / temperature, None
-    weight = likeliest.softmax(dim=-1).double()
-    cumulative = weight.cumsum(dim=-1)
-    if top_p < 1:
-        # A token stays as long as those before it do not reach top_p: the first one always does.
-        weight = torch.where(cumulative - weight < top_p, weight, 0.0)
-        cumulative = weight.cumsum(dim=-1)
+        token = _from_top_p(tempered.softmax(dim=-1), uniform, top_p)
+    return token[..., 0], log_probability.gather(-1, token)[..., 0].exp()
+
+
+def _from_top_p(weight: Tensor, uniform: Tensor, top_p: float) -> Tensor:
+    """A token of each place [..., 1] of the likeliest ones of weights [..., V], for most places without ordering them.
+
+    A token is drawn of all. Where it is not among the likeliest, another one is drawn of those, with what is left of
+    the place's number: where it lies between the first token's two ends is as even as the number itself.
+    """
+    token, left = _inverse(weight, uniform)
+    if top_p == 1:
+        return token
+    own = weight.gather(-1, token)
+    before = torch.arange(weight.shape[-1], device=weight.device) < token
+    likelier = (weight > own) | ((weight == own) & before)
+    out = torch.where(likelier, weight, 0.0).sum(dim=-1, dtype=torch.float64) >= top_p
+    if bool(out.any()):
+        ordered, token_of = weight[out].sort(dim=-1, descending=True, stable=True)
+        token[out] = token_of.gather(-1, _inverse(_cut(ordered.double(), top_p), left[out])[0])
+    return token
+
+
+def _cut(weight: Tensor, top_p: float) -> Tensor:
+    """Weights in falling order without those behind top_p: a token stays while those before it do not reach it."""
+    return torch.where(weight.cumsum(dim=-1) - weight < top_p, weight, 0.0)
+
+
+def _inverse(weight: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the distribution function of weights [..., V] passes a number: [..., 1], and how far inside [...]."""
+    cumulative = weight.cumsum(dim=-1, dtype=torch.float64)
     # The numbers lie inside (0, 1), and the last sum is exactly what they are stretched to: a token of weight 0 has no
     # width and is never met.
     aim = uniform.double()[..., None] * cumulative[..., -1:]
-    found = torch.searchsorted(cumulative, aim, right=True).clamp_max(count - 1)
-    token = found if token_of is None else token_of.gather(-1, found)
-    return token[..., 0], log_probability.gather(-1, token)[..., 0].exp()
+    found = torch.searchsorted(cumulative, aim, right=True).clamp_max(weight.shape[-1] - 1)
+    inside = (cumulative.gather(-1, found) - aim) / weight.gather(-1, found).double().clamp_min(1e-300)
+    return found, inside[..., 0].clamp(1e-9, 1 - 1e-9)
 
 
 def _score(order: Order, logits: Tensor, probability: Tensor, rank: Tensor, uniform: Callable[[], Tensor]) -> Tensor:
@@ -148,9 +180,9 @@ def _score(order: Order, logits: Tensor, probability: Tensor, rank: Tensor, unif
             # A forbidden token has probability 0, of which the product with minus infinity is no number.
             return (log_probability.exp() * log_probability.clamp_min(-1e4)).sum(dim=-1)
         case "random":
-            return uniform()
+            return uniform().gather(1, rank)
         case "left-to-right":
-            return -rank.expand(probability.shape).float()
+            return -rank.float()
 
 
 def _put(filled: Tensor, positions: Tensor, tokens: Tensor, now: Tensor) -> None:

@@ -10,8 +10,9 @@ Shapes: ``R`` chunks, ``T`` tokens of each, ``V`` vocabulary, ``F`` forms of a w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -38,13 +39,18 @@ GPU_TILE: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """How words are drawn; see :func:`synclave_shared.diffusion.unmasking.unmask`."""
+    """How words are drawn; see :func:`synclave_shared.diffusion.unmasking.unmask`.
+
+    Attributes:
+        precision: what the network computes in; bfloat16 is more than twice as fast where the machine knows it.
+    """
 
     calls: int = 10
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 0.95
     order: Order = "confidence"
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,8 @@ class WordFiller:
     def __init__(
         self, network: NoteLm, tokenizer: NoteTokenizer, locale: Locale, tokens: int, drawing: Drawing
     ) -> None:
+        if drawing.precision == "bfloat16":
+            network = deepcopy(network).to(torch.bfloat16)
         self._network, self._tokenizer, self._tokens, self._drawing = network.eval(), tokenizer, tokens, drawing
         self._device = next(network.parameters()).device
         self._size = int(_head(network)(torch.zeros(1, 1, dtype=torch.long, device=self._device)).shape[-1])
@@ -202,8 +210,8 @@ class WordFiller:
             return wider.scatter(-1, there, -torch.inf)[..., :-1]
 
         def uniforms(stream: int) -> Tensor:
-            drawn = [tasks[task].uniforms(chunk, stream).random(width, dtype=np.float32) for task, chunk in owners]
-            return torch.from_numpy(np.stack(drawn).clip(1e-7, 1 - 1e-7)).to(self._device)
+            drawn = [tasks[task].uniforms(chunk, stream).random(width) for task, chunk in owners]
+            return torch.from_numpy(np.stack(drawn).clip(1e-12, 1 - 1e-12)).to(self._device)
 
         how = self._drawing
         return unmask(

@@ -26,6 +26,7 @@ _SHORTEST: Final = 4
 an identifier it is replaced all the same."""
 
 _WORDS: Final = re.compile(r"[^\W\d_]+")
+_NUMBERS: Final = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class Identifying:
     Attributes:
         any_case: expression for those that count in whatever case, or None.
         as_written: expression for the others, or None.
-        words: folded words of names, ordinary ones among them: no model may write them.
+        words: folded words of names, ordinary ones among them, and numbers of identifiers: no model may write them.
     """
 
     any_case: re.Pattern[str] | None
@@ -65,6 +66,7 @@ class Identifying:
                 )
                 if not generic:
                     strings[surface] = _ordinary(parts, lexicon.ordinary) and not any(map(str.isdecimal, surface))
+                words |= {number for number in _NUMBERS.findall(surface) if len(number) > 1}
                 if span.phi.value == "name":
                     for part in parts:
                         if len(part) > 2 and folded(part) not in fixed:

@@ -15,6 +15,8 @@ __all__ = ["Gap", "Patient", "Template", "invented_patient", "shipped_templates"
 
 _FILE: Final = Path(__file__).parent / "data" / "templates.toml"
 _PLACE: Final = re.compile(r"\{(\w+)(?::(\d+))?\}")
+_EITHER: Final = re.compile(r"<([^<>]*\|[^<>]*)>")
+"""``<this|that>``: one of them, which may be empty and may hold places; not one inside another."""
 _ENTITIES: Final = ("problem", "test", "treatment", "drug")
 
 YOUNGEST, OLDEST = 18, 89
@@ -49,7 +51,7 @@ class Template:
 
     Attributes:
         name: what kind it is.
-        text: with places in braces and slots in brackets.
+        text: with places in braces, slots in brackets, and choices between angles.
         lists: public entities by kind.
     """
 
@@ -59,8 +61,9 @@ class Template:
 
     @property
     def most_tokens(self) -> int:
-        """Tokens of all gaps together at most."""
-        return sum(int(match[2]) for match in _PLACE.finditer(self.text) if match[1] == "words")
+        """Tokens of all gaps together at most, whatever is chosen."""
+        fullest = _EITHER.sub(lambda match: max(match[1].split("|"), key=_tokens), self.text)
+        return _tokens(fullest)
 
     def written(self, patient: Patient, rng: np.random.Generator) -> list[str | Gap]:
         """Fixed text and gaps, in order. A gap has between half and all of its tokens.
@@ -73,23 +76,35 @@ class Template:
         order = {
             kind: rng.permutation(list(patient.entities.get(kind) or self.lists[kind])).tolist() for kind in _ENTITIES
         }
-        taken = dict.fromkeys(_ENTITIES, 0)
+        # The first problem is the reason of the visit, which a note names more than once.
+        taken = dict.fromkeys(_ENTITIES, 0) | {"problem": 1}
         pieces: list[str | Gap] = []
+        text = _EITHER.sub(lambda match: _one(match[1].split("|"), rng), self.text)
         fixed, at = "", 0
-        for match in _PLACE.finditer(self.text):
+        for match in _PLACE.finditer(text):
             kind, tokens = match[1], match[2]
-            fixed += self.text[at : match.start()]
+            fixed += text[at : match.start()]
             at = match.end()
             if kind == "words":
                 pieces += [fixed] if fixed else []
                 fixed = ""
                 pieces.append(Gap(int(rng.integers(int(tokens) // 2, int(tokens) + 1))))
+            elif kind == "reason":
+                fixed += order["problem"][0]
             elif kind in _ENTITIES:
                 fixed += order[kind][taken[kind] % len(order[kind])]
                 taken[kind] += 1
             else:
                 fixed += str(getattr(patient, kind))
-        return [*pieces, fixed + self.text[at:]]
+        return [*pieces, fixed + text[at:]]
+
+
+def _tokens(text: str) -> int:
+    return sum(int(match[2]) for match in _PLACE.finditer(text) if match[1] == "words")
+
+
+def _one(choices: list[str], rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]
 
 
 def invented_patient(rng: np.random.Generator) -> Patient:

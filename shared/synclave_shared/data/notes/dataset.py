@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from synclave_shared.data.shares import check_shares
+from synclave_shared.data.shares import check_shares, shares_of, shares_together
 
-__all__ = ["Note", "NotesDataset"]
+__all__ = ["Note", "NotesDataset", "together"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +62,16 @@ class NotesDataset:
     def __len__(self) -> int:
         return len(self.patient_ids)
 
+    def select(self, positions: npt.NDArray[np.intp]) -> NotesDataset:
+        """The patients at ``positions`` [k], in that order."""
+        return NotesDataset(
+            notes=tuple(self.notes[position] for position in positions),
+            identifiers=tuple(self.identifiers[position] for position in positions),
+            labels=self.labels[positions],
+            patient_ids=[self.patient_ids[position] for position in positions],
+            shares=shares_of(self.shares, positions),
+        )
+
     def masked(self, mask: Callable[[str, tuple[tuple[str, str], ...]], str]) -> NotesDataset:
         """The same patients, every text rewritten by ``mask`` (text, the patient's identifiers), identifiers gone."""
         return replace(
@@ -72,3 +82,18 @@ class NotesDataset:
             ),
             identifiers=((),) * len(self),
         )
+
+
+def together(datasets: Sequence[NotesDataset]) -> NotesDataset:
+    """All patients of several data sets under one schema, in order.
+
+    Raises:
+        ValueError: if a patient occurs in two of them.
+    """
+    return NotesDataset(
+        notes=tuple(notes for dataset in datasets for notes in dataset.notes),
+        identifiers=tuple(own for dataset in datasets for own in dataset.identifiers),
+        labels=np.concatenate([dataset.labels for dataset in datasets]),
+        patient_ids=[patient for dataset in datasets for patient in dataset.patient_ids],
+        shares=shares_together(datasets),
+    )

@@ -145,7 +145,9 @@ class Replacements:
             return self._address(surface)
         if (two := surface.strip().upper()) in self._locale.states and len(two) == 2:
             others = [state for state in self._locale.states if state != two]
-            return self._draws.choice(others, "state", two)
+            # Not another state of the notes either: it would look as if that one had stayed.
+            free = [state for state in others if folded(state) not in self._taken]
+            return self._draws.choice(free or others, "state", two)
         if kind in ("facility", "employer"):
             return self._facility(surface)
         # A town, its state behind it, or a road without a number: part by part.
@@ -173,6 +175,9 @@ class Replacements:
         kept = [
             word for word in words if folded(word).strip(".,'") in {part for head in heads for part in head.split()}
         ]
+        if len(kept) == len(words):
+            # "University General Hospital": all of such a name would stay.
+            kept = kept[:1] if self._locale.code == "es" else kept[-1:]
         name = self._drawn(_towns(self._locale.places, self._locale.ordinary), "facility", surface)
         kind = " ".join(kept) or _FACILITY_WORDS[self._locale.code]
         new = f"{kind} {name}" if self._locale.code == "es" else f"{name} {kind}"
