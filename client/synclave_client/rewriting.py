@@ -25,7 +25,7 @@ from synclave_shared.models.note_lm import NoteLm
 from synclave_shared.models.parameters import load_parameter_vector
 from synclave_shared.plan import TrainPlan
 from synclave_shared.text.chunks import heading
-from synclave_shared.text.entities import EntityFinder
+from synclave_shared.text.entities import EntityFinder, shipped_entity_network
 from synclave_shared.text.fill_words import Drawing, WordFiller
 from synclave_shared.text.linkage import linkage_rate
 from synclave_shared.text.masking import record_identifiers, site_detector
@@ -185,7 +185,7 @@ def rewrite_folder(
     filler = WordFiller(network, tokenizer, detector.locale, schema.notes.tokens, drawing)
     # Without a site: kept nowhere, so that nobody can make the same surrogates again.
     key = secrets.token_bytes(_KEY_BYTES) if site is None else rewrite_key(site.rewrite_key_file)
-    rewriter = Rewriter(filler, EntityFinder(), key, settings, canaries)
+    rewriter = Rewriter(filler, EntityFinder(network=shipped_entity_network()), key, settings, canaries)
     patients = [
         PatientNotes(
             patient=name,
