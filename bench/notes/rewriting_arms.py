@@ -16,7 +16,7 @@ from bench.notes.corpora import Note
 from bench.notes.detection import record_of, with_unlisted_names
 from bench.notes.word_by_word import WordByWord
 from synclave_shared.models.note_lm import NoteLm
-from synclave_shared.text.entities import EntityFinder
+from synclave_shared.text.entities import EntityFinder, shipped_entity_network
 from synclave_shared.text.fill_words import Blank, Drawing, FillTask, WordFiller
 from synclave_shared.text.phi import Detector
 from synclave_shared.text.rewrite import PatientNotes, Rewriter, RewriteSettings, SourceNote
@@ -24,7 +24,7 @@ from synclave_shared.text.tokenizer import NoteTokenizer
 
 __all__ = ["ARMS", "TOKENS", "Arm", "Outputs", "Studio"]
 
-TOKENS = 128
+TOKENS = 256
 ONE_BY_ONE = 10**6
 """Calls: so many that each fills one place."""
 
@@ -41,7 +41,7 @@ class Arm:
     """
 
     name: str
-    notes: tuple[int, int] = (30, 30)
+    notes: tuple[int, int] = (12, 12)
     settings: RewriteSettings = field(default_factory=RewriteSettings)
     drawing: Drawing = field(default_factory=Drawing)
     unlisted: bool = False
@@ -49,15 +49,16 @@ class Arm:
 
 
 def _arms() -> list[Arm]:
-    arms = [Arm(name="default", notes=(10**6, 60)), Arm(name="unlisted", notes=(60, 60), unlisted=True)]
+    arms = [Arm(name="default", notes=(120, 40)), Arm(name="unlisted", notes=(40, 12), unlisted=True)]
     arms += [
-        Arm(name=f"keep-{share}", settings=RewriteSettings(keep_entities=share)) for share in (0.5, 0.25, 0.1, 0.0)
+        Arm(name=f"keep-{share}", notes=(20, 20), settings=RewriteSettings(ratio=1.0, keep_entities=share))
+        for share in (1.0, 0.5, 0.25, 0.1, 0.0)
     ]
-    arms += [Arm(name=f"ratio-{ratio}", settings=RewriteSettings(ratio=ratio)) for ratio in (0.25, 0.75, 1.0)]
-    arms += [Arm(name=f"temperature-{value}", drawing=Drawing(temperature=value)) for value in (0.5, 0.75, 1.25)]
-    arms += [Arm(name=f"top-p-{value}", drawing=Drawing(top_p=value)) for value in (0.5, 0.8, 1.0)]
+    arms += [Arm(name=f"ratio-{ratio}", settings=RewriteSettings(ratio=ratio)) for ratio in (0.25, 0.75)]
+    arms += [Arm(name=f"temperature-{value}", drawing=Drawing(temperature=value)) for value in (0.5, 1.5)]
+    arms += [Arm(name=f"top-p-{value}", drawing=Drawing(top_p=value)) for value in (0.5, 1.0)]
     arms += [Arm(name=f"calls-{calls}", drawing=Drawing(calls=calls)) for calls in (4, 8, 16, 32)]
-    arms.append(Arm(name="one by one", notes=(15, 15), drawing=Drawing(calls=ONE_BY_ONE, order="left-to-right")))
+    arms.append(Arm(name="one by one", notes=(3, 3), drawing=Drawing(calls=ONE_BY_ONE, order="left-to-right")))
     arms.append(Arm(name="published", published=True))
     return arms
 
@@ -145,7 +146,7 @@ class Studio:
     def _ours(self, arm: Arm, notes: Sequence[Note], seed: int) -> Outputs:
         filler = _TimedFiller(self.network, self.tokenizer, self.detector.locale, TOKENS, arm.drawing)
         key = hashlib.sha256(f"bench {seed}".encode()).digest()
-        rewriter = Rewriter(filler, EntityFinder(), key, arm.settings)
+        rewriter = Rewriter(filler, EntityFinder(network=shipped_entity_network()), key, arm.settings)
         begun = time.process_time()
         results = []
         for start in range(0, len(notes), 8):
@@ -174,7 +175,7 @@ class Studio:
 
     def _published(self, arm: Arm, notes: Sequence[Note], seed: int) -> Outputs:
         writer = WordByWord(network=self.network, tokenizer=self.tokenizer, tokens=TOKENS, ratio=arm.settings.ratio)
-        finder = EntityFinder()
+        finder = EntityFinder(network=shipped_entity_network())
         texts: list[str | None] = []
         calls, seconds = 0, 0.0
         whole = time.process_time()

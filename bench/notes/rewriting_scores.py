@@ -50,7 +50,6 @@ class Scorer:
     tokenizer: NoteTokenizer
 
     def __post_init__(self) -> None:
-        # Its tagger guards no rewriting: what it finds is not what was kept by being found.
         object.__setattr__(self, "mentions", cache(EntityFinder(network=shipped_entity_network()).find))
 
     def scores(self, outputs: Outputs, notes: Sequence[Note]) -> dict[str, Any]:
@@ -82,6 +81,7 @@ class Scorer:
             "entity_f1": _f1(counts.sum(0)),
             "entity_f1_interval": bootstrap(counts, _f1),
             "entity_recall": counts.sum(0)[2] / counts.sum(0)[0],
+            "mentions_there": self._there([notes[place] for place in written], texts),
             "findings": int(flipped.sum(0)[0]),
             "negation_flips": flipped.sum(0)[1] / flipped.sum(0)[0],
             "side_flips": flipped.sum(0)[2] / flipped.sum(0)[0],
@@ -91,7 +91,7 @@ class Scorer:
             "nats_of_sources": self.judge.nats(sources),
             "reading_ease": float(np.mean([reading_ease(text) for text in texts])),
             "reading_ease_of_sources": float(np.mean([reading_ease(text) for text in sources])),
-            "distinct_2": distinct_n(texts[:30], 2),
+            "distinct_2": distinct_n(texts[:12], 2),
             "linkage_words": linkage_rate(
                 list(self.everyone.values()),
                 [dict(zip(outputs.names, outputs.texts, strict=True)).get(name) for name in self.everyone],
@@ -149,6 +149,18 @@ class Scorer:
     def _mentions(self, text: str) -> list[Entity]:
         return list(self.mentions(text))  # type: ignore[attr-defined]
 
+    def _there(self, notes: Sequence[Note], texts: Sequence[str]) -> float:
+        """Share of the mentions outside gold identifiers whose words stand in the output."""
+        found = []
+        for note, text in zip(notes, texts, strict=True):
+            plain = " ".join(text.casefold().split())
+            found += [
+                " ".join(note.text[one.start : one.end].casefold().split()) in plain
+                for one in self._mentions(note.text)
+                if not any(gold.start < one.end and one.start < gold.end for gold in note.gold)
+            ]
+        return float(np.mean(found))
+
     def _leaks(self, notes: Sequence[Note], texts: Sequence[str]) -> dict[str, Any]:
         total, counts, which = 0, Counter[str](), []
         for note, text in zip(notes, texts, strict=True):
@@ -163,7 +175,7 @@ class Scorer:
 def variety(seeds: Sequence[Outputs]) -> float:
     """Mean self-BLEU of the rewritings of each note, over notes that every seed wrote."""
     by_name = [dict(zip(one.names, one.texts, strict=True)) for one in seeds]
-    shared = [name for name in by_name[0] if all(one.get(name) for one in by_name)][:30]
+    shared = [name for name in by_name[0] if all(one.get(name) for one in by_name)][:12]
     return float(np.mean([self_bleu([str(one[name]) for one in by_name]) for name in shared]))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from bench.notes.ner_corpora import ner_notes
+from bench.notes.rewriting_arms import TOKENS
 from bench.notes.word_by_word import WordByWord
 from synclave_shared.models.note_lm import NoteLm
 from synclave_shared.text.entities import EntityFinder, shipped_entity_network
@@ -43,7 +44,7 @@ def rewritten(
     settings: RewriteSettings | None = None,
 ) -> list[Rewritten]:
     """Each text as a patient of its own."""
-    filler = WordFiller(network, tokenizer, detector.locale, 128, Drawing())
+    filler = WordFiller(network, tokenizer, detector.locale, TOKENS, Drawing())
     rewriter = Rewriter(filler, finder, hashlib.sha256(f"bench {seed}".encode()).digest(), settings)
     patients = [
         PatientNotes(patient=str(place), notes=(SourceNote(text=text, head="other"),), detector=detector)
@@ -162,7 +163,14 @@ def note_types(
     found: dict[str, Any] = {}
     part = [parts[number] for number in rows["sample_id"]]
     train = [place for place, one in enumerate(part) if one == "patients"]
-    made = rewritten([texts[place] for place in train], network, tokenizer, detector, EntityFinder(), seed)
+    made = rewritten(
+        [texts[place] for place in train],
+        network,
+        tokenizer,
+        detector,
+        EntityFinder(network=shipped_entity_network()),
+        seed,
+    )
     found["refused"] = sum(one.text is None for one in made)
     new = {place: one.text for place, one in zip(train, made, strict=True) if one.text is not None}
     for column in ("primary_specialty", "note_type"):

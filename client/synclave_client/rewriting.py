@@ -23,7 +23,7 @@ from synclave_shared.models.stored.public_model import RECORD_FILE, read_public_
 from synclave_shared.models.stored.snapshot import SNAPSHOT_FILE, read_stored_snapshot
 from synclave_shared.plan import AnyModel
 from synclave_shared.text.chunks import heading
-from synclave_shared.text.entities import EntityFinder
+from synclave_shared.text.entities import EntityFinder, shipped_entity_network
 from synclave_shared.text.fill_words import Drawing, WordFiller
 from synclave_shared.text.linkage import linkage_rate
 from synclave_shared.text.masking import record_identifiers, site_detector
@@ -135,7 +135,7 @@ def rewrite_folder(
     filler = WordFiller(network, tokenizer, detector.locale, schema.notes.tokens, drawing)
     # Without a site: kept nowhere, so that nobody can make the same surrogates again.
     key = secrets.token_bytes(SECRET_BYTES) if site is None else kept_secret(site.rewrite_key_file)
-    rewriter = Rewriter(filler, EntityFinder(), key, settings, canaries)
+    rewriter = Rewriter(filler, EntityFinder(network=shipped_entity_network()), key, settings, canaries)
     patients = [
         PatientNotes(
             patient=name,

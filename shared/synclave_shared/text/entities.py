@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from synclave_shared.text.phi.words import Word
     from synclave_shared.text.tagger import Tagger
 
-__all__ = ["ENTITY_TAGS", "Entity", "EntityFinder", "EntityKind", "headings", "shipped_entity_network"]
+__all__ = [
+    "ENTITY_TAGS",
+    "Entity",
+    "EntityFinder",
+    "EntityKind",
+    "headings",
+    "shipped_entity_network",
+    "single_word_terms",
+]
 
 
 class EntityKind(StrEnum):
@@ -157,6 +165,12 @@ def _terms() -> dict[str, EntityKind]:
         for term in word_list(name):
             terms.setdefault(term, kind)
     return terms
+
+
+@cache
+def single_word_terms() -> frozenset[str]:
+    """Clinical terms of one word, folded."""
+    return frozenset(term for term in _terms() if " " not in term)
 
 
 def _by_list(text: str) -> Iterator[Entity]:

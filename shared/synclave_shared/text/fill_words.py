@@ -2,7 +2,8 @@
 
 Each masked word is one place, and what may stand there is a whole word of the language (or a number): a model of parts
 of words can so neither spell a name out nor break the layout. Words that are identifiers in the patient's notes are
-forbidden in all of them; a word that has to change is forbidden its old form.
+forbidden in all of them; a word that has to change is forbidden its old form. No model writes a finding or a drug into a
+real patient's note: clinical terms stand only where one stood that was not kept.
 
 Shapes: ``R`` chunks, ``T`` tokens of each, ``V`` vocabulary, ``F`` forms of a word.
 """
@@ -22,6 +23,7 @@ from synclave_shared.diffusion.unmasking import Order, unmask
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.models.note_lm import NoteLm
 from synclave_shared.text.chunks import laid_out
+from synclave_shared.text.entities import single_word_terms
 from synclave_shared.text.phi.lexicon import word_lists
 from synclave_shared.text.phi.locale import Locale
 from synclave_shared.text.polarity import POLARITY
@@ -32,6 +34,9 @@ __all__ = ["Blank", "Drawing", "FillTask", "WordFiller"]
 
 FEWEST_WORDS: Final = 200
 """Whole words that a vocabulary must have of the notes' language."""
+
+_WORDS, _NUMBERS, _MEDICAL = range(3)
+"""What may be drawn for a blank: words of the language, numbers, words with clinical terms among them."""
 
 TILE: Final = {"cpu": 8}
 GPU_TILE: Final = 64
@@ -55,10 +60,11 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """A masked word: what stood there, and whether it may stand there again."""
+    """A masked word: what stood there, whether it has to change, and whether a clinical term may stand there."""
 
     word: str
     changed: bool
+    medical: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,17 +109,19 @@ class WordFiller:
         self._texts = _texts(tokenizer)
         ordinary = word_lists(locale.ordinary)
         self._forms: dict[str, list[int]] = {}
-        allowed = torch.zeros(2, self._size, dtype=torch.bool)
+        terms = single_word_terms()
+        allowed = torch.zeros(3, self._size, dtype=torch.bool)
         for number, text in self._texts.items():
             if number >= self._size or number in tokenizer.never_drawn:
                 continue
             key = folded(text)
             if text.isdecimal():
-                allowed[1, number] = True
+                allowed[_NUMBERS, number] = True
             elif text.isalpha() and key in ordinary and key not in POLARITY and (len(key) > 1 or key in "ai"):
-                allowed[0, number] = True
+                allowed[_MEDICAL, number] = True
+                allowed[_WORDS, number] = key not in terms
             self._forms.setdefault(key, []).append(number)
-        self.words = len({folded(self._texts[number]) for number in allowed[0].nonzero()[:, 0].tolist()})
+        self.words = len({folded(self._texts[number]) for number in allowed[_WORDS].nonzero()[:, 0].tolist()})
         if self.words < FEWEST_WORDS:
             raise ConfigurationError(
                 expected=f"a language model with at least {FEWEST_WORDS} whole words of the language {locale.code}",
@@ -121,7 +129,7 @@ class WordFiller:
                 remedy="Use a model whose vocabulary was made for that language.",
             )
         # What nothing may be drawn from is not drawn from: a vocabulary without numbers writes words.
-        allowed[1] = allowed[1] if bool(allowed[1].any()) else allowed[0]
+        allowed[_NUMBERS] = allowed[_NUMBERS] if bool(allowed[_NUMBERS].any()) else allowed[_WORDS]
         self._allowed = allowed.to(self._device)
 
     def fill(self, tasks: Sequence[FillTask]) -> list[list[str]]:
@@ -184,7 +192,7 @@ class WordFiller:
         ids = torch.from_numpy(np.stack(rows).astype(np.int64)).to(self._device)
         seen = ids != self._tokenizer.pad
         masked = torch.zeros(ids.shape, dtype=torch.bool)
-        digits = torch.zeros(ids.shape, dtype=torch.long)
+        kinds = torch.zeros(ids.shape, dtype=torch.long)
         old = [
             [self._forms.get(folded(one.word), []) if one.changed else [] for _, _, one in places] for places in blanks
         ]
@@ -195,16 +203,16 @@ class WordFiller:
         for row, places in enumerate(blanks):
             for (place, _, blank), forms in zip(places, old[row], strict=True):
                 masked[row, place] = True
-                digits[row, place] = int(blank.word.isdecimal())
+                kinds[row, place] = _NUMBERS if blank.word.isdecimal() else _MEDICAL if blank.medical else _WORDS
                 banned[row, place, : len(forms)] = torch.tensor(forms, dtype=torch.long)
             for word in tasks[owners[row][0]].forbidden:
                 forbidden[row, self._forms.get(word, [])] = True
-        masked, digits, banned, forbidden = (one.to(self._device) for one in (masked, digits, banned, forbidden))
+        masked, kinds, banned, forbidden = (one.to(self._device) for one in (masked, kinds, banned, forbidden))
         width = max(map(len, blanks))
 
         def logits_of(current: Tensor, positions: Tensor) -> Tensor:
             logits: Tensor = self._network(current, seen, positions).float()
-            logits = logits.masked_fill(~self._allowed[digits.gather(1, positions)], -torch.inf)
+            logits = logits.masked_fill(~self._allowed[kinds.gather(1, positions)], -torch.inf)
             there = banned.gather(1, positions[..., None].expand(-1, -1, most))
             wider = torch.cat([logits, logits[..., :1]], dim=-1)
             return wider.scatter(-1, there, -torch.inf)[..., :-1]

@@ -1,8 +1,8 @@
 """What a rewriting of one real note keeps, and what it masks: decided before any word is written.
 
 Identifiers are masked, all of them, before any fill; so is every further place of their words. Kept are clinical
-entities (or a share of them), section headings, words of negation and laterality, punctuation, numbers that count a
-list, and the layout to the letter. Of the other words a share is masked.
+entities and numbers (or a share of them), section headings, words of negation and laterality, punctuation, numbers that
+count a list, and the layout to the letter. Of the other words a share is masked.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ LONGEST_OVERLAP: Final = 8
 NOTE_WORDS: Final = re.compile(r"[^\W\d_]+|\d+")
 """Runs of letters, and runs of digits: what is kept or masked as a whole."""
 
+LONGEST_NUMBER: Final = 4
+"""Digits of a value or a dose; more are masked like a word, should the detector have missed an identifier."""
+
 _COUNTS: Final = re.compile(r"(?m)^[ \t]*(\d{1,3})[.)]")
 
 
@@ -39,7 +42,7 @@ class Role(IntEnum):
     """What becomes of a word."""
 
     KEPT = 0
-    """Entity, heading, negation, side, list number: stays."""
+    """Entity, number, heading, negation, side: stays."""
     FREE = 1
     """Stays, and counts as copied."""
     MASKED = 2
@@ -57,6 +60,8 @@ class Word:
     start: int
     end: int
     role: Role
+    medical: bool = False
+    """Part of a clinical mention: what is written in its place may be one, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,18 +101,25 @@ def plan_note(
         draws: the patient's.
         identifying: the identifiers of all of the patient's notes.
         ratio: share of the words that are neither kept nor identifiers, which are masked.
-        keep_entities: share of the clinical mentions that are kept; a mention is kept everywhere or nowhere.
+        keep_entities: share of the clinical mentions, and of the other numbers, that are kept; each is kept everywhere or
+            nowhere.
         attempt: names the random numbers of this try.
     """
     words = [Word(match.start(), match.end(), Role.FREE) for match in NOTE_WORDS.finditer(text)]
     share = {one: draws.share("entity", folded(" ".join(text[one.start : one.end].split()))) for one in entities}
     kept = [one for one in entities if share[one] < keep_entities]
-    _mark(words, [(one.start, one.end) for one in entities if share[one] >= keep_entities], Role.CHANGED)
+    lost = [(one.start, one.end) for one in entities if share[one] >= keep_entities]
+    for word in _mark(words, lost, Role.CHANGED):
+        word.medical = True
     _mark(words, [(one.start, one.end) for one in kept], Role.KEPT)
     _mark(words, [*headings(text), *(found.span(1) for found in _COUNTS.finditer(text))], Role.KEPT)
     for word in words:
-        if text[word.start : word.end].casefold() in POLARITY:
+        surface = text[word.start : word.end]
+        if surface.casefold() in POLARITY:
             word.role = Role.KEPT
+        elif word.role is Role.FREE and _is_number(surface):
+            # A number that changes is a wrong value: nobody sees that it was written by a model.
+            word.role = Role.KEPT if draws.share("number", surface) < keep_entities else Role.CHANGED
     stream = draws.generator("words", attempt)
     for word, number in zip(words, stream.random(len(words)).tolist(), strict=True):
         if word.role is Role.FREE and number < ratio:
@@ -123,16 +135,24 @@ def plan_note(
     )
 
 
-def _mark(words: Sequence[Word], spans: Iterable[tuple[int, int]], role: Role) -> None:
-    """Give every word that shares a letter with a span its role."""
+def _is_number(surface: str) -> bool:
+    """Digits, but not so many that they may be somebody's number."""
+    return surface.isdecimal() and len(surface) <= LONGEST_NUMBER
+
+
+def _mark(words: Sequence[Word], spans: Iterable[tuple[int, int]], role: Role) -> list[Word]:
+    """Give every word that shares a letter with a span its role; returns them."""
     place = 0
+    marked = []
     for start, end in sorted(spans):
         while place < len(words) and words[place].end <= start:
             place += 1
         at = place
         while at < len(words) and words[at].start < end:
             words[at].role = role
+            marked.append(words[at])
             at += 1
+    return marked
 
 
 def _break_runs(words: Sequence[Word]) -> None:

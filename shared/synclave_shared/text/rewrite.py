@@ -38,7 +38,7 @@ class RewriteSettings:
 
     Attributes:
         ratio: share of the words that are written anew, of those that are neither entities nor headings, in (0, 1].
-        keep_entities: share of the clinical mentions that are kept, in [0, 1].
+        keep_entities: share of the clinical mentions, and of other numbers, that are kept, in [0, 1].
         tries: of a note, before it is refused; each with other random numbers and a higher ratio.
     """
 
@@ -244,7 +244,7 @@ class Rewriter:
 def _parts(plan: NotePlan) -> Iterator[tuple[int, int, Blank | Span]]:
     """Everything that is replaced, in order: masked words and identifiers."""
     blanks: list[tuple[int, int, Blank | Span]] = [
-        (word.start, word.end, Blank(plan.text[word.start : word.end], word.role is Role.CHANGED))
+        (word.start, word.end, Blank(plan.text[word.start : word.end], word.role is Role.CHANGED, word.medical))
         for word in plan.words
         if word.role in (Role.MASKED, Role.CHANGED)
     ]
