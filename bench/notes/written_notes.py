@@ -26,9 +26,17 @@ __all__ = ["HALVES", "composed_name", "reserved", "written_notes"]
 HALVES: Final = ("first", "second")
 _FORMS: Final = Path(__file__).parent / "forms"
 _SLOT: Final = re.compile(r"\{([a-z]+\d?)(?:\.([A-Za-z0-9]+))?(?::([^}]*))?\}")
-_UK: Final = {"first": "Kettering Hexham Stroud Bridlington Falkirk Neath Omagh Truro Rotherham Halesowen".split(), "second": "Wrexham Dunfermline Skipton Grantham Penzance Oldham Llanelli Newry Morpeth Evesham".split()}
-_AU: Final = {"first": "Dubbo Ballarat Bundaberg Kalgoorlie Wagga Mildura Esperance Bairnsdale".split(), "second": "Tamworth Bendigo Gladstone Katherine Longreach Ceduna Warrnambool Devonport".split()}
-_STATES: Final = "AL AZ CA CO FL GA IA IL IN KS KY LA MD MI MN MO NC NE NJ NM NY OH OK OR PA SC TN TX UT VA WA WI".split()
+_UK: Final = {
+    "first": "Kettering Hexham Stroud Bridlington Falkirk Neath Omagh Truro Rotherham Halesowen".split(),
+    "second": "Wrexham Dunfermline Skipton Grantham Penzance Oldham Llanelli Newry Morpeth Evesham".split(),
+}
+_AU: Final = {
+    "first": "Dubbo Ballarat Bundaberg Kalgoorlie Wagga Mildura Esperance Bairnsdale".split(),
+    "second": "Tamworth Bendigo Gladstone Katherine Longreach Ceduna Warrnambool Devonport".split(),
+}
+_STATES: Final = (
+    "AL AZ CA CO FL GA IA IL IN KS KY LA MD MI MN MO NC NE NJ NM NY OH OK OR PA SC TN TX UT VA WA WI".split()
+)
 _AU_STATES: Final = "NSW VIC QLD WA SA TAS NT".split()
 
 
@@ -48,8 +56,17 @@ def composed_name(generator: random.Random, names: list[str]) -> str:
 def _lists(half: str) -> dict[str, list[str]]:
     """Names of one half, by list."""
     names = {}
-    for kind, source in (("given", "given"), ("family", "family"), ("city", "places-us"), ("facility", "facilities-us")):
-        usual = (word for word in word_list(source) if 3 < len(word) < 28 and (kind == "facility" or word.replace(" ", "").isalpha()))
+    for kind, source in (
+        ("given", "given"),
+        ("family", "family"),
+        ("city", "places-us"),
+        ("facility", "facilities-us"),
+    ):
+        usual = (
+            word
+            for word in word_list(source)
+            if 3 < len(word) < 28 and (kind == "facility" or word.replace(" ", "").isalpha())
+        )
         names[kind] = sorted(word for word in usual if reserved(word, half) and not word.endswith(" county"))
     return names
 
@@ -57,7 +74,11 @@ def _lists(half: str) -> dict[str, list[str]]:
 class _Person:
     def __init__(self, fill: _Fill, *, last: str | None = None) -> None:
         draw = fill.draw
-        self.first, self.last, self.mid = fill.name("given"), last or fill.name("family"), draw.choice("ABCDEFGHJKLMNPRSTW")
+        self.first, self.last, self.mid = (
+            fill.name("given"),
+            last or fill.name("family"),
+            draw.choice("ABCDEFGHJKLMNPRSTW"),
+        )
         self.man = draw.random() < 0.5
         self.words = {
             "title": draw.choice(["Mr"] if self.man else ["Mrs", "Ms", "Miss"]) + ("" if fill.land != "us" else "."),
@@ -65,7 +86,9 @@ class _Person:
             "his": "his" if self.man else "her",
             "him": "him" if self.man else "her",
             "spouse": "wife" if self.man else "husband",
-            "kin": draw.choice(["brother", "son", "father", "nephew"] if self.man else ["sister", "daughter", "mother", "niece"]),
+            "kin": draw.choice(
+                ["brother", "son", "father", "nephew"] if self.man else ["sister", "daughter", "mother", "niece"]
+            ),
             "cred": draw.choice(["MD", "DO", "NP", "PA-C"]),
         }
 
@@ -82,7 +105,13 @@ class _Person:
             "last1": self.last[0],
             "inits": draw.choice([f"{self.first[0]}", f"{self.first[0]}.{self.mid}.", f"{self.first[0]}{self.mid}"]),
             "inits2": self.first[0] + self.mid + self.last[0],
-            "rev": draw.choice([f"{self.last}, {self.first}", f"{self.last.upper()}, {self.first} {self.mid}", f"{self.last.upper()}, {self.first.upper()}"]),
+            "rev": draw.choice(
+                [
+                    f"{self.last}, {self.first}",
+                    f"{self.last.upper()}, {self.first} {self.mid}",
+                    f"{self.last.upper()}, {self.first.upper()}",
+                ]
+            ),
         }
         return ways[part], True
 
@@ -99,10 +128,18 @@ class _Fill:
 
     def name(self, kind: str) -> str:
         names = self.lists[kind]
-        word = composed_name(self.draw, [name for name in names if len(name) > 4]) if self.draw.random() < 0.33 else self.draw.choice(names)
+        word = (
+            composed_name(self.draw, [name for name in names if len(name) > 4])
+            if self.draw.random() < 0.33
+            else self.draw.choice(names)
+        )
         if kind == "family" and self.draw.random() < 0.08:
             return self.draw.choice(["O'", "Mc", "van ", "de ", "Al-"]) + word.title()
-        return word.title() if kind != "family" or self.draw.random() > 0.05 else f"{word.title()}-{self.draw.choice(names).title()}"
+        return (
+            word.title()
+            if kind != "family" or self.draw.random() > 0.05
+            else f"{word.title()}-{self.draw.choice(names).title()}"
+        )
 
     def digits(self, shape: str) -> str:
         """``9``: a digit, ``A``: a letter."""
@@ -120,14 +157,22 @@ class _Fill:
         base, pick = slot.rstrip("0123456789"), self.draw.choice
         if base in ("patient", "doc", "rel"):
             if slot not in self.people:
-                kin = self.people["patient"].last if base == "rel" and "patient" in self.people and self.draw.random() < 0.4 else None
+                kin = (
+                    self.people["patient"].last
+                    if base == "rel" and "patient" in self.people and self.draw.random() < 0.4
+                    else None
+                )
                 self.people[slot] = _Person(self, last=kin)
             person = self.people[slot]
             lowered = part[0].lower() + part[1:] if part else part
             surface, identifies = person.part(lowered, self.draw)
             if part != lowered:
                 surface = surface[0].upper() + surface[1:]
-            label = "INITIALS" if part in ("inits2", "mid", "last1") else {"patient": "PATIENT", "doc": "DOCTOR", "rel": "RELATIVE"}[base]
+            label = (
+                "INITIALS"
+                if part in ("inits2", "mid", "last1")
+                else {"patient": "PATIENT", "doc": "DOCTOR", "rel": "RELATIVE"}[base]
+            )
             return surface, label if identifies else None
         if base in ("date", "dob"):
             return self.date(shape, birth=base == "dob"), "DATE"
@@ -136,7 +181,7 @@ class _Fill:
         label = _LABELS[base]
         return self.values[slot], label
 
-    def value(self, base: str, pick) -> str:  # type: ignore[no-untyped-def]  # noqa: ANN001, C901, PLR0911, PLR0912
+    def value(self, base: str, pick) -> str:  # type: ignore[no-untyped-def]
         draw = self.draw
         towns = {"us": None, "uk": _UK[self.half], "au": _AU[self.half]}[self.land]
         if base == "hosp":
@@ -159,19 +204,43 @@ class _Fill:
         if base == "state":
             return pick(_AU_STATES if self.land == "au" else _STATES)
         if base == "zip":
-            return {"us": self.digits("99999"), "uk": self.digits(pick(["AA9 9AA", "AA99 9AA", "A9 9AA"])), "au": self.digits("9999")}[self.land]
+            return {
+                "us": self.digits("99999"),
+                "uk": self.digits(pick(["AA9 9AA", "AA99 9AA", "A9 9AA"])),
+                "au": self.digits("9999"),
+            }[self.land]
         if base == "street":
-            where = pick([self.name("family"), self.name("city"), pick(["Maple", "Station", "Church", "Victoria", "Mill", "High"])])
+            where = pick(
+                [
+                    self.name("family"),
+                    self.name("city"),
+                    pick(["Maple", "Station", "Church", "Victoria", "Mill", "High"]),
+                ]
+            )
             return f"{draw.randrange(1, 9999 if self.land == 'us' else 200)} {where} {pick(['Street', 'Road', 'Lane', 'Ave', 'Drive', 'Close', 'Crescent', 'Ct', 'Terrace'])}{pick(['', '', '', ', Apt ' + self.digits('9A'), ' Unit ' + self.digits('9')]) if self.land == 'us' else ''}"
         if base == "streetname":
             return f"{self.name('family')} {pick(['Street', 'Road', 'Lane', 'Avenue', 'Drive'])}"
         if base in ("phone", "fax"):
-            shapes = {"us": ["(999) 999-9999", "999-999-9999", "999.999.9999", "999-9999", "999 999 9999"], "uk": ["09999 999999", "0999 999 9999", "099 9999 9999"], "au": ["(09) 9999 9999", "09 9999 9999", "9999 9999"]}
+            shapes = {
+                "us": ["(999) 999-9999", "999-999-9999", "999.999.9999", "999-9999", "999 999 9999"],
+                "uk": ["09999 999999", "0999 999 9999", "099 9999 9999"],
+                "au": ["(09) 9999 9999", "09 9999 9999", "9999 9999"],
+            }
             return self.digits(pick(shapes[self.land]))
         if base == "mobile":
-            return self.digits(pick({"us": ["999-999-9999"], "uk": ["07999 999999", "+44 7999 999999"], "au": ["0499 999 999", "0499999999"]}[self.land]))
+            return self.digits(
+                pick(
+                    {
+                        "us": ["999-999-9999"],
+                        "uk": ["07999 999999", "+44 7999 999999"],
+                        "au": ["0499 999 999", "0499999999"],
+                    }[self.land]
+                )
+            )
         if base == "email":
-            return f"{self.name('given').lower()}{pick(['.', '_', ''])}{self.name('family').lower().replace(' ', '')}{self.digits(pick(['', '99']))}@{pick(['example.com', 'mailbox.example.org', 'nhs.example.net', 'inbox.example'])}".replace("'", "")
+            return f"{self.name('given').lower()}{pick(['.', '_', ''])}{self.name('family').lower().replace(' ', '')}{self.digits(pick(['', '99']))}@{pick(['example.com', 'mailbox.example.org', 'nhs.example.net', 'inbox.example'])}".replace(
+                "'", ""
+            )
         if base == "url":
             return f"{pick(['https://', 'www.', 'http://www.', ''])}{self.name('family').lower().replace(' ', '').replace(chr(39), '')}{pick(['health', 'clinic', 'care', ''])}.{pick(['org', 'com', 'org.uk', 'net.au'])}{pick(['', '/visit', '/' + self.digits('AA99').lower()])}"
         if base == "portal":

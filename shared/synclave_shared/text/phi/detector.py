@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from synclave_shared.text.phi.consistency import find_again
 from synclave_shared.text.phi.locales import locale_for
 from synclave_shared.text.phi.names import find_names
+from synclave_shared.text.phi.pattern import Reading
 from synclave_shared.text.phi.places import find_facilities, find_places
 from synclave_shared.text.phi.record import RecordIdentifiers, find_record
 from synclave_shared.text.phi.rules import Rules
@@ -78,9 +79,10 @@ class Detector:
         view = plain_view(text)
         plain, words = view.text, split_words(view.text)
         lexicon = self._lexicon()
-        found = [span for pattern in self._patterns() for span in pattern.find(plain)]
+        reading = Reading.of(plain)
+        found = [span for pattern in self._patterns() for span in pattern.find(reading)]
         if self.lists:
-            found.extend(find_names(plain, words, self.locale, lexicon))
+            found.extend(find_names(reading, words, self.locale, lexicon))
             found.extend(find_facilities(plain, words, self.locale, lexicon))
             found.extend(find_places(plain, words, self.locale, lexicon))
             found.extend(_listed(words, self.rules))

@@ -6,15 +6,19 @@ listed surname alone makes none of an eponym (``Foley catheter``) or of a word o
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from synclave_shared.text.phi.pattern import in_small_letters
 from synclave_shared.text.phi.words import LONGEST_NAME
 from synclave_shared.text.spans import PhiClass, Span
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterator, Sequence
 
     from synclave_shared.text.phi.locale import Locale
+    from synclave_shared.text.phi.pattern import Reading
     from synclave_shared.text.phi.words import Lexicon, Word
 
 __all__ = ["find_names"]
@@ -28,17 +32,22 @@ _CUE_REACH: Final = 48
 _PLACEHOLDERS: Final = frozenset(["xx", "xxx", "xxxx", "xyz", "abc", "abcd", "abcdef", "doe_", "mm", "dd", "yyyy"])
 
 
-def find_names(text: str, words: Sequence[Word], locale: Locale, lexicon: Lexicon) -> Iterator[Span]:
+def find_names(reading: Reading, words: Sequence[Word], locale: Locale, lexicon: Lexicon) -> Iterator[Span]:
     """Every name that a cue or two lists speak for."""
-    finder = _Finder(text, words, locale, lexicon)
+    finder = _Finder(reading, words, locale, lexicon)
     yield from finder.labelled()
     for place in range(len(words)):
         yield from finder.at(place)
 
 
+@lru_cache(maxsize=8)
+def _small_labels(labels: re.Pattern[str]) -> re.Pattern[str] | None:
+    return in_small_letters(labels.pattern)
+
+
 class _Finder:
-    def __init__(self, text: str, words: Sequence[Word], locale: Locale, lexicon: Lexicon) -> None:
-        self.text = text
+    def __init__(self, reading: Reading, words: Sequence[Word], locale: Locale, lexicon: Lexicon) -> None:
+        self.reading, self.text = reading, reading.text
         self.words = words
         self.locale = locale
         self.lexicon = lexicon
@@ -125,7 +134,12 @@ class _Finder:
     def labelled(self) -> Iterator[Span]:
         """``Patient: ...``, ``Attending: ...``, ``cc: ...``; a list of names behind one label is read to its end."""
         by_start = {word.start: place for place, word in enumerate(self.words)}
-        for found in self.locale.name_labels.finditer(self.text):
+        small = _small_labels(self.locale.name_labels)
+        if small is not None and self.reading.small is not None:
+            labels = small.finditer(self.reading.small)
+        else:
+            labels = self.locale.name_labels.finditer(self.text)
+        for found in labels:
             kind = next(name for name in ("patient", "relative", "doctor", "person") if found.group(name))
             place = by_start.get(found.end())
             for _ in range(4):
