@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 
 from bench.notes.corpora import Gold, Note, in_test_part, injected_notes
+from bench.notes.written_notes import composed_name, reserved
 from synclave_shared.text.phi.lexicon import word_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["composed_name", "synthetic_notes"]
+__all__ = ["synthetic_notes"]
 
 _HEADS = """
 Patient Name: {patient}\nMR #: {number}\nAdmission: {date}\nPhysician: {doctor}, MD
@@ -96,12 +97,6 @@ _ENDS = "com org net edu co.uk gov".split()
 _WAYS = "Street St. Avenue Ave Road Rd Lane Drive Dr. Blvd Court Way Terrace Place Circle Parkway Close".split()
 _HEADS_OF_FACILITIES = "Hospital,Medical Center,Clinic,Health Center,Memorial Hospital,Nursing Home,General Hospital,Family Practice,Regional Medical Center,Rehabilitation Center,Hospice,Children's Hospital,University Hospital,Surgery Center,Health System,Cancer Institute,Infirmary,VA Medical Center,Care Home".split(",")
 _STATES = "AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY".split()
-
-
-def composed_name(generator: random.Random, names: list[str]) -> str:
-    """The first half of one name and the second half of another."""
-    one, other = generator.choice(names), generator.choice(names)
-    return one[: max(2, len(one) // 2)] + other[len(other) // 2 :]
 
 
 class _Surrogates:
@@ -187,7 +182,7 @@ def synthetic_notes(count: int, seed: int, data: Path) -> Iterator[Note]:
         for word in re.findall(r"\w+", note.text[gold.start : gold.end])
     }
     lists = {
-        kind: sorted(word for word in word_list(name) if 2 < len(word) < 26 and word not in forbidden)
+        kind: sorted(word for word in word_list(name) if 2 < len(word) < 26 and word not in forbidden and not reserved(word))
         for kind, name in (("given", "given"), ("family", "family"), ("places", "places-us"), ("facilities", "facilities-us"))
     }
     lists["places"] = [place for place in lists["places"] if not place.endswith(" county")]
