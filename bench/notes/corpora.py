@@ -90,6 +90,13 @@ def meddocan_notes(part: str, data: Path) -> list[Note]:
     ]
 
 
+def plain_notes(data: Path) -> list[Note]:
+    """Case reports and British consultation notes: medicine and next to nobody's identifiers."""
+    texts = [row["text"] for row in read_jsonl(data / "clinical-ner/maccrobat2020.jsonl.gz")]
+    texts += [row["note"] for row in read_jsonl(data / "dialogue-notes/primock57.jsonl.gz")]
+    return [Note(name=f"plain{place}", text=text, gold=()) for place, text in enumerate(texts)]
+
+
 def pii_notes(data: Path, *, test: bool | None = None) -> list[Note]:
     """Sentences of presidio-research; ``test``: those of the quarter of its templates that may be held out, or the rest."""
     return [

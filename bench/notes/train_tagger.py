@@ -15,7 +15,16 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from bench.notes.corpora import Note, held_out, injected_notes, meddocan_notes, of_templates, pii_notes, templates_of
+from bench.notes.corpora import (
+    Note,
+    held_out,
+    injected_notes,
+    meddocan_notes,
+    of_templates,
+    pii_notes,
+    plain_notes,
+    templates_of,
+)
 from bench.notes.training_notes import synthetic_notes
 from synclave_shared.text.features import FLAGS, token_features
 from synclave_shared.text.phi import Detector
@@ -75,7 +84,9 @@ def examples(
                 rows.append((numbers[part], flags[part], tags[part]))
 
     for note in synthetic_notes(synthetic, seed, data):
-        add(note, "en", plain=0.7)
+        add(note, "en", unsure=True, plain=0.5)
+    for note in plain_notes(data):
+        add(note, "en", unsure=True, plain=0.25)
     for note in injected_notes(test=False, data=data):
         shown = note
         if fold is not None:
@@ -139,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True, help="folder of public packs, docs/notes.md")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--notes", type=int, default=1800)
+    parser.add_argument("--notes", type=int, default=3000)
     parser.add_argument("--hold-out", type=int, choices=(0, 1), help="half of the injected templates that is not shown")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--out", type=Path, default=OUT)

@@ -28,11 +28,11 @@ _FORMS: Final = Path(__file__).parent / "forms"
 _SLOT: Final = re.compile(r"\{([a-z]+\d?)(?:\.([A-Za-z0-9]+))?(?::([^}]*))?\}")
 _UK: Final = {
     "first": "Kettering Hexham Stroud Bridlington Falkirk Neath Omagh Truro Rotherham Halesowen".split(),
-    "second": "Wrexham Dunfermline Skipton Grantham Penzance Oldham Llanelli Newry Morpeth Evesham".split(),
+    "second": "Ambleside Thirsk Ledbury Pwllheli Fraserburgh Comber Diss Bude Knaresborough Ulverston".split(),
 }
 _AU: Final = {
     "first": "Dubbo Ballarat Bundaberg Kalgoorlie Wagga Mildura Esperance Bairnsdale".split(),
-    "second": "Tamworth Bendigo Gladstone Katherine Longreach Ceduna Warrnambool Devonport".split(),
+    "second": "Narrabri Yarrawonga Roma Tennant Winton Quilpie Corowa Ulverstone".split(),
 }
 _STATES: Final = (
     "AL AZ CA CO FL GA IA IL IN KS KY LA MD MI MN MO NC NE NJ NM NY OH OK OR PA SC TN TX UT VA WA WI".split()

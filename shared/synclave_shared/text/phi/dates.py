@@ -184,6 +184,13 @@ def date_patterns(words: DateWords) -> tuple[Pattern, ...]:
             first=before,
         ),
         make(
+            "partial-time",
+            r"(?<![\w/.,+-])(?P<v>\d{1,2}/\d{1,2})(?=,?[ ](?:at )?(?:[01]?\d|2[0-3])(?::[0-5]\d|[0-5]\d(?= ?h))(?!\d))",
+            0.7,
+            check=_plausible,
+            first=DIGITS,
+        ),
+        make(
             "partial-labelled",
             rf"(?<!\w)(?:{words.labels})(?: of [a-z]{{3,12}})?[ ]?[:=][ ]{{0,3}}(?P<v>\d{{1,2}}[/-]\d{{1,2}})(?![\w/%-])",
             0.9,

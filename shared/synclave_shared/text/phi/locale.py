@@ -26,6 +26,7 @@ class Locale:
         name_labels: expression of header labels that a name follows, with named groups ``patient``, ``doctor``,
             ``relative``, ``person`` for the kinds.
         relations: words of kinship and company that a name may follow (``husband``).
+        roles: words of what somebody does at the hospital, which a name may follow (``midwife``).
         relation_fillers: what may stand between the two (``named``, ``is``).
         cues_before: expression right before a name (``accompanied by``, ``prefers to be called``).
         cues_after: expression right behind a name (``is a``, ``was seen``, ``lives at``).
@@ -52,6 +53,7 @@ class Locale:
     credentials: frozenset[str]
     name_labels: re.Pattern[str]
     relations: frozenset[str]
+    roles: frozenset[str]
     relation_fillers: frozenset[str]
     cues_before: re.Pattern[str]
     cues_after: re.Pattern[str]

@@ -71,6 +71,12 @@ class _Finder:
             return trusted or self.lexicon.name(word)
         return False
 
+    def _degree(self, word: Word, before: Word) -> bool:
+        """Whether ``word`` is a degree behind a name: ``MBBS``, ``M.D.``."""
+        if word.initial:
+            return self.text[word.start : word.start + 4] in ("M.D.", "D.O.", "R.N.")
+        return word.shouted and word.key in self.locale.credentials and (len(word.key) > 3 or not before.shouted)
+
     def _joined(self, place: int, *, comma: bool = False) -> bool:
         """Whether only what may stand inside a name is between the word before ``place`` and it."""
         gap, before = self.words[place].gap, self.words[place - 1]
@@ -102,6 +108,8 @@ class _Finder:
                 if not word.capital:
                     break
             if not self._namely(word, trusted=trusted):
+                break
+            if end > place and self._degree(word, words[end - 1]):
                 break
             # Behind the first word an ordinary one must be a name in some list to go on (``Dr. Smith Will``).
             if end > place and self.lexicon.plain(word) and not self.lexicon.name(word):
@@ -179,7 +187,7 @@ class _Finder:
         """The start of a further name: behind ``, MD;`` or ``and``."""
         for place in range(end, min(end + 4, len(self.words))):
             word = self.words[place]
-            if "\n" in word.gap or ":" in word.gap:
+            if any(sign in "\n:#0123456789" for sign in word.gap):
                 return None
             if (
                 word.key in self.locale.credentials
@@ -199,6 +207,8 @@ class _Finder:
             yield from self._titled(place)
         if word.key in self.locale.relations:
             yield from self._related(place)
+        elif word.key in self.locale.roles:
+            yield from self._in_role(place)
         if not word.capital or word.key in self.locale.titles:
             return
         before = self.words[place - 1] if place else None
@@ -280,6 +290,18 @@ class _Finder:
         if self._eponym(end):
             return
         yield self._span(first, end, "relative", 0.88)
+
+    def _in_role(self, place: int) -> Iterator[Span]:
+        """``midwife Anna Hall``, ``PCP Hall``: a name that the language does not have as a word."""
+        first = place + 1
+        if first >= len(self.words) or self.words[first].gap not in (" ", "  ", "   ", ", ", ": "):
+            return
+        word = self.words[first]
+        end = self._run(first, trusted=not word.shouted)
+        parts = [part for part in self.words[first:end] if not part.initial]
+        if not word.capital or not parts or self.lexicon.plain(word) or self._eponym(end):
+            return
+        yield self._span(first, end, "doctor", 0.8)
 
     def _listed(self, place: int) -> Iterator[Span]:
         """Two or more listed words in a row; one alone with less confidence."""

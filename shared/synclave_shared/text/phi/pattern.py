@@ -37,7 +37,7 @@ DIGITS: Final = frozenset("0")
 
 _RUN: Final = re.compile(r"[^\W\d_]+|\d+")
 
-IDENTIFIER = r"[A-Z0-9](?:[A-Z0-9]|[-./_](?=[A-Z0-9])|[ ](?=\d{3,4}(?![\dA-Z/.-]))){1,29}"
+IDENTIFIER = r"[A-Z0-9](?:[A-Z0-9]|[-./_](?=[A-Z0-9])|(?<=\d)[ ](?=\d{3,4}(?![\dA-Z/.-]))){1,29}"
 """The usual shape of a number behind its label; at least two of its letters must be digits (:func:`digits`)."""
 
 

@@ -15,21 +15,32 @@ _TOP: Final = (
     "pl|cz|ru|br|cat|health|hospital|clinic|doctor|care|med|example|test|local|app|dev|me|tv"
 )
 
+_DOTS: Final = r"(?:(?: ?\(dot\) ?| ?\[dot\] ?| dot |\.)[\w-]{1,63}){0,3}(?: ?\(dot\) ?| ?\[dot\] ?| dot |\.)"
+
 
 UNIVERSAL: Final[tuple[Pattern, ...]] = (
     shipped(
         "email",
         PhiClass.EMAIL,
         "email",
-        r"(?<![\w.%+'-])[\w.%+'-]{1,64} ?@ ?[\w-]{1,63}(?:\.[\w-]{1,63}){1,6}",
+        r"(?<![\w.%+'-])[\w.%+'-]{1,64} ?@ ?[\w-]{1,63}(?:\.[\w-]{1,63}){0,5}\.[A-Za-z][\w-]{1,62}",
         0.99,
     ),
     shipped(
         "email-spelled",
         PhiClass.EMAIL,
         "email",
-        rf"(?i)(?<![\w.])[\w.+-]{{1,64}} ?(?:\(at\)|\[at\]| at )[ ]?[\w-]{{1,63}}(?:(?: ?\(dot\) ?| ?\[dot\] ?| dot |\.)[\w-]{{1,63}}){{0,3}}(?: ?\(dot\) ?| ?\[dot\] ?| dot |\.)(?:{_TOP})\b",
+        rf"(?i)(?<![\w.])[\w.+-]{{1,64}} ?(?:\(at\)|\[at\]| at(?= [\w-]{{1,63}} (?:\(?dot\)?|\[dot\]) )) ?[\w-]{{1,63}}{_DOTS}(?:{_TOP})\b",
         0.9,
+    ),
+    # "jdoe7 at example.org"; "help at example.org" is an address alone.
+    shipped(
+        "email-said",
+        PhiClass.EMAIL,
+        "email",
+        rf"(?i)(?<![\w.])(?=[\w.+-]{{0,63}}[\d_.])[\w.+-]{{1,63}}[a-z\d] at [\w-]{{1,63}}{_DOTS}(?:{_TOP})\b",
+        0.9,
+        check=lambda found: not found[0].isdigit() and any(letter.isalpha() for letter in found.split(" at ")[0]),
     ),
     shipped("url", PhiClass.URL, "url", r"(?i)(?<![\w@])(?:https?|s?ftp)://[^\s<>\"')\]]{2,2000}", 0.99),
     shipped("www", PhiClass.URL, "url", r"(?i)(?<![\w@.])www\d?\.[^\s<>\"'),;\]]{3,300}", 0.99),

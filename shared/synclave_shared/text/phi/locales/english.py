@@ -8,7 +8,7 @@ from typing import Final
 from synclave_shared.text.phi.checksums import ssn
 from synclave_shared.text.phi.dates import DateWords, date_patterns
 from synclave_shared.text.phi.locale import Locale
-from synclave_shared.text.phi.pattern import DIGITS, Pattern, digits, first_runs, labelled, shipped
+from synclave_shared.text.phi.pattern import DIGITS, IDENTIFIER, Pattern, digits, first_runs, labelled, shipped
 from synclave_shared.text.spans import PhiClass
 
 __all__ = ["ENGLISH"]
@@ -37,7 +37,7 @@ _WORDS: Final = DateWords(
     of="of",
     before="scheduled for|on|from|since|dated|date|until|till|by|through|before|after|around|about|circa|last|next|this|in|during|of|between|"
     "dob|born|admitted|discharged|seen|started|stopped|d/c|performed|done|due|visit|as of|adm|lmp|eff|effective|surgery|exam|"
-    "early|late|mid",
+    "early|late|mid|available|ready|recheck|return|returns|rtc|f/u|appt|appointment|booked|again|msg|onset|injury|back",
     on_the="(?:on|until|till|by|dated|since|for|before|after) the",
     labels="date|dates|d|t|dd|dt|doa|dod|dos|dob|adm|admit|admission|admitted|disch|discharge|discharged|dictated|transcribed|signed|visit|seen|"
     "collected|received|reported|birth|surgery|service|exam date|procedure date|printed|updated|effective|eff|appt|appointment",
@@ -66,6 +66,13 @@ _STATES: Final = {
     "TN": "Tennessee", "TX": "Texas", "UT": "Utah", "VT": "Vermont", "VA": "Virginia", "WA": "Washington",
     "WV": "West Virginia", "WI": "Wisconsin", "WY": "Wyoming", "PR": "Puerto Rico", "GU": "Guam", "VI": "Virgin Islands",
 }  # fmt: skip
+_PROVINCES: Final = {
+    "NSW": "New South Wales", "VIC": "Victoria", "QLD": "Queensland", "TAS": "Tasmania", "ACT": "Australian Capital Territory",
+    "SA": "South Australia", "NT": "Northern Territory", "ON": "Ontario", "BC": "British Columbia", "AB": "Alberta", "QC": "Quebec",
+    "MB": "Manitoba", "SK": "Saskatchewan", "NS": "Nova Scotia", "NB": "New Brunswick", "NL": "Newfoundland",
+}  # fmt: skip
+"""Of Australia and Canada."""
+_ABROAD: Final = "NSW|VIC|QLD|TAS|ACT|SA|NT|WA"
 _STATE: Final = "|".join(_STATES)
 _STATE_NAMES: Final = "|".join(name for name in _STATES.values())
 
@@ -81,15 +88,18 @@ _PHONE: Final = r"\(?[+(]?\d[\d() ./-]{4,18}\d(?:[ ]?(?:x|ext\.?|extension)[ ]?\
 
 def _street(found: str) -> bool:
     """A number and words are no street if they count something (``2 Days a Week Park``)."""
-    return not re.search(r"(?i)\b(?:mg|ml|cm|mm|days?|weeks?|hours?|years?|french|units?|gauge|minutes?|times|cc|inch(?:es)?)\b", found)
+    return not re.search(r"(?i)\b(?:mg|ml|cm|mm|days?|weeks?|hours?|years?|french|units?|gauge|minutes?|times|cc|inch(?:es)?|[ap]\.?m|hrs?)\b|\b(?:for|with|by|to|see|per|and) dr\b", found)
 
 
 _PATTERNS: Final[tuple[Pattern, ...]] = (
     *date_patterns(_WORDS),
     # Ages of ninety and more.
     shipped("age", PhiClass.DATE, "age", r"(?i)(?<![\w./-])(?P<v>9\d|1[0-2]\d)(?=[ -]{0,2}(?:years?|yrs?|y)[ -]{0,2}(?:of[ -]age|olds?|o)\b|[ -]?y/?o\b|[ -]?yo[mf]?\b|[ -]?y\.o\.|[ -]?yr[ -]old|[ ]?[mf]\b(?=[ ](?:with|who|presents|here)))", 0.95, first=DIGITS),
+    # "97M", "101F with"; 97F alone is a temperature.
+    shipped("age-sex", PhiClass.DATE, "age", r"(?i)(?<![\w./-])(?P<v>9\d|10\d|11\d)(?:M\b(?![.]?[ ]?(?:units|cells))|F\b(?=[ ,]{1,2}(?:with|w/|who|presents|s/p|hx|h/o|admitted|here|found|adm|from|c/o|[a-z]+ing)\b))", 0.7, first=DIGITS),
+    shipped("age-line", PhiClass.DATE, "age", r"(?m)(?:^[ \t]{0,4}|^[A-Z]{2,3}[.,:]? )(?P<v>9\d|10\d|11\d) ?[MFmf](?![\w/])", 0.8),
     shipped("age-after", PhiClass.DATE, "age", r"(?i)(?<!\w)(?:aged?|age of|at age|age at death|age[:,]|turned|turning|he is|she is|he was|she was|lived to(?: be)?|reached|died at)[ :]{1,2}(?:the )?(?:age )?(?:of )?(?P<v>9\d|1[0-2]\d)(?![\w%/°]|[.,]\d|[ ]?(?:mg|ml|mm|cm|%|degrees|bpm|beats|over|percent|pounds|lbs?|kg|on room|and regular|units|mmol|meq))", 0.8, first=frozenset("aged age at turned turning he she lived reached died".split())),
-    shipped("age-field", PhiClass.DATE, "age", r"(?i)(?<!\w)age(?:/sex)?[ ]?[:=][ ]?(?P<v>9\d|1[0-2]\d)(?!\d)", 0.95, first=frozenset({"age"})),
+    shipped("age-field", PhiClass.DATE, "age", r"(?i)(?<!\w)(?:age(?:/sex)?|sex/age)[ ]?[:=][ ]{0,3}(?:[mf]\w{0,5} ?/ ?)?(?P<v>9\d|1[0-2]\d)(?!\d)", 0.95, first=frozenset({"age", "sex"})),
     shipped("age-years", PhiClass.DATE, "age", r"(?i)(?<![\w./-])(?P<v>9\d|1[0-1]\d)(?=[ ]?(?:years|yrs)\b(?! (?:ago|prior|later)))", 0.7, first=DIGITS),
     shipped("age-words", PhiClass.DATE, "age", rf"(?i)(?<!\w)(?P<v>ninety(?:[- ](?:{_ONES}))?|(?:one|a) hundred(?:[- ](?:and[- ])?(?:{_NUMBER}))?)(?=[ -]years?[ -]old|[ -]years? of age|[ -]year[ -])", 0.95),
     shipped("age-words-after", PhiClass.DATE, "age", rf"(?i)(?<!\w)(?:aged?|age of|at age|turned)[ ](?P<v>ninety(?:[- ](?:{_ONES}))?|(?:one|a) hundred(?:[- ](?:and[- ])?(?:{_NUMBER}))?)(?!\w)", 0.9, first=frozenset("age aged at turned".split())),
@@ -97,8 +107,9 @@ _PATTERNS: Final[tuple[Pattern, ...]] = (
     shipped("age-nonagenarian", PhiClass.DATE, "age", r"(?i)(?<!\w)(?:nonagenarian|centenarian|supercentenarian)s?(?!\w)", 0.9),
     shipped("birth-year", PhiClass.DATE, "birth", r"(?i)(?<!\w)(?:born(?: in)?|birth ?year|year of birth|yob|dob)[ :]{1,3}(?P<v>(?:18|19|20)\d\d)(?![\w/-])", 0.85, first=frozenset("born birth birthyear year yob dob".split())),
     # Dictator and typist at the end of a letter.
-    shipped("typist", PhiClass.NAME, "initials", r"(?m)^[ \t]{0,8}[A-Z]{2,4}(?: ?[/:] ?[a-z]{2,4}|/[A-Z]{2,4})(?=[ \t.;,]*$|[ ]{2,})", 0.8),
-    shipped("employer", PhiClass.PLACE, "employer", r"(?<!\w)(?:(?i:employer|employed (?:by|at)|works (?:for|at)|working (?:for|at)|worked (?:for|at)|attends|school|daycare|preschool|enrolled (?:in|at)|church))(?: is|:|,)?[ ](?:the )?(?P<v>(?=[A-Z][\w&'.-]{0,24}?[a-z])[A-Z][\w&'.-]*(?:[ ](?:[A-Z&][\w&'.-]*|of|the|and)){0,4}(?<![ .-]))", 0.7, check=lambda found: found.split()[0].lower() not in ("he", "she", "the", "patient", "night", "nights", "i", "and", "no", "none", "yes", "nurse", "performance", "full", "part", "home", "retired", "unemployed", "unknown", "age", "grade", "day", "not", "n"), first=frozenset("employer employed works working worked attends school daycare preschool enrolled church".split())),
+    shipped("typist", PhiClass.NAME, "initials", r"(?m)(?:^[ \t]{0,8}|(?<=[.;] )|(?<=  ))(?P<v>[A-Z]{2,4}(?: ?/ ?[a-z]{2,4}|/[A-Z]{2,4})|[A-Z]{2,3}:[a-z]{2,3})(?=[ \t.;,]*$|[ ]{2,})", 0.8),
+    shipped("initials-line", PhiClass.NAME, "initials", r"(?m)^[ \t]{0,4}(?!(?:HX|CC|PE|VS|ID|HPI|PMH|PSH|IMP|AGE|PT|AP|DX|RX|ROS|MED|HD|POD|DOL|DOB)\b)(?P<v>[A-Z]{2,3}|(?:[A-Z]\.){2,3})(?=[.,:]? (?:is an? )?\d{1,3} ?(?:M|F|yo|y/o|yr|year)\b)", 0.75),
+    shipped("employer", PhiClass.PLACE, "employer", r"(?<!\w)(?:(?i:employer|employed (?:by|at)|works (?:for|at)|working (?:for|at)|worked (?:for|at)|attends|school|daycare|preschool|enrolled (?:in|at)|church))(?: is|:|,)?[ ](?:the )?(?P<v>(?=(?:St\. )?[A-Z][\w&'.-]{0,24}?[a-z])(?:St\. )?[A-Z][\w&'-]*(?:\.[\w&'-]+){0,4}(?:[ ](?:[A-Z&][\w&'-]*(?:\.[\w&'-]+){0,4}|of|the|and)){0,4}(?<![ .-]))", 0.7, check=lambda found: found.split()[0].lower() not in ("he", "she", "the", "patient", "night", "nights", "i", "and", "no", "none", "yes", "nurse", "performance", "full", "part", "home", "retired", "unemployed", "unknown", "age", "grade", "day", "not", "n"), first=frozenset("employer employed works working worked attends school daycare preschool enrolled church".split())),
     # Telephones.
     shipped("phone", PhiClass.PHONE, "phone", r"(?<![\w./-])(?:\+?1[-. ]{0,2})?(?:\(\d{3}\)[-. ]{0,2}|\d{3}[-. ]{1,3}|\d{3}/)\d{3}[-. ]{1,3}\d{4}(?!\d|-\d)(?:,?[ ]{0,2}(?:x|ext\.?|extension)[ ]?\d{1,6})?", 0.95),
     shipped("phone-local", PhiClass.PHONE, "phone", r"(?<![\w./-])\d{3}-\d{4}(?![\d%]|-\d|[ ]?(?:mg|ml|mcg|units|cc|kcal|calories)\b)(?:,?[ ]{0,2}(?:x|ext\.?|extension)[ ]?\d{1,6})?", 0.85, first=DIGITS),
@@ -111,13 +122,13 @@ _PATTERNS: Final[tuple[Pattern, ...]] = (
     labelled("ssn-labelled", PhiClass.SSN, "ssn", ["ssn", "ss#", "ss", "social security", "soc sec", "social", r"soc\. sec\.", r"s\.s\.n\.", "national insurance", "ni"], value=r"(?:\d{3}[ -]?\d{2}[ -]?\d{4}|[xX*]{3}[ -]?[xX*]{2}[ -]?\d{4}|\d{4}(?!\d)|[A-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-D])(?!\w)", fillers="number|num|no|nbr|is|last|four|4|digits|of|ending|in", confidence=0.97, check=digits(4)),
     shipped("ssn-masked", PhiClass.SSN, "ssn", r"(?<!\w)[xX*]{3}-[xX*]{2}-\d{4}(?!\w)", 0.97),
     shipped("ni-number", PhiClass.SSN, "ssn", r"(?<!\w)[A-CEGHJ-PR-TW-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-D](?!\w)", 0.9),
-    labelled("mrn", PhiClass.MRN, "mrn", ["mrn", r"m\.r\.n\.", "mr#", "mr #", "mr no", "mr number", r"m\.r\. #", "med rec", r"med\. rec\.", "medical rec", "medical record", "medical records", "med record", "record", "hospital", "hosp", "unit", "chart", "patient id", "patient identification", "patient number", "patient no", "patient #", "pt id", "pt #", "pt no", "pid", "mpi", "empi", "nhs", "nhs number", "chi", "crn", "case record", "mrno", "mr", "hn", "uhn", "urn", "ur"], check=digits(3)),
+    labelled("mrn", PhiClass.MRN, "mrn", ["mrn", r"m\.r\.n\.", "mr#", "mr #", "mr no", "mr number", r"m\.r\. #", "med rec", r"med\. rec\.", "medical rec", "medical record", "medical records", "med record", "record", "hospital", "hosp", "unit", "chart", "patient id", "patient identification", "patient number", "patient no", "patient #", "pt id", "pt #", "pt no", "pid", "mpi", "empi", "nhs", "nhs number", "chi", "crn", "case record", "mrno", "mr", "hn", "uhn", "urn", "ur", "history", "history number", "history no"], value=rf"\d{{2,3}}(?:[ ]\d{{2,3}}){{2,3}}(?!\d)|{IDENTIFIER}", check=digits(3)),
     labelled("health-plan", PhiClass.HEALTH_PLAN, "policy", ["policy", "member", "member id", "membership", "subscriber", "subscriber id", "group", "grp", "insurance", "insurance id", "insured", "medicare", "medicaid", "hicn", "hic", "mbi", "beneficiary", "health plan", "health card", "plan id", "plan", "payer id", "payor id", "bcbs", "blue cross", "aetna", "cigna", "humana", "tricare", "claim", "authorization", "auth", "prior auth", "rxbin", "bin", "pcn", "rx grp"], check=digits(4), fillers=r"number|numbers|num|nbr|no|nr|id|ids|policy|card|is|was|member|health|plan|insurance|#"),
     shipped("mbi", PhiClass.HEALTH_PLAN, "medicare", r"(?<!\w)[1-9][AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9]\d-?[AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9]\d-?[AC-HJKMNP-RT-Y]{2}\d{2}(?!\w)", 0.9),
     labelled("account", PhiClass.ACCOUNT, "account", ["account", "acct", r"acct\.", "a/c", "billing", "bill", "invoice", "guarantor", "routing", "fin", "csn", "har", "bank", "iban", "checking", "receipt", "sort code"], check=digits(4), fillers=r"number|numbers|num|nbr|no|nr|id|ids|account|is|was|#"),
     labelled("plate", PhiClass.VEHICLE, "plate", ["license plate", "licence plate", "plate", "plates", "number plate", "tag", "vehicle registration", "registration plate", "reg plate", "reg", "reg no", "vehicle tag", "car registration"], value=r"(?:[A-Z]{2}[ -])?[A-Z0-9]{2,4}[ -]?[A-Z0-9]{2,4}(?!\w)", fillers="number|num|no|nr|is|was|reads|reading", confidence=0.9, check=digits(1)),
     labelled("vin-labelled", PhiClass.VEHICLE, "vin", ["vin", "vehicle identification", "vehicle id", "chassis"], value=r"[A-Z0-9-]{5,17}(?!\w)", check=digits(3)),
-    labelled("licence", PhiClass.LICENCE, "licence", ["license", "licence", "lic", "driver's license", "drivers license", "driver license", "driving licence", "dl", r"d\.l\.", "dln", "dea", "npi", "upin", "certificate", "certification", "cert", "state lic", "gmc", "nmc", "passport", "permit", "medical license", "board cert", "state id", "green card", "visa"], check=digits(4)),
+    labelled("licence", PhiClass.LICENCE, "licence", ["license", "licence", "lic", "driver's license", "drivers license", "driver license", "driving licence", "dl", r"d\.l\.", "dln", "dea", "npi", "upin", "certificate", "certification", "cert", "state lic", "gmc", "nmc", "passport", "permit", "medical license", "board cert", "state id", "green card", "visa", "clia", "provider no", "provider number", "ahpra", "hcpc"], check=digits(4)),
     labelled("device", PhiClass.DEVICE, "serial", ["serial", "ser", "s/n", "sn", r"s\.n\.", "sn#", "device", "device id", "device identifier", "lot", "lot/serial", "model", "udi", "imei", "implant id", "implant", "catalog", "ref", "generator", "lead", "pacemaker", "icd", "pump", "mac address", "asset", "asset tag", "barcode"], check=digits(4), fillers=r"number|numbers|num|nbr|no|nr|id|ids|serial|identifier|is|was|#|s/n|sn", confidence=0.9),
     labelled("record-number", PhiClass.OTHER, "number", ["accession", "acc", "access", "acsn", "specimen", "case", "encounter", "enc", "visit", "visit id", "episode", "job", "job id", "dictation", "document", "doc", "doc id", "document id", "order", "requisition", "req", "study", "study id", "protocol", "trial", "sample", "slide", "path", "pathology", "surgical", "surg path", "report", "reference", "confirmation", "confirmation code", "tracking", "ticket", "file", "film", "exam id", "rx", "prescription", "employee", "employee id", "badge", "staff id", "provider", "provider id", "student", "student id", "inmate", "inmate id", "docket", "consent", "transaction", "id", "ident", "identifier", "patient portal", "username", "user id", "login", "pin", "confirmation", "donor", "unit no", "unos", "bed", "tissue", "session", "voucher"], check=digits(4), confidence=0.85, fillers=r"number|numbers|num|nbr|no|nr|id|ids|code|#|is|was"),
     shipped("case-number", PhiClass.OTHER, "number", r"(?<![\w-])[A-Z]{1,4}-?\d{2}-\d{3,7}(?![\w-])", 0.85),
@@ -135,6 +146,8 @@ _PATTERNS: Final[tuple[Pattern, ...]] = (
     shipped("room", PhiClass.PLACE, "room", r"(?<!\w)(?:[Rr]oom|[Rr]m|ROOM|RM|[Bb]ed|BED|[Ww]ard)\b\.?[ ]?#?[ ]?(?=[\w-]{0,5}\d)[A-Z0-9-]{2,6}(?!\w)", 0.6, first=frozenset("room rm bed ward".split())),
     shipped("state-zip", PhiClass.PLACE, "zip", rf"(?<!\w)(?:{_STATE}|{_STATE_NAMES})\b\.?,?[ ]{{1,3}}(?P<v>\d{{5}}(?:-\d{{4}})?)(?![\w-])", 0.98, first=first_runs(_STATE, _STATE_NAMES)),
     shipped("zip-state", PhiClass.PLACE, "state", rf"(?<!\w)(?P<v>{_STATE}|{_STATE_NAMES})\b\.?,?[ ]{{1,3}}\d{{5}}(?:-\d{{4}})?(?![\w-])", 0.98, first=first_runs(_STATE, _STATE_NAMES)),
+    shipped("state-zip-abroad", PhiClass.PLACE, "state", rf"(?<!\w)(?P<v>{_ABROAD}),?[ ]{{1,3}}\d{{4}}(?!\d)", 0.95),
+    shipped("zip-abroad", PhiClass.PLACE, "zip", rf"(?<!\w)(?:{_ABROAD}),?[ ]{{1,3}}(?P<v>\d{{4}})(?!\d)", 0.95),
     shipped("zip-4", PhiClass.PLACE, "zip", r"(?<![\w./-])\d{5}-\d{4}(?![\w/]|-\d)", 0.9, first=DIGITS),
     labelled("zip", PhiClass.PLACE, "zip", ["zip", "zip code", "zipcode", "postal code", "postcode", r"zip\+4"], value=r"\d{5}(?:-\d{4})?(?!\d)|[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}", fillers="code|is|of", confidence=0.97, check=digits(2)),
     shipped("postcode-uk", PhiClass.PLACE, "zip", r"(?<!\w)(?:GIR ?0AA|[A-Z]{1,2}\d[A-Z\d]? ?\d[ABD-HJLNP-UW-Z]{2})(?!\w)", 0.75),
@@ -145,11 +158,12 @@ _PATTERNS: Final[tuple[Pattern, ...]] = (
 _LABEL_TAIL: Final = r"(?:[ ]?(?:name|names|\(s\)|id|of record|signature))?"
 _NAME_LABELS: Final = re.compile(
     r"(?im)(?<![^\W_])(?:"
-    r"(?P<patient>patient(?:'s)?(?:[ ](?:full|last|first|legal|preferred|middle))?(?:[ ]?name)|patient|pt(?:\.|[ ]name)?|name(?:[ ]of[ ]patient)?|(?:last|first|middle|full|legal|preferred|family|given|maiden|birth)[ ]names?|surname|forename|nickname|alias|a\.?k\.?a\.?|re|client|resident|subject|member|insured|subscriber|decedent|child|infant|baby|donor|recipient|testator|claimant|applicant|employee)"
-    r"|(?P<relative>(?:emergency|primary|family|patient)[ ]contact(?:[ ]person)?|next[ ]of[ ]kin|nok|guarantor|guardian|legal[ ]guardian|spouse|mother|father|husband|wife|son|daughter|brother|sister|partner|parent|parents|caregiver|health[ ]?care[ ]proxy|proxy|poa|hcpoa|power[ ]of[ ]attorney|informant|historian|responsible[ ]party|surrogate|contact|hcp|mom|dad|interpreter|witness)"
-    r"|(?P<doctor>(?:attending|referring|ordering|consulting|primary|primary[ ]care|admitting|dictating|responsible|requesting|treating|family|supervising|performing|operating|interpreting|discharge|discharging|ed|er|emergency|rendering|reading|covering|signing|assistant|resident|co|on-?call|collaborating)[ ]?(?:physician|doctor|md|dr|provider|surgeon|clinician|practitioner|pathologist|radiologist|nurse|cardiologist|np|pa)s?|attending|attg|pcp|gp|physician|provider|surgeon|surgeons|co-?surgeon|(?:first |second |surgical )?assistants?|asst|anesthesiologist|anaesthetist|anesthetist|anesthesia|crna|radiologist|pathologist|cardiologist|oncologist|neurologist|psychiatrist|psychologist|therapist|dentist|nurse|rn|np|pa|pa-c|consultant|consultants|consultation with|case manager|social worker|counselor|pharmacist|technician|technologist|sonographer|resident|fellow|intern|author|scribe|signed|signature|cosigner|co-?signed by|(?:electronically |digitally |e-?)?(?:signed|authenticated|verified|approved|reviewed|dictated|transcribed|reported|interpreted|performed|ordered|prepared|entered|written|referred|attested|read|examined|finalized|recorded|documented|completed|authorized|released|collected|assessed)(?:[ ]and[ ][a-z]+)?[ ](?:electronically )?by(?:[ ]and[ ][a-z]+[ ]by)?|transcriptionist|dictator|cc|c\.c\.|bcc|copies to|copy to|attn|attention|to|from|dear|sincerely|regards|best regards|kind regards|respectfully|respectfully submitted|yours truly|yours sincerely|cordially|thank you|d/t|seen by|evaluated by|followed by|under the care of|care of|c/o)"
+    r"(?P<patient>pat|name[ ]of[ ]patient|patient(?:'s)?(?:[ ](?:full|last|first|legal|preferred|middle))?(?:[ ]?name)|patient|pt(?:\.|[ ]name)?|name(?:[ ]of[ ]patient)?|(?:last|first|middle|full|legal|preferred|family|given|maiden|birth)[ ]names?|surname|forename|nickname|alias|a\.?k\.?a\.?|re|client|resident|subject|member|insured|subscriber|decedent|child|infant|baby|donor|recipient|testator|claimant|applicant|employee)"
+    r"|(?P<relative>(?:emergency|primary|family|patient)[ ]contact(?:[ ]person)?|next[ ]of[ ]kin|nok|guarantor|guardian|legal[ ]guardian|spouse|mother|father|husband|wife|son|daughter|brother|sister|partner|parent|parents|caregiver|health[ ]?care[ ]proxy|proxy|poa|hcpoa|power[ ]of[ ]attorney|informant|historian|responsible[ ]party|surrogate|contact|hcp|mom|dad|interpreter|witness|(?:family|relatives?|spouse|parents?)[ ](?:informed|notified|aware|updated|contacted))"
+    r"|(?P<doctor>(?:attending|referring|ordering|consulting|primary|primary[ ]care|admitting|dictating|responsible|requesting|treating|family|supervising|performing|operating|interpreting|discharge|discharging|ed|er|emergency|rendering|reading|covering|signing|assistant|resident|co|on-?call|collaborating)[ ]?(?:physician|doctor|md|dr|provider|surgeon|clinician|practitioner|pathologist|radiologist|nurse|cardiologist|np|pa)s?|attending|attg|appointments?(?:[ ]with)?|referral source|referred from|clinician|tech|secretary|pcp|gp|physician|provider|surgeon|surgeons|co-?surgeon|(?:first |second |surgical )?assistants?|asst|anesthesiologist|anaesthetist|anesthetist|anesthesia|crna|radiologist|pathologist|cardiologist|oncologist|neurologist|psychiatrist|psychologist|therapist|dentist|nurse|rn|np|pa|pa-c|consultant|consultants|consultation with|case manager|social worker|counselor|pharmacist|technician|technologist|sonographer|resident|fellow|intern|author|scribe|signed|signature|cosigner|co-?signed by|(?:electronically |digitally |e-?)?(?:signed|authenticated|verified|approved|reviewed|dictated|transcribed|reported|interpreted|performed|ordered|prepared|entered|written|referred|attested|read|examined|finalized|recorded|documented|completed|authorized|released|collected|assessed)(?:[ ]and[ ][a-z]+)?[ ](?:electronically )?by(?:[ ]and[ ][a-z]+[ ]by)?|transcriptionist|dictator|cc|c\.c\.|bcc|copies to|copy to|attn|attention|to|from|dear|sincerely|regards|best regards|kind regards|(?:with )?(?:best|kind|warm|kindest|all good) wishes|yours faithfully|respectfully|respectfully submitted|yours truly|yours sincerely|cordially|thank you|d/t|seen by|evaluated by|followed by|under the care of|care of|c/o)"
     r"|(?P<person>contact name|person|name and address|account name|holder|employer contact|teacher|coach|pastor|landlord|neighbor|friend|attorney|lawyer|officer|judge)"
-    r")" + _LABEL_TAIL + r"[ \t]*(?P<sep>[:=#]|-{1,2}[ ]|,[ \t]*\n|\t|(?<=by) )[ \t]*\n?[ \t]*"
+    r")" + _LABEL_TAIL + r"[ \t]*(?P<sep>[:=#]|-{1,2}[ ]|,[ \t]*\n|\t|(?<=by) |[ ]?\.{3,40}|[ ]{2}|(?<=\ndear) |"
+    r"(?:(?<=sincerely)|(?<=regards)|(?<=wishes)|(?<=faithfully)|(?<=truly)|(?<=cordially)|(?<=respectfully))[,.]?[ \t]*\n[ \t]{0,8})[ \t]*\n?[ \t]*"
 )
 
 _CUES_BEFORE: Final = re.compile(
@@ -184,7 +198,7 @@ ENGLISH: Final = Locale(
     credentials=frozenset(
         "md mbbs mbchb mb frcs frcp mrcp do rn lpn lvn np fnp arnp aprn crnp cnp cnm crna pa pac phd psyd dds dmd dpm dc od pharmd rph "
         "pt dpt ot otr msw lcsw lmsw lpc bsn msn mph facs facc facp faap facog fccp faans facr dnp rd rdn ccc slp cma rt rrt emt "
-        "cnmt rdcs rvt aud ma ms jd esq ii iii jr sr".split()
+        "cnmt rdcs rvt aud ma ms jd esq ii iii jr sr fracgp frcgp mrcgp franzcp fracp mrcog mbbch bch ccds ocn cgc abpp ccrn cde cnor lmft lcpc rcp".split()
     ),
     name_labels=_NAME_LABELS,
     relations=frozenset(
@@ -193,6 +207,12 @@ ENGLISH: Final = Locale(
         "stepsister fiance fiancee boyfriend girlfriend friend neighbor neighbour roommate guardian caregiver caretaker twin sibling "
         "mother-in-law father-in-law son-in-law daughter-in-law brother-in-law sister-in-law ex-wife ex-husband half-brother half-sister "
         "godmother godfather foster significant-other companion aide coworker boss teacher pastor proxy interpreter carer babysitter classmate girlfriend fiancé landlord sitter nanny".split()
+    ),
+    roles=frozenset(
+        "nurse midwife matron physiotherapist physio dietitian dietician pharmacist planner manager coordinator therapist worker tech technician "
+        "technologist sonographer radiographer anesthesiologist anaesthetist registrar resident intern fellow hospitalist consultant paramedic "
+        "secretary interpreter podiatrist optometrist nephrologist neph counselor psychologist psychiatrist audiologist surgeon assistant scribe "
+        "pcp gp rn lpn cna lvn np crna clinician practitioner visitor orderly aide sister".split()
     ),
     relation_fillers=frozenset("named called is was name 's and by".split()),
     cues_before=_CUES_BEFORE,
@@ -231,9 +251,9 @@ ENGLISH: Final = Locale(
         r"village of|suburb of|birthplace|place of birth|pob|immigrated from|emigrated from|driving from|located in)(?:[ ]?[:]?[ ]?)$"
     ),
     place_prepositions=frozenset("in from near of to at around outside through".split()),
-    states=_STATES,
-    regions=frozenset(name.lower() for name in _STATES.values()),
-    risky_states=frozenset("MD PA DO OR IN ME OK HI OH ID MS MA CO DE LA AL MI MO PR AR CT NE VA MT SC PT ND ".split()),
+    states=_STATES | _PROVINCES,
+    regions=frozenset(name.lower() for name in (_STATES | _PROVINCES).values()) - {"victoria"},
+    risky_states=frozenset("MD PA DO OR IN ME OK HI OH ID MS MA CO DE LA AL MI MO PR AR CT NE VA MT SC PT ND ACT ON AB SA NT NS NB BC VIC".split()),
     degree_states=frozenset(("MD", "PA", "MS", "MA", "DC")),
     facility_heads=frozenset(
         "hospital|hospitals|hosp|medical center|medical centre|medical ctr|med center|med ctr|clinic|clinics|infirmary|hospice|sanatorium|sanitarium|"
@@ -242,7 +262,10 @@ ENGLISH: Final = Locale(
         "institute|university|college|high school|elementary school|middle school|nursing facility|care center|care centre|manor|"
         "associates|llc|inc|pharmacy|laboratories|laboratory|dialysis center|imaging center|urgent care|physicians|practice|surgery|medical|"
         "eye center|women's center|birth center|trauma center|regional|pavilion|general hospital|memorial|assisted living|senior living|foundation|trust|nhs trust|hall|house|ltac|"
-        "correctional facility|prison|jail|church|employer".split("|")
+        "correctional facility|prison|jail|church|employer|care home|rest home|funeral home|retirement village|chemist|chemists|drugs|drug store|"
+        "primary school|grammar school|elementary|academy|community college|preschool|daycare|parish|temple|mosque|synagogue|"
+        "foods|logistics|industries|brothers|bros|transit|builders|and sons|tool|trucking|motors|construction|plumbing|bakery|farms|"
+        "home health|home care|medical supply|ambulance|school district|fire department|base hospital|medical practice".split("|")
     ),
     facility_first=frozenset(),
     facility_links=frozenset("of the and for de del la at & - in".split()),
@@ -254,7 +277,7 @@ ENGLISH: Final = Locale(
         "current same index anticoagulation coumadin hypertension allergy dental foot spine hand vision hearing fertility infusion dialysis imaging "
         "laboratory lab sample your my his her their in at to from for and or of with no by is was on under physical plan course history data reason brief "
         "past personal elective same-day major minor ambulatory robotic laparoscopic open cardiac vascular thoracic plastic general oral bariatric sinus "
-        "back knee hip cataract neuro attending consulting".split()
+        "back knee hip cataract neuro attending consulting generic prescribed illicit recreational street iv over-the-counter transport oxygen equipment".split()
     ),
     eponym_heads=frozenset(
         "disease diseases syndrome sign signs test tests catheter catheters clamp clamps forceps retractor retractors procedure maneuver score scale tube drain palsy lymphoma "
@@ -264,11 +287,11 @@ ENGLISH: Final = Locale(
         "space fascia fold membrane foramen ganglion gland glands body bodies cell cells triangle fever chorea ataxia nephropathy aphasia area hernia "
         "lesion injury deformity hook holder trocar port balloon stent pump monitor dressing boot brace collar splint wrap bag index ratio formula equation "
         "protocol regimen inventory questionnaire examination exam response gastroplasty fundoplication anastomosis gastrectomy arthroplasty osteotomy "
-        "block spots lines points nails nail breathing respirations approach flap mesh bone sweep dilator dilators probe tip suction rule hernias retractor's".split()
+        "block spots lines points nails nail breathing respirations approach flap mesh bone sweep dilator dilators probe tip suction rule hernias retractor's pouch pouches vest shaver orbitopathy pegboard tasks battery".split()
     ),
     given=("given",),
     family=("family",),
-    places=("places-us",),
+    places=("places-us", "places-abroad"),
     facilities=("facilities-us",),
     ordinary=("ordinary-en",),
     eponyms=("eponyms-en",),

@@ -107,6 +107,7 @@ SPANISH: Final = Locale(
         "marido esposo esposa mujer hijo hija padre madre hermano hermana tio tia primo prima abuelo abuela nieto nieta sobrino sobrina suegro suegra "
         "cunado cunada yerno nuera novio novia pareja amigo amiga vecino vecina tutor tutora cuidador cuidadora".split()
     ),
+    roles=frozenset(),
     relation_fillers=frozenset("llamado llamada de nombre es".split()),
     cues_before=re.compile(
         r"(?i)(?<!\w)(?:llamad[oa]|de nombre|se llama|conocid[oa] como|acompañad[oa] por|acompañad[oa] de|remitid[oa] por|derivad[oa] por|valorad[oa] por|"
