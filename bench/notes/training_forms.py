@@ -82,6 +82,13 @@ Our {_ROLE}, {{doctor}}, {_DID}.
 [pt|Pt|Patient|Client|resident|] {{first}} {_COMPLAINT}.
 [pt|Pt|Mr|Mrs|Ms|Mr.|Mrs.|Ms.|Miss|Master] {{last}} {_COMPLAINT}.
 {{patient}} {_COMPLAINT}.
+[pt|patient|client|res] [{{last}}|{{first}}] [rm 12|bed 3|oob|up to chair|a&o x3|resting|to CT|npo|dozing|on o2|in bed|sat up|ambulating w/ walker][,|.|]
+[wound care|dressing|trach care|bath|foley care|teaching|ekg|assessment|evening care] done by {{doctor}}[.|,]
+[report|handoff|sbar|update] [given to|to|from] {{doctor}}[.|,| rn.]
+[paged|called|texted|notified] {{doctor}} [re|about|for] [bp|labs|pain|fever], [returned call|new orders|no answer].
+{_KIN} {{relative}} [on the phone|phoned from {{phone}}|took clothes home|will be back after work|at bs|in room].
+[pt|she|he|client] [states|says] [wants to go back to|lives alone in|walks daily in|was born in] {{city}}.
+[next visit|next session|next tx|msg|called|seen|due|bed available] {{date}}[.|,| at 3 pm.| 4:10p]
 {{first}} {{last}} is a [{{age}}|56|71|8]-year-old [man|woman|retired teacher|lawyer] who {_COMPLAINT}.
 {{initials}} is a [{{age}}|49]M [w/|with] [COPD|CHF|cirrhosis].
 [I saw|I reviewed|I met|We saw|Thank you for sending|It was good to see] {{first}} [in the {{city}} clinic|today|on {{date}}|with [his|her] mum].
@@ -205,6 +212,8 @@ Meals on Wheels, lifeline [button|pendant], [walker|cane] at home.
 Speaks [Spanish|Somali|Polish|Tagalog|Vietnamese]. [Catholic|Muslim|Baptist|Jewish], [widowed|single|married].
 [Phone|Fax|Tel|E-mail|Contact] [not on file|unchanged|declined|see chart].
 [Signed|Dictated|Reviewed|Faxed] [but not read|by phone|in error|today].
+Page [1|2] of [2|3|5]. [MICU|Ortho|Neph|Renal] [accepts|rounding|to see]. RTC [3|6] mo.
+[VE|vitals|checked] [0600|0940], [4 cm|stable]. [58F|97F|99F] [ITP|oral|axillary].
 [January labs ok|flu shot in season|seen Tuesday|off weekends].
 """.strip().splitlines()
 

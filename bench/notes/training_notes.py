@@ -192,6 +192,6 @@ def _one(draw: random.Random, text: str, patient: _Surrogates, name: str) -> Not
     case = draw.random()
     if case < 0.13:
         whole = whole.upper() if len(whole.upper()) == len(whole) else whole
-    elif case < 0.33:
+    elif case < 0.4:
         whole = whole.lower() if len(whole.lower()) == len(whole) else whole
     return Note(name=name, text=whole, gold=tuple(gold))

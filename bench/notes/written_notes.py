@@ -187,6 +187,8 @@ class _Fill:
         if base == "hosp":
             own = f"{pick([self.name('family'), 'St ' + self.name('given') + chr(39) + 's', self.value('city', pick), pick(['Royal', 'Mercy', 'Lakeside', 'Northgate']) + ' ' + self.name('city')])} {pick(['Hospital', 'Medical Center', 'Health Centre', 'Clinic', 'Infirmary', 'Regional Hospital', 'Memorial', 'Cancer Center', 'VA'] if self.land == 'us' else ['Hospital', 'Infirmary', 'General Hospital', 'Health Centre', 'Medical Centre', 'Base Hospital'])}"
             return pick(self.lists["facility"]).title() if self.land == "us" and draw.random() < 0.4 else own
+        if base == "practice":
+            return f"{self.value('city', pick)} {'Surgery' if self.half == 'first' else 'Medical Practice'}"
         if base == "home":
             return f"{pick([self.name('family'), self.value('city', pick), 'Willow ' + pick(['Court', 'Bank']), 'The Laurels at ' + self.value('city', pick)])} {pick(['Nursing Home', 'Care Home', 'Manor', 'Assisted Living', 'Hospice', 'House'])}"
         if base == "employer":
@@ -287,7 +289,7 @@ _SHAPES: Final = {
 }
 
 _LABELS: Final = {
-    **dict.fromkeys(("hosp", "home"), "HOSPITAL"),
+    **dict.fromkeys(("hosp", "home", "practice"), "HOSPITAL"),
     **dict.fromkeys(("employer", "school", "church", "pharmacy"), "ORGANIZATION"),
     **dict.fromkeys(("city", "county"), "CITY"),
     **dict.fromkeys(("street", "streetname", "pobox"), "STREET"),

@@ -218,7 +218,7 @@ def date_patterns(words: DateWords) -> tuple[Pattern, ...]:
         ),
         make(
             "day-ordinal",
-            rf"(?<!\w)(?:{words.on_the})[ ](?P<v>(?:\d{{1,2}}(?:{words.ordinals})|(?:{days})))(?![\w]|[ ](?:or|and|to|grade|pass|attempt|postoperative|stage|dose|try|level|side|time|one|two|trimester|\d|hospital day|day|week|month|year|rib|toe|finger|percentile|floor|digit|metatarsal|intercostal|nerve|interspace|vertebra))",
+            rf"(?<!\w)(?:{words.on_the})[ ](?P<v>(?:\d{{1,2}}(?:{words.ordinals})|(?:{days})))(?![\w]|[ ](?:or|and|to|grade|pass|attempt|postoperative|stage|dose|try|level|side|time|one|two|trimester|\d|hospital day|day|week|month|year|rib|toe|finger|percentile|centile|floor|digit|metatarsal|intercostal|nerve|interspace|vertebra))",
             0.6,
             first=on_the,
         ),

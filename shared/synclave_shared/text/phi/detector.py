@@ -165,12 +165,21 @@ def _cased(words: Sequence[Word]) -> bool:
     return len(words) / 20 < capitals < len(words) / 2
 
 
+def _labels(word: Word, locale: Locale) -> bool:
+    return not word.shouted or word.key in locale.not_names
+
+
 def _bared(span: Span, text: str, locale: Locale, lexicon: Lexicon, *, cased: bool) -> Iterator[Span]:
     """What the tagger found without the words of the language at its ends: it takes ``Tel`` and ``pharmacy`` along."""
     parts = split_words(text[span.start : span.end])
+    if span.phi is PhiClass.DATE and span.kind == "date" and not parts and span.length < 5:
+        # A score, a page, an hour: no date by itself.
+        return
+    if span.kind == "street" and not parts:
+        return
     if span.phi in (PhiClass.PHONE, PhiClass.OTHER):
         # Labels before numbers; letters that are part of one have a digit or a hyphen beside them.
-        while len(parts) and parts[0].start == 0 and len(parts[0].text) > 1 and not parts[0].shouted:
+        while len(parts) and parts[0].start == 0 and len(parts[0].text) > 1 and _labels(parts[0], locale):
             behind = text[span.start + parts[0].end : span.end]
             rest = len(behind) - len(behind.lstrip(" .:#\n\t"))
             if not rest or not any(letter.isdigit() for letter in behind):
@@ -189,6 +198,8 @@ def _bared(span: Span, text: str, locale: Locale, lexicon: Lexicon, *, cased: bo
             return False
         if name and (word.key in locale.titles or word.key in locale.credentials or word.key in locale.roles):
             return not (word.capital and lexicon.name(word)) or word.shouted
+        if name and word.shouted and word.key in locale.not_names:
+            return True
         if word.capital or not lexicon.plain(word):
             return name and len(word.text) == 1 and not word.capital
         return cased or (name and not lexicon.name(word))

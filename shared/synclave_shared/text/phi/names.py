@@ -51,6 +51,7 @@ class _Finder:
         self.words = words
         self.locale = locale
         self.lexicon = lexicon
+        self.cased = any(word.capital for word in words)
 
     # What can be part of a name.
 
@@ -75,7 +76,8 @@ class _Finder:
         """Whether ``word`` is a degree behind a name: ``MBBS``, ``M.D.``."""
         if word.initial:
             return self.text[word.start : word.start + 4] in ("M.D.", "D.O.", "R.N.")
-        return word.shouted and word.key in self.locale.credentials and (len(word.key) > 3 or not before.shouted)
+        degree = word.key.replace("-", "") in self.locale.credentials and not word.text[1:].islower()
+        return degree and (len(word.key) > 3 or not before.shouted)
 
     def _joined(self, place: int, *, comma: bool = False) -> bool:
         """Whether only what may stand inside a name is between the word before ``place`` and it."""
@@ -209,6 +211,8 @@ class _Finder:
             yield from self._related(place)
         elif word.key in self.locale.roles:
             yield from self._in_role(place)
+        if not self.cased:
+            yield from self._in_small_letters(place)
         if not word.capital or word.key in self.locale.titles:
             return
         before = self.words[place - 1] if place else None
@@ -217,6 +221,31 @@ class _Finder:
             yield from self._listed(place)
             yield from self._cued(place)
             yield from self._credentialed(place)
+
+    def _in_small_letters(self, place: int) -> Iterator[Span]:
+        """Where nobody types capitals: a word that the language does not have, behind who or by whom."""
+        word = self.words[place]
+        if (
+            not place
+            or word.gap not in (" ", ". ", "/ ", " (")
+            or word.capital
+            or not 3 < len(word.text) <= LONGEST_NAME
+        ):
+            return
+        before = self.words[place - 1]
+        cue = (
+            before.key in self.locale.titles
+            or before.key in self.locale.relations
+            or before.key in self.locale.roles
+            or before.key in self.locale.small_cues
+        )
+        # A drug or a misspelt word may follow "with"; no list has either for a name.
+        if not cue or self.lexicon.plain(word) or word.key in self.locale.not_names or self._eponym(place + 1):
+            return
+        end = place + 1
+        if end < len(self.words) and self._joined(end) and self.lexicon.name(self.words[end]):
+            end += not self.lexicon.plain(self.words[end])
+        yield self._span(place, end, "person", 0.6)
 
     def _titled(self, place: int) -> Iterator[Span]:
         title = self.words[place]

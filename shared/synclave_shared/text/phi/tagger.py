@@ -52,7 +52,7 @@ class PhiTagger:
 
     network: Tagger
     locale: Locale
-    least: float = 0.6
+    least: float = 0.5
 
     def spans(self, text: str) -> list[Span]:
         """Runs of tokens of one class; confidence is the mean probability."""

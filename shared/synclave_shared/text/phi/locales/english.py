@@ -37,7 +37,7 @@ _WORDS: Final = DateWords(
     of="of",
     before="scheduled for|on|from|since|dated|date|until|till|by|through|before|after|around|about|circa|last|next|this|in|during|of|between|"
     "dob|born|admitted|discharged|seen|started|stopped|d/c|performed|done|due|visit|as of|adm|lmp|eff|effective|surgery|exam|"
-    "early|late|mid|available|ready|recheck|return|returns|rtc|f/u|appt|appointment|booked|again|msg|onset|injury|back",
+    "next visit|next session|next tx|next appointment|next appt|next clinic|next scan|early|late|mid|available|ready|recheck|return|returns|rtc|f/u|appt|appointment|booked|again|msg|onset|injury|back",
     on_the="(?:on|until|till|by|dated|since|for|before|after) the",
     labels="date|dates|d|t|dd|dt|doa|dod|dos|dob|adm|admit|admission|admitted|disch|discharge|discharged|dictated|transcribed|signed|visit|seen|"
     "collected|received|reported|birth|surgery|service|exam date|procedure date|printed|updated|effective|eff|appt|appointment",
@@ -214,6 +214,7 @@ ENGLISH: Final = Locale(
         "secretary interpreter podiatrist optometrist nephrologist neph counselor psychologist psychiatrist audiologist surgeon assistant scribe "
         "pcp gp rn lpn cna lvn np crna clinician practitioner visitor orderly aide sister".split()
     ),
+    small_cues=frozenset("by per pt patient client called paged named to w with from".split()),
     relation_fillers=frozenset("named called is was name 's and by".split()),
     cues_before=_CUES_BEFORE,
     cues_after=_CUES_AFTER,
@@ -241,7 +242,7 @@ ENGLISH: Final = Locale(
         "will would could should may might can per cc re mother father husband wife son daughter english spanish medicare medicaid "
         "x xx xxx xyz abc abcd yyyy mm dd doe_ monday tuesday wednesday thursday friday saturday sunday january february april june july august "
         "september october november december er ed icu or pacu nicu picu micu sicu ct mri mac ros lbp ana hx pmh psh fh sh heent cn dtr acct alert mom dad mommy daddy grandma grandpa aunt uncle brother sister wife acct mr mrn ssn ekg iv prn "
-        "god lord jesus mass bill of rights internet google friday's".split()
+        "enc id tel ur urn nhs mbi npi dea fin csn ph micu cvicu sicu bicu rn icu god lord jesus mass bill of rights internet google friday's".split()
     ),
     place_cues=re.compile(
         r"(?i)(?<!\w)(?:lives? in|living in|lived in|resid(?:es|ing|ed) in|works? in|working in|worked in|moved (?:here )?(?:to|from)|relocated (?:to|from)|"

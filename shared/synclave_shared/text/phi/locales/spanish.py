@@ -108,6 +108,7 @@ SPANISH: Final = Locale(
         "cunado cunada yerno nuera novio novia pareja amigo amiga vecino vecina tutor tutora cuidador cuidadora".split()
     ),
     roles=frozenset(),
+    small_cues=frozenset(),
     relation_fillers=frozenset("llamado llamada de nombre es".split()),
     cues_before=re.compile(
         r"(?i)(?<!\w)(?:llamad[oa]|de nombre|se llama|conocid[oa] como|acompañad[oa] por|acompañad[oa] de|remitid[oa] por|derivad[oa] por|valorad[oa] por|"
