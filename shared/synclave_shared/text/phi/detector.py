@@ -169,6 +169,16 @@ def _labels(word: Word, locale: Locale) -> bool:
     return not word.shouted or word.key in locale.not_names
 
 
+def _old(span: Span, text: str) -> bool:
+    """Whether a number can be an age over 89, and is no part of another number."""
+    surface = text[span.start : span.end].strip()
+    return (
+        surface.isdigit()
+        and 89 < int(surface) < 125
+        and text[max(0, span.start - 1) : span.start] not in (".", ",", "/")
+    )
+
+
 def _bared(span: Span, text: str, locale: Locale, lexicon: Lexicon, *, cased: bool) -> Iterator[Span]:
     """What the tagger found without the words of the language at its ends: it takes ``Tel`` and ``pharmacy`` along."""
     parts = split_words(text[span.start : span.end])
@@ -176,6 +186,18 @@ def _bared(span: Span, text: str, locale: Locale, lexicon: Lexicon, *, cased: bo
         # A score, a page, an hour: no date by itself.
         return
     if span.kind == "street" and not parts:
+        return
+    if span.kind == "age" and not parts and not _old(span, text):
+        return
+    if (
+        cased
+        and span.phi in (PhiClass.NAME, PhiClass.PLACE)
+        and all(
+            word.shouted and len(word.text) < 5 and not lexicon.name(word) and word.text not in locale.states
+            for word in parts
+        )
+    ):
+        # ICA, EMDR: an abbreviation. Initials have patterns of their own.
         return
     if span.phi in (PhiClass.PHONE, PhiClass.OTHER):
         # Labels before numbers; letters that are part of one have a digit or a hyphen beside them.

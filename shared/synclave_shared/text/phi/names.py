@@ -6,6 +6,7 @@ listed surname alone makes none of an eponym (``Foley catheter``) or of a word o
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,6 @@ from synclave_shared.text.phi.words import LONGEST_NAME
 from synclave_shared.text.spans import PhiClass, Span
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Iterator, Sequence
 
     from synclave_shared.text.phi.locale import Locale
@@ -28,6 +28,9 @@ _LONGEST_RUN: Final = 6
 
 _CUE_REACH: Final = 48
 """Characters before and behind a word that cues are looked for in; longer than any cue."""
+
+_BY: Final = re.compile(r"(?:^|(?<=\s))(?:by|under|per)[ ]$")
+"""Whom something is done by, in small letters."""
 
 _PLACEHOLDERS: Final = frozenset(["xx", "xxx", "xxxx", "xyz", "abc", "abcd", "abcdef", "doe_", "mm", "dd", "yyyy"])
 
@@ -389,6 +392,14 @@ class _Finder:
             known and self.locale.cues_after.match(behind)
         ):
             yield self._span(place, end, "person", 0.7)
+        elif self._unknown(parts) and _BY.search(before):
+            yield self._span(place, end, "person", 0.6)
+
+    def _unknown(self, parts: Sequence[Word]) -> bool:
+        """Whether words look like a whole name that no list has: two of them, or ``McSorley``."""
+        if any(part.shouted or self.lexicon.plain(part) for part in parts):
+            return False
+        return len(parts) > 1 or not parts[0].text[1:].islower()
 
     def _credentialed(self, place: int) -> Iterator[Span]:
         end = self._run(place, trusted=True)

@@ -109,6 +109,9 @@ _PATTERNS: Final[tuple[Pattern, ...]] = (
     # Dictator and typist at the end of a letter.
     shipped("typist", PhiClass.NAME, "initials", r"(?m)(?:^[ \t]{0,8}|(?<=[.;] )|(?<=  ))(?P<v>[A-Z]{2,4}(?: ?/ ?[a-z]{2,4}|/[A-Z]{2,4})|[A-Z]{2,3}:[a-z]{2,3})(?=[ \t.;,]*$|[ ]{2,})", 0.8),
     shipped("initials-line", PhiClass.NAME, "initials", r"(?m)^[ \t]{0,4}(?!(?:HX|CC|PE|VS|ID|HPI|PMH|PSH|IMP|AGE|PT|AP|DX|RX|ROS|MED|HD|POD|DOL|DOB)\b)(?P<v>[A-Z]{2,3}|(?:[A-Z]\.){2,3})(?=[.,:]? (?:is an? )?\d{1,3} ?(?:M|F|yo|y/o|yr|year)\b)", 0.75),
+    shipped("initials-signed", PhiClass.NAME, "initials", r"(?<![\w/])(?!(?:CT|MR|MRI|US|XR|CXR|EKG|ECG|EEG|EMG|ON|AT|BP|HR|ED|ER|OR|IV|DOS|DOB|NPO|LMP)\b)(?P<v>[A-Z]{2,3})(?= \d{1,2}[./-]\d{1,2}[./-]\d{2,4}[ ,]{1,2}[0-2]\d:?[0-5]\d\b)", 0.7),
+    # "LAST, First M   MRN ..." at the head of a page.
+    shipped("name-heading", PhiClass.NAME, "patient", r"(?m)^[ \t]{0,8}(?P<v>[A-Z][\w'-]{1,24}(?: [A-Z][\w'-]{1,24})?, ?[A-Z][\w'-]{1,24}(?: [A-Z]\b\.?)?)(?=[ \t.]{1,8}(?:\(?\d{1,2}[/-]\d|\(?#|\(?(?:ID|MRN?|DOB|D\.O\.B|HN|URN?|CHI|NHS|Acct|SSN|Age|born)\b))", 0.85),
     shipped("employer", PhiClass.PLACE, "employer", r"(?<!\w)(?:(?i:employer|employed (?:by|at)|works (?:for|at)|working (?:for|at)|worked (?:for|at)|attends|school|daycare|preschool|enrolled (?:in|at)|church))(?: is|:|,)?[ ](?:the )?(?P<v>(?=(?:St\. )?[A-Z][\w&'.-]{0,24}?[a-z])(?:St\. )?[A-Z][\w&'-]*(?:\.[\w&'-]+){0,4}(?:[ ](?:[A-Z&][\w&'-]*(?:\.[\w&'-]+){0,4}|of|the|and)){0,4}(?<![ .-]))", 0.7, check=lambda found: found.split()[0].lower() not in ("he", "she", "the", "patient", "night", "nights", "i", "and", "no", "none", "yes", "nurse", "performance", "full", "part", "home", "retired", "unemployed", "unknown", "age", "grade", "day", "not", "n"), first=frozenset("employer employed works working worked attends school daycare preschool enrolled church".split())),
     # Telephones.
     shipped("phone", PhiClass.PHONE, "phone", r"(?<![\w./-])(?:\+?1[-. ]{0,2})?(?:\(\d{3}\)[-. ]{0,2}|\d{3}[-. ]{1,3}|\d{3}/)\d{3}[-. ]{1,3}\d{4}(?!\d|-\d)(?:,?[ ]{0,2}(?:x|ext\.?|extension)[ ]?\d{1,6})?", 0.95),
@@ -124,6 +127,7 @@ _PATTERNS: Final[tuple[Pattern, ...]] = (
     shipped("ni-number", PhiClass.SSN, "ssn", r"(?<!\w)[A-CEGHJ-PR-TW-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-D](?!\w)", 0.9),
     labelled("mrn", PhiClass.MRN, "mrn", ["mrn", r"m\.r\.n\.", "mr#", "mr #", "mr no", "mr number", r"m\.r\. #", "med rec", r"med\. rec\.", "medical rec", "medical record", "medical records", "med record", "record", "hospital", "hosp", "unit", "chart", "patient id", "patient identification", "patient number", "patient no", "patient #", "pt id", "pt #", "pt no", "pid", "mpi", "empi", "nhs", "nhs number", "chi", "crn", "case record", "mrno", "mr", "hn", "uhn", "urn", "ur", "history", "history number", "history no"], value=rf"\d{{2,3}}(?:[ ]\d{{2,3}}){{2,3}}(?!\d)|{IDENTIFIER}", check=digits(3)),
     labelled("health-plan", PhiClass.HEALTH_PLAN, "policy", ["policy", "member", "member id", "membership", "subscriber", "subscriber id", "group", "grp", "insurance", "insurance id", "insured", "medicare", "medicaid", "hicn", "hic", "mbi", "beneficiary", "health plan", "health card", "plan id", "plan", "payer id", "payor id", "bcbs", "blue cross", "aetna", "cigna", "humana", "tricare", "claim", "authorization", "auth", "prior auth", "rxbin", "bin", "pcn", "rx grp"], check=digits(4), fillers=r"number|numbers|num|nbr|no|nr|id|ids|policy|card|is|was|member|health|plan|insurance|#"),
+    shipped("medicare-australian", PhiClass.HEALTH_PLAN, "medicare", r"(?<![\w./-])[2-6]\d{3} \d{5} \d(?:[ ]?[/-][ ]?\d)?(?![\w-])", 0.85, first=DIGITS),
     shipped("mbi", PhiClass.HEALTH_PLAN, "medicare", r"(?<!\w)[1-9][AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9]\d-?[AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9]\d-?[AC-HJKMNP-RT-Y]{2}\d{2}(?!\w)", 0.9),
     labelled("account", PhiClass.ACCOUNT, "account", ["account", "acct", r"acct\.", "a/c", "billing", "bill", "invoice", "guarantor", "routing", "fin", "csn", "har", "bank", "iban", "checking", "receipt", "sort code"], check=digits(4), fillers=r"number|numbers|num|nbr|no|nr|id|ids|account|is|was|#"),
     labelled("plate", PhiClass.VEHICLE, "plate", ["license plate", "licence plate", "plate", "plates", "number plate", "tag", "vehicle registration", "registration plate", "reg plate", "reg", "reg no", "vehicle tag", "car registration"], value=r"(?:[A-Z]{2}[ -])?[A-Z0-9]{2,4}[ -]?[A-Z0-9]{2,4}(?!\w)", fillers="number|num|no|nr|is|was|reads|reading", confidence=0.9, check=digits(1)),
@@ -151,6 +155,7 @@ _PATTERNS: Final[tuple[Pattern, ...]] = (
     shipped("zip-4", PhiClass.PLACE, "zip", r"(?<![\w./-])\d{5}-\d{4}(?![\w/]|-\d)", 0.9, first=DIGITS),
     labelled("zip", PhiClass.PLACE, "zip", ["zip", "zip code", "zipcode", "postal code", "postcode", r"zip\+4"], value=r"\d{5}(?:-\d{4})?(?!\d)|[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}", fillers="code|is|of", confidence=0.97, check=digits(2)),
     shipped("postcode-uk", PhiClass.PLACE, "zip", r"(?<!\w)(?:GIR ?0AA|[A-Z]{1,2}\d[A-Z\d]? ?\d[ABD-HJLNP-UW-Z]{2})(?!\w)", 0.75),
+    shipped("city-postcode", PhiClass.PLACE, "city", r"(?:,[ ]|\n[ \t]{0,8})(?P<v>[A-Z][a-z'-]{1,24}(?:[ -][A-Za-z][a-z'-]{1,24}){0,3})(?=,?[ \n][A-Z]{1,2}\d[A-Z\d]? ?\d[ABD-HJLNP-UW-Z]{2}(?!\w))", 0.85),
     shipped("postcode-ca", PhiClass.PLACE, "zip", r"(?<!\w)[ABCEGHJ-NPRSTVXY]\d[A-Z][ -]\d[A-Z]\d(?!\w)", 0.9),
     shipped("coordinates", PhiClass.PLACE, "coordinates", r"(?<![\w.])-?\d{1,2}\.\d{4,8},[ ]?-?\d{1,3}\.\d{4,8}(?!\w)", 0.9),
 )
@@ -223,7 +228,8 @@ ENGLISH: Final = Locale(
         r"name was|answers to|introduced (?:him|her)self as)[ ,:]{1,2}$"
     ),
     sure_cues_after=re.compile(
-        r"(?i),?[ ](?:(?:was|is) accompanied|lives|resides|is an? \d|was an? \d|is a pleasant|is a very|was seen (?:in|by|on|at|today)|is scheduled for|"
+        r"(?i)'s (?:mother|father|wife|husband|son|daughter|sister|brother|mom|mum|dad|aunt|uncle|niece|nephew|partner|parents|grandmother|grandfather|cousin)\b|"
+        r",?[ ](?:(?:was|is) accompanied|lives|resides|is an? \d|was an? \d|is a pleasant|is a very|was seen (?:in|by|on|at|today)|is scheduled for|"
         r"presents (?:with|for|to|today)|presented (?:with|for|to)|denies|denied|states|stated|complains|was last seen|was brought|was born|says|works (?:as|at|in|for)|"
         r"smokes|drinks|verbalized|returns|returned (?:to|for)|can be reached|may be reached|agrees|agreed|consented|understands|underwent|prefers to be|is married|is single|"
         r"is a \d|and (?:his|her) (?:wife|husband|mother|father|son|daughter|family|parents)|was discharged|was admitted|was transferred|died|passed away|telephoned|called (?:today|back|the))"
