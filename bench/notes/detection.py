@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from safetensors.torch import load_file
 
 from bench.notes.corpora import Gold, Note, injected_notes, meddocan_notes
-from bench.notes.training_notes import composed_name
+from bench.notes.written_notes import composed_name
 from synclave_server.evaluation.notes.detection import DetectionScore, GoldSpan, MarkedNote, score_detection
 from synclave_shared.text.entities import EntityFinder
 from synclave_shared.text.phi import Detector, RecordIdentifiers

@@ -63,6 +63,34 @@ def write(name: str, words: set[str]) -> None:
     print(f"{name:12} {len(words):7} words {len(blob):8} bytes")
 
 
+# Larger towns of the United Kingdom, Ireland, Australia, New Zealand and Canada, by hand.
+ABROAD = """
+london birmingham manchester liverpool leeds sheffield bristol leicester coventry nottingham newcastle sunderland brighton hull plymouth stoke-on-trent wolverhampton
+derby swansea southampton salford aberdeen westminster portsmouth york peterborough dundee lancaster oxford newport preston st albans norwich chester cambridge
+salisbury exeter gloucester lisburn chichester winchester londonderry carlisle worcester bath durham lincoln hereford armagh inverness stirling canterbury lichfield
+newry ripon bangor truro ely wells cardiff edinburgh glasgow belfast reading luton bolton bournemouth middlesbrough blackpool stockport huddersfield swindon poole
+southend ipswich slough telford gateshead cheltenham watford oldham rotherham blackburn bradford crawley gillingham basildon eastbourne colchester sutton worthing
+rochdale solihull basingstoke maidstone woking bedford grimsby hartlepool halifax darlington st helens hastings wigan warrington stevenage birkenhead barnsley
+southport hemel hempstead doncaster burnley bury scunthorpe harlow redditch weston-super-mare tamworth torquay shrewsbury nuneaton harrogate chesterfield mansfield
+stafford wakefield crewe guildford aylesbury northampton kettering rugby corby wellingborough loughborough burton yeovil taunton barnstaple penzance falmouth newquay
+weymouth andover aldershot farnborough epsom dartford gravesend margate ramsgate dover folkestone ashford lowestoft yarmouth king's lynn boston grantham skegness
+whitby scarborough bridlington skipton keighley dewsbury accrington kendal whitehaven workington barrow hexham morpeth alnwick berwick evesham stourbridge halesowen
+dudley walsall west bromwich kidderminster malvern stroud cirencester trowbridge swanage bridgwater minehead bideford wrexham rhyl llandudno llanelli neath
+port talbot barry merthyr tydfil aberystwyth carmarthen haverfordwest pontypridd caerphilly falkirk perth kilmarnock ayr paisley greenock motherwell hamilton
+livingston dunfermline kirkcaldy dumfries hawick galashiels oban fort william elgin wick omagh enniskillen ballymena coleraine antrim dungannon newtownards
+dublin cork limerick galway waterford drogheda dundalk sligo kilkenny tralee ennis letterkenny athlone
+sydney melbourne brisbane adelaide canberra hobart darwin gold coast wollongong geelong townsville cairns toowoomba ballarat bendigo albury wodonga launceston
+mackay rockhampton bunbury bundaberg wagga wagga hervey bay mildura shepparton gladstone tamworth traralgon orange dubbo bowral geraldton nowra warrnambool
+kalgoorlie albany devonport mount gambier lismore burnie alice springs port macquarie coffs harbour broken hill port augusta whyalla karratha broome esperance
+bairnsdale longreach katherine ceduna armidale goulburn horsham echuca swan hill
+auckland wellington christchurch hamilton tauranga dunedin palmerston north napier nelson rotorua whangarei invercargill wanganui gisborne timaru
+toronto montreal calgary ottawa edmonton winnipeg mississauga vancouver brampton hamilton surrey halifax laval markham vaughan gatineau saskatoon longueuil kitchener
+burnaby windsor regina richmond hill oakville burlington oshawa barrie sherbrooke saguenay levis kelowna abbotsford coquitlam trois-rivieres guelph kingston
+moncton thunder bay sudbury fredericton saint john lethbridge kamloops nanaimo red deer brandon charlottetown whitehorse yellowknife
+"""
+TWO_WORDS = "st albans|st helens|hemel hempstead|king's lynn|west bromwich|port talbot|merthyr tydfil|fort william|gold coast|wagga wagga|hervey bay|mount gambier|alice springs|port macquarie|coffs harbour|broken hill|port augusta|swan hill|palmerston north|richmond hill|thunder bay|saint john|red deer"
+
+
 def faker_names(root: Path) -> tuple[set[str], set[str]]:
     """Given and family names of all locales in Latin script, read from the sources without running them."""
     import ast
@@ -192,6 +220,9 @@ def main() -> None:
     write("family", family - {""})
     write("places-us", {place for place in places if re.fullmatch(r"[a-z][a-z.' -]{2,30}", place)} | states)
     write("places-es", {place for place in spanish_places if re.fullmatch(r"[a-z][a-z.' -]{2,30}", place)})
+    abroad = {found.group() for found in re.finditer(rf"{TWO_WORDS}|[a-z'-]+", ABROAD)}
+    # Words of the language need more than a list to be towns: "reading", "ring".
+    write("places-abroad", {town for town in abroad if town not in ordinary})
     write("facilities-us", facilities)
     write("ordinary-en", ordinary)
     write("eponyms-en", eponyms)

@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from bench.notes.corpora import Gold, Note, injected_notes, meddocan_notes, read_jsonl
+from bench.notes.corpora import (
+    Note,
+    held_out,
+    injected_notes,
+    meddocan_notes,
+    of_templates,
+    pii_notes,
+    plain_notes,
+    templates_of,
+)
 from bench.notes.training_notes import synthetic_notes
 from synclave_shared.text.features import FLAGS, token_features
 from synclave_shared.text.phi import Detector
@@ -60,9 +70,9 @@ def tagged(note: Note, code: str, *, unsure: bool) -> tuple[np.ndarray, np.ndarr
 
 
 def examples(
-    synthetic: int, seed: int, data: Path, generator: np.random.Generator, *, injected: bool = True
+    synthetic: int, seed: int, data: Path, generator: np.random.Generator, *, fold: int | None = None
 ) -> list[tuple[np.ndarray, ...]]:
-    """Chunks of all training notes."""
+    """Chunks of all training notes; ``fold``: without this half of the templates of the injected notes and the PII test part."""
     rows: list[tuple[np.ndarray, ...]] = []
 
     def add(note: Note, code: str, *, unsure: bool = False, plain: float = 1.0) -> None:
@@ -74,16 +84,18 @@ def examples(
                 rows.append((numbers[part], flags[part], tags[part]))
 
     for note in synthetic_notes(synthetic, seed, data):
-        add(note, "en", plain=0.7)
-    for note in injected_notes(test=False, data=data) if injected else ():
         add(note, "en", unsure=True, plain=0.5)
+    for note in plain_notes(data):
+        add(note, "en", unsure=True, plain=0.25)
+    for note in injected_notes(test=False, data=data):
+        shown = note
+        if fold is not None:
+            shown = of_templates(note, lambda template: not held_out(template, fold), templates_of(data))
+        add(shown, "en", unsure=True, plain=0.5)
     for note in meddocan_notes("train", data):
         add(note, "es", plain=0.6)
-    for row in read_jsonl(data / "synthetic-pii/presidio_synth_v2.jsonl.gz"):
-        gold = tuple(
-            Gold(start=e["start"], end=e["end"], label=e["label"]) for e in row["entities"] if e["label"] != "AGE"
-        )
-        add(Note(name=str(row["id"]), text=row["text"], gold=gold), "en")
+    for note in pii_notes(data, test=None if fold is None else False):
+        add(replace(note, gold=tuple(one for one in note.gold if one.label != "AGE")), "en")
     return rows
 
 
@@ -138,13 +150,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True, help="folder of public packs, docs/notes.md")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--notes", type=int, default=1800)
-    parser.add_argument("--injected", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--notes", type=int, default=3000)
+    parser.add_argument("--hold-out", type=int, choices=(0, 1), help="half of the injected templates that is not shown")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     generator = np.random.default_rng(options.seed)
-    rows = examples(options.notes, options.seed, options.data, generator, injected=options.injected)
+    rows = examples(options.notes, options.seed, options.data, generator, fold=options.hold_out)
     print(f"{len(rows)} chunks", flush=True)
     network = train(rows, seed=options.seed, epochs=options.epochs, tags=len(PHI_TAGS))
     save_file({name: array.half().contiguous() for name, array in network.state_dict().items()}, options.out)

@@ -13,95 +13,28 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 
 from bench.notes.corpora import Gold, Note, in_test_part, injected_notes
+from bench.notes.training_forms import HEADS, NEGATIVES, SENTENCES, TAILS, header, spoken
+from bench.notes.written_notes import composed_name, reserved
 from synclave_shared.text.phi.lexicon import word_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["composed_name", "synthetic_notes"]
+__all__ = ["synthetic_notes"]
 
-_HEADS = """
-Patient Name: {patient}\nMR #: {number}\nAdmission: {date}\nPhysician: {doctor}, MD
-NAME: {patient} | DOB {date} | MRN {number} | {facility}
-{facility}\n{street}\n{city}, {state} {zip}\nTel: {phone}  Fax: {phone}\n\nPt {patient}   Acct {number}
-{patient}\n{street}\n{city}, {state} {zip}\n\nDear {patient}:
-Re: {patient}, born {date}\n\nDear Dr. {doctor}, thank you for referring {patient}.
-Client: {patient} / Clinician: {doctor} / Seen: {date} / Location: {facility}, {city}
-DISCHARGE SUMMARY\n{patient}\nAdmitted: {date}   Discharged: {date}\nAttending MD: {doctor}\nConsultants: {doctor}; {doctor}
-{date}\n{doctor}, M.D.\n{facility}\n{city} {state}\n\nRegarding: {patient} (chart {number})
-Surname: {last}  Forename: {first}  Hospital No: {number}  GP: Dr {doctor}
-Visit on {date} with {doctor} NP. {patient}, {age} y.o., lives in {city}.
-SSN {number}  Insurance ID {number}  Emergency contact: {relative} ({phone})
-PT: {patient}  DATE: {date}  ROOM: 12  ATTG: {doctor}
-{last}, {first}   {number}   {date}
-Fall risk assessed {date}. Nurse {doctor} RN, {facility}.
-""".strip().splitlines()
-
-_BODIES = """
-{patient} was brought in by {relative}, the spouse.
-{first} says the pain began after a trip to {city}.
-Mr. {last} denies fever.
-Mrs. {last} will follow up with Dr. {doctor} on {date}.
-I spoke with {relative}, who is the patient's sister, at {phone}.
-Her mother {relative} and her brother {relative} were at the bedside.
-{first}'s son {relative} agrees with the plan.
-The case was reviewed by {doctor} and {doctor}.
-She was transferred from {facility} on {date}.
-He used to work at {facility} in {city}, {state}.
-Patient resides at {street}, {city}.
-Labs from {facility} dated {date} were reviewed.
-The grandfather lived to {age} and the grandmother to {age}.
-Call {doctor} at {phone} with results.
-Please send a copy to {email}.
-Portal message from {email} received {date}.
-Handout at {url} was given.
-The implant (serial {number}) was placed by {doctor} in {city} on {date}.
-On {date} {first} fell at home.
-Ms. {last} is a pleasant woman from {city}.
-{patient} is a {age}-year-old retired teacher.
-Since {date}, {first} has been on warfarin.
-Biopsy {number} was read by Dr. {doctor} at {facility}.
-According to {relative}, {first} stopped eating on {date}.
-{doctor} (cardiology) cleared {first} for surgery.
-Appointment with Dr. {doctor}, {date}, {facility}.
-Family in {city} and {city} were informed by {doctor}.
-Seen with {doctor}, PA-C, and the interpreter, {relative}.
-{first} goes to school in {city}; teacher is {relative}.
-Referred by {doctor} of {facility}.
-Case manager {doctor} can be paged at {phone}.
-Driver's license {number} was scanned on arrival.
-He drove from {city} to {city} with his friend {relative}.
-Records (MRN {number}) were faxed to {facility} at {phone}.
-Wife {relative} called from {phone} on {date}.
-Next visit {date}. Contact {first} at {email} or {phone}.
-Baby {last} was delivered on {date} by Dr. {doctor}.
-""".strip().splitlines()
-
-_TAILS = """
-{doctor}, MD\n{facility}
-Signed: {doctor} {date}
-Dictated by {doctor} on {date}\ncc: {doctor}, {doctor}
-Electronically authenticated {date} by {doctor}, DO
-{doctor} M.D.\nD {date} T {date} Job {number}
-Sincerely,\n\n{doctor}, MD\n{street}\n{city}, {state} {zip}\n{phone}
-Transcribed {date} / {doctor} / {number}
-Reviewed with attending Dr. {doctor}.
-c/o {relative}, {street}, {city}, {state} {zip}
-For {first} {last} by {doctor}, RN, {date}
-""".strip().splitlines()
-
+_KINDS = {
+    **dict.fromkeys(("first", "last"), "patient"), **dict.fromkeys(("initials", "doctor2"), "doctor"),
+    **dict.fromkeys(("home", "org", "pharmacy", "school", "church"), "facility"), **dict.fromkeys(("pobox", "streetname"), "street"),
+    **dict.fromkeys(("username", "plate"), "number"), "title": "none", "ext": "phone", "month": "date", "town": "city", "postcode": "zip",
+    "austate": "state", "auzip": "zip",
+}  # fmt: skip
+_TOWNS = "Leeds Bath York Derby Luton Poole Crewe Wigan Bury Leigh Cairns Hobart Darwin Albury Orange Geelong Perth Swansea Dundee Cardiff Bolton Preston Slough".split()
 _MONTHS = "January February March April May June July August September October November December".split()
 _ENDS = "com org net edu co.uk gov".split()
 _WAYS = "Street St. Avenue Ave Road Rd Lane Drive Dr. Blvd Court Way Terrace Place Circle Parkway Close".split()
 _HEADS_OF_FACILITIES = "Hospital,Medical Center,Clinic,Health Center,Memorial Hospital,Nursing Home,General Hospital,Family Practice,Regional Medical Center,Rehabilitation Center,Hospice,Children's Hospital,University Hospital,Surgery Center,Health System,Cancer Institute,Infirmary,VA Medical Center,Care Home".split(",")
 _STATES = "AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY".split()
-
-
-def composed_name(generator: random.Random, names: list[str]) -> str:
-    """The first half of one name and the second half of another."""
-    one, other = generator.choice(names), generator.choice(names)
-    return one[: max(2, len(one) // 2)] + other[len(other) // 2 :]
 
 
 class _Surrogates:
@@ -115,7 +48,7 @@ class _Surrogates:
 
     def name(self, kind: str) -> str:
         names = self.lists[kind]
-        word = composed_name(self.draw, names) if self.draw.random() < 0.35 else self.draw.choice(names)
+        word = composed_name(self.draw, names) if self.draw.random() < 0.45 else self.draw.choice(names)
         word = word.title()
         if kind == "family" and self.draw.random() < 0.12:
             word = self.draw.choice(["O'", "Mc", "Mac", "De ", "Van ", "Al-", "El-", "St. ", "von ", "Di "]) + word
@@ -145,6 +78,43 @@ class _Surrogates:
             base = pick([self.name("family"), pick(self.lists["places"]).title(), "St. " + self.name("given"), pick(self.lists["places"]).title() + " " + pick(["Community", "Regional", "County", "General", "Valley"])])
             whole = pick([f"{base} {pick(_HEADS_OF_FACILITIES)}"] * 3 + [pick(self.lists["facilities"]).title()])
             return pick([whole, whole, whole.upper()]) if draw.random() < 0.2 else whole
+        if slot == "home":
+            return f"{pick([self.name('family'), pick(self.lists['places']).title(), pick(['Oak', 'Cedar', 'Sunny', 'Rose', 'Park']) + ' ' + pick(['View', 'Glen', 'Hill', 'Lodge']), 'The ' + pick(['Beeches', 'Cedars', 'Pines', 'Gables']) + pick([' at ', ' of ']) + pick(self.lists['places']).title()])} {pick(['Nursing Home', 'Care Home', 'Manor', 'Assisted Living', 'Hospice', 'House', 'Rest Home', 'Lodge', 'SNF', 'Care Center', 'Retirement Village'])}"
+        if slot == "org":
+            return f"{pick([self.name('family'), pick(self.lists['places']).title(), self.name('family') + ' ' + pick(['&', 'and']) + ' ' + self.name('family')])} {pick(['Foods', 'Steel', 'Motors', 'Electric', 'Trucking', 'Farms', 'Logistics', 'Bakery', 'Bros', 'Brothers', 'and Sons', '& Co', 'Inc', 'LLC', 'Ltd', 'Pty Ltd', 'Industries', 'Home Health', 'Medical Supply', 'Ambulance', 'Transport', 'Builders', 'Bank', 'Plumbing', 'School District', 'Fire Department', 'Funeral Home', 'Tool and Die', 'Transit', 'Home Care'])}"
+        if slot == "pharmacy":
+            return f"{pick([self.name('family') + pick([chr(39) + 's', '']), pick(self.lists['places']).title()])} {pick(['Pharmacy', 'Drugs', 'Drug', 'Drug Store', 'Chemist', 'Chemists', 'Apothecary', 'Discount Pharmacy'])}"
+        if slot == "school":
+            return f"{pick([self.name('family'), pick(self.lists['places']).title(), 'St. ' + self.name('given'), 'St ' + self.name('given') + chr(39) + 's'])} {pick(['Elementary', 'Elementary School', 'Middle School', 'High', 'High School', 'Primary', 'Primary School', 'Academy', 'Grammar School', 'College', 'University', 'Community College', 'Preschool', 'Daycare'])}"
+        if slot == "church":
+            return f"{pick(['St. ' + self.name('given'), 'Our Lady of ' + pick(self.lists['places']).title(), 'First', 'Grace', pick(self.lists['places']).title()])} {pick(['Church', 'Lutheran Church', 'Methodist', 'Baptist Church', 'Parish', 'Mosque', 'Temple', 'Synagogue', 'Cathedral', 'Chapel'])}"
+        if slot == "initials":
+            return pick([self.first[0] + self.last[0], self.first[0] + pick("ABCDEFGHJKLMNPRSTW") + self.last[0], f"{self.first[0]}.{self.last[0]}."])
+        if slot == "doctor2":
+            return pick("ABCDEFGHJKLMNPRSTVW")
+        if slot == "title":
+            return pick(["Mr", "Mrs", "Ms", "Miss", "Mr.", "Mrs."])
+        if slot == "ext":
+            return str(draw.randrange(100, 99999))
+        if slot == "month":
+            return f"{pick(_MONTHS)}{pick(['', '', f' {draw.randrange(1980, 2026)}'])}"
+        if slot == "username":
+            return self.last.lower().replace(" ", "") + str(draw.randrange(10, 2010))
+        if slot == "plate":
+            return pick([f"{draw.choice('ABCDEFGH')}{draw.choice('KLMNPR')}{draw.choice('STVWX')} {draw.randrange(100, 9999)}", f"{draw.randrange(1, 9)}{draw.choice('KLMNPR')}{draw.choice('STVWX')}{draw.choice('ABC')}{draw.randrange(100, 999)}"])
+        if slot == "pobox":
+            return pick(["PO Box ", "P.O. Box ", "P O Box "]) + str(draw.randrange(1, 9999))
+        if slot == "streetname":
+            return f"{pick([self.name('family'), pick(self.lists['places']).title()])} {pick(_WAYS)}"
+        if slot == "town":
+            return pick(_TOWNS) if draw.random() < 0.4 else composed_name(draw, self.lists["places"]).title() + pick(["", "", "ham", "bury", "ton"])
+        if slot == "postcode":
+            letters = "ABDEFGHJLNPRSTUWY"
+            return f"{pick(letters)}{pick(['', pick(letters)])}{draw.randrange(1, 40)} {draw.randrange(1, 9)}{pick(letters)}{pick(letters)}"
+        if slot == "austate":
+            return pick(["NSW", "VIC", "QLD", "SA", "WA", "TAS", "NT", "ACT", "ON", "BC", "AB"])
+        if slot == "auzip":
+            return f"{draw.randrange(800, 9000):04}"
         if slot == "city":
             return pick(self.lists["places"]).title() if draw.random() < 0.8 else composed_name(draw, self.lists["places"]).title()
         if slot == "state":
@@ -187,7 +157,7 @@ def synthetic_notes(count: int, seed: int, data: Path) -> Iterator[Note]:
         for word in re.findall(r"\w+", note.text[gold.start : gold.end])
     }
     lists = {
-        kind: sorted(word for word in word_list(name) if 2 < len(word) < 26 and word not in forbidden)
+        kind: sorted(word for word in word_list(name) if 2 < len(word) < 26 and word not in forbidden and not reserved(word))
         for kind, name in (("given", "given"), ("family", "family"), ("places", "places-us"), ("facilities", "facilities-us"))
     }
     lists["places"] = [place for place in lists["places"] if not place.endswith(" county")]
@@ -200,27 +170,28 @@ def _one(draw: random.Random, text: str, patient: _Surrogates, name: str) -> Not
     start = draw.randrange(max(1, len(text) - 900))
     body = text[start : start + draw.randrange(200, 900)]
     pieces = re.split(r"(?<=[.])[ \n]+", body)
-    for _ in range(draw.randrange(3, 9)):
-        pieces.insert(draw.randrange(len(pieces) + 1), draw.choice(_BODIES))
+    for _ in range(draw.randrange(4, 11)):
+        pieces.insert(draw.randrange(len(pieces) + 1), spoken(draw, draw.choice(SENTENCES)))
+    for _ in range(draw.randrange(5)):
+        pieces.insert(draw.randrange(len(pieces) + 1), spoken(draw, draw.choice(NEGATIVES)))
     joined = draw.choice([" ", " ", "\n", "  "]).join(pieces)
-    template = "\n\n".join(
-        [*(draw.sample(_HEADS, draw.randrange(3))), joined, *(draw.sample(_TAILS, draw.randrange(3)))]
-    ).replace("\\n", "\n")
-    kinds = {"first": "patient", "last": "patient"}
+    heads = [spoken(draw, one) for one in draw.sample(HEADS, draw.randrange(3))] + [header(draw)] * (draw.random() < 0.4)
+    tails = [spoken(draw, one) for one in draw.sample(TAILS, draw.randrange(3))]
+    template = draw.choice(["\n\n", "\n\n", "\n"]).join([*heads, joined, *tails])
     out, gold, last, size = [], [], 0, 0
-    for found in re.finditer(r"\{([a-z]+)\}", template):
+    for found in re.finditer(r"\{([a-z]+2?)\}", template):
         slot = found.group(1)
         before, surface = template[last : found.start()], patient.fill(slot)
         out += [before, surface]
         size += len(before)
-        gold.append(Gold(start=size, end=size + len(surface), label=kinds.get(slot, slot)))
+        gold.append(Gold(start=size, end=size + len(surface), label=_KINDS.get(slot, slot)))
         size += len(surface)
         last = found.end()
     out.append(template[last:])
     whole = "".join(out)
     case = draw.random()
-    if case < 0.1:
+    if case < 0.13:
         whole = whole.upper() if len(whole.upper()) == len(whole) else whole
-    elif case < 0.18:
+    elif case < 0.4:
         whole = whole.lower() if len(whole.lower()) == len(whole) else whole
     return Note(name=name, text=whole, gold=tuple(gold))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -40,6 +41,9 @@ _TOKEN: Final = re.compile(r"[^\W\d_]+|\d+|\n|[^\w\s]|_")
 _LONGEST: Final = 40
 """Letters of a token that are looked at."""
 
+_KNOWN: Final = 16384
+"""Different tokens whose description is kept between texts; the same words come again and again."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenFeatures:
@@ -68,27 +72,22 @@ def _shape(token: str) -> str:
 
 def token_features(text: str, locale: Locale, lexicon: Lexicon) -> TokenFeatures:
     """Tokens of ``text`` (letters, digits, single marks, line breaks) and what is known of each; linear."""
-    spans, numbers, flags = [], [], []
-    last, line_start = 0, True
-    known: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {}
-    for found in _TOKEN.finditer(text):
-        start, end = found.span()
-        token = text[start : min(end, start + _LONGEST)]
-        entry = known.get(token)
-        if entry is None:
-            entry = known[token] = _describe(token, locale, lexicon)
-        numbers.append(entry[0])
-        row = [*entry[1], float(line_start), float(start == last), float(start - last > 1)]
-        flags.append(row)
-        spans.append((start, end))
-        line_start, last = text[start] == "\n", end
-    return TokenFeatures(
-        np.array(spans, np.int64).reshape(-1, 2),
-        np.array(numbers, np.int64).reshape(-1, 4),
-        np.array(flags, np.float32).reshape(-1, FLAGS),
-    )
+    found = [match.span() for match in _TOKEN.finditer(text)]
+    if not found:
+        return TokenFeatures(np.zeros((0, 2), np.int64), np.zeros((0, 4), np.int64), np.zeros((0, FLAGS), np.float32))
+    places: dict[str, int] = {}
+    which = [places.setdefault(text[start : min(end, start + _LONGEST)], len(places)) for start, end in found]
+    described = [_describe(token, locale, lexicon) for token in places]
+    spans = np.array(found, np.int64)
+    gaps = spans[:, 0] - np.append(0, spans[:-1, 1])
+    line_starts = np.append(True, [text[start] == "\n" for start, _ in found[:-1]])
+    flags = np.empty((len(found), FLAGS), np.float32)
+    flags[:, :-3] = np.array([flags for _, flags in described], np.float32)[which]
+    flags[:, -3], flags[:, -2], flags[:, -1] = line_starts, gaps == 0, gaps > 1
+    return TokenFeatures(spans, np.array([numbers for numbers, _ in described], np.int64)[which], flags)
 
 
+@lru_cache(maxsize=_KNOWN)
 def _describe(token: str, locale: Locale, lexicon: Lexicon) -> tuple[tuple[int, ...], tuple[float, ...]]:
     key = folded(token)
     word = re.sub(r"\d", "0", key)

@@ -36,6 +36,9 @@ _REACH: Final = sum(_DILATIONS) * (_KERNEL // 2)
 _CHUNK: Final = 1024
 """Tokens of a text that the network reads at once; bounds the memory of a very long text."""
 
+_ROUNDED: Final = 128
+"""Texts are padded to a multiple of so many tokens: convolutions of a length not seen before take twice as long."""
+
 
 class Tagger(nn.Module):
     """Features to tags.
@@ -115,8 +118,9 @@ def tag_probabilities(network: Tagger, features: TokenFeatures) -> NDArray[np.fl
     rows = []
     for start in range(0, count, _CHUNK):
         first, last = max(0, start - _REACH), min(count, start + _CHUNK + _REACH)
-        numbers = torch.from_numpy(features.numbers[first:last]).unsqueeze(0)
-        flags = torch.from_numpy(features.flags[first:last]).unsqueeze(0)
+        padding = (0, 0, 0, -(last - first) % _ROUNDED)
+        numbers = functional.pad(torch.from_numpy(features.numbers[first:last]), padding).unsqueeze(0)
+        flags = functional.pad(torch.from_numpy(features.flags[first:last]), padding).unsqueeze(0)
         probabilities = network(numbers, flags)[0].softmax(-1)
         rows.append(probabilities[start - first : min(count, start + _CHUNK) - first].numpy())
     return np.concatenate(rows) if rows else np.zeros((0, network.leave.out_features), np.float32)

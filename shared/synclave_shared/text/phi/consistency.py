@@ -19,6 +19,9 @@ __all__ = ["find_again"]
 _SURE: Final = 0.65
 """Confidence from which a name is looked for in the rest of the document."""
 
+_SURE_TAGGER: Final = 0.9
+"""The same of what the tagger alone says: an error of it would be found again and again."""
+
 _MOST_PLACES: Final = 200
 """Different places and numbers that are looked for again; a note has a handful, a hostile text has thousands."""
 
@@ -32,7 +35,7 @@ def find_again(
     shouted: set[str] = set()
     others: dict[str, Span] = {}
     for span in found:
-        if span.confidence < _SURE:
+        if span.confidence < _SURE or (span.source == "tagger" and span.confidence < _SURE_TAGGER):
             continue
         if span.phi is PhiClass.NAME:
             parts = split_words(text[span.start : span.end])

@@ -26,6 +26,8 @@ class Locale:
         name_labels: expression of header labels that a name follows, with named groups ``patient``, ``doctor``,
             ``relative``, ``person`` for the kinds.
         relations: words of kinship and company that a name may follow (``husband``).
+        roles: words of what somebody does at the hospital, which a name may follow (``midwife``).
+        small_cues: words before a name in notes without capitals (``by``, ``pt``).
         relation_fillers: what may stand between the two (``named``, ``is``).
         cues_before: expression right before a name (``accompanied by``, ``prefers to be called``).
         cues_after: expression right behind a name (``is a``, ``was seen``, ``lives at``).
@@ -52,6 +54,8 @@ class Locale:
     credentials: frozenset[str]
     name_labels: re.Pattern[str]
     relations: frozenset[str]
+    roles: frozenset[str]
+    small_cues: frozenset[str]
     relation_fillers: frozenset[str]
     cues_before: re.Pattern[str]
     cues_after: re.Pattern[str]

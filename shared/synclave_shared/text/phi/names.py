@@ -6,8 +6,11 @@ listed surname alone makes none of an eponym (``Foley catheter``) or of a word o
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from synclave_shared.text.phi.pattern import in_small_letters
 from synclave_shared.text.phi.words import LONGEST_NAME
 from synclave_shared.text.spans import PhiClass, Span
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from synclave_shared.text.phi.locale import Locale
+    from synclave_shared.text.phi.pattern import Reading
     from synclave_shared.text.phi.words import Lexicon, Word
 
 __all__ = ["find_names"]
@@ -25,23 +29,32 @@ _LONGEST_RUN: Final = 6
 _CUE_REACH: Final = 48
 """Characters before and behind a word that cues are looked for in; longer than any cue."""
 
+_BY: Final = re.compile(r"(?:^|(?<=\s))(?:by|under|per)[ ]$")
+"""Whom something is done by, in small letters."""
+
 _PLACEHOLDERS: Final = frozenset(["xx", "xxx", "xxxx", "xyz", "abc", "abcd", "abcdef", "doe_", "mm", "dd", "yyyy"])
 
 
-def find_names(text: str, words: Sequence[Word], locale: Locale, lexicon: Lexicon) -> Iterator[Span]:
+def find_names(reading: Reading, words: Sequence[Word], locale: Locale, lexicon: Lexicon) -> Iterator[Span]:
     """Every name that a cue or two lists speak for."""
-    finder = _Finder(text, words, locale, lexicon)
+    finder = _Finder(reading, words, locale, lexicon)
     yield from finder.labelled()
     for place in range(len(words)):
         yield from finder.at(place)
 
 
+@lru_cache(maxsize=8)
+def _small_labels(labels: re.Pattern[str]) -> re.Pattern[str] | None:
+    return in_small_letters(labels.pattern)
+
+
 class _Finder:
-    def __init__(self, text: str, words: Sequence[Word], locale: Locale, lexicon: Lexicon) -> None:
-        self.text = text
+    def __init__(self, reading: Reading, words: Sequence[Word], locale: Locale, lexicon: Lexicon) -> None:
+        self.reading, self.text = reading, reading.text
         self.words = words
         self.locale = locale
         self.lexicon = lexicon
+        self.cased = any(word.capital for word in words)
 
     # What can be part of a name.
 
@@ -61,6 +74,13 @@ class _Finder:
         if word.capital:
             return trusted or self.lexicon.name(word)
         return False
+
+    def _degree(self, word: Word, before: Word) -> bool:
+        """Whether ``word`` is a degree behind a name: ``MBBS``, ``M.D.``."""
+        if word.initial:
+            return self.text[word.start : word.start + 4] in ("M.D.", "D.O.", "R.N.")
+        degree = word.key.replace("-", "") in self.locale.credentials and not word.text[1:].islower()
+        return degree and (len(word.key) > 3 or not before.shouted)
 
     def _joined(self, place: int, *, comma: bool = False) -> bool:
         """Whether only what may stand inside a name is between the word before ``place`` and it."""
@@ -94,6 +114,8 @@ class _Finder:
                     break
             if not self._namely(word, trusted=trusted):
                 break
+            if end > place and self._degree(word, words[end - 1]):
+                break
             # Behind the first word an ordinary one must be a name in some list to go on (``Dr. Smith Will``).
             if end > place and self.lexicon.plain(word) and not self.lexicon.name(word):
                 break
@@ -125,7 +147,12 @@ class _Finder:
     def labelled(self) -> Iterator[Span]:
         """``Patient: ...``, ``Attending: ...``, ``cc: ...``; a list of names behind one label is read to its end."""
         by_start = {word.start: place for place, word in enumerate(self.words)}
-        for found in self.locale.name_labels.finditer(self.text):
+        small = _small_labels(self.locale.name_labels)
+        if small is not None and self.reading.small is not None:
+            labels = small.finditer(self.reading.small)
+        else:
+            labels = self.locale.name_labels.finditer(self.text)
+        for found in labels:
             kind = next(name for name in ("patient", "relative", "doctor", "person") if found.group(name))
             place = by_start.get(found.end())
             for _ in range(4):
@@ -165,7 +192,7 @@ class _Finder:
         """The start of a further name: behind ``, MD;`` or ``and``."""
         for place in range(end, min(end + 4, len(self.words))):
             word = self.words[place]
-            if "\n" in word.gap or ":" in word.gap:
+            if any(sign in "\n:#0123456789" for sign in word.gap):
                 return None
             if (
                 word.key in self.locale.credentials
@@ -185,6 +212,10 @@ class _Finder:
             yield from self._titled(place)
         if word.key in self.locale.relations:
             yield from self._related(place)
+        elif word.key in self.locale.roles:
+            yield from self._in_role(place)
+        if not self.cased:
+            yield from self._in_small_letters(place)
         if not word.capital or word.key in self.locale.titles:
             return
         before = self.words[place - 1] if place else None
@@ -193,6 +224,31 @@ class _Finder:
             yield from self._listed(place)
             yield from self._cued(place)
             yield from self._credentialed(place)
+
+    def _in_small_letters(self, place: int) -> Iterator[Span]:
+        """Where nobody types capitals: a word that the language does not have, behind who or by whom."""
+        word = self.words[place]
+        if (
+            not place
+            or word.gap not in (" ", ". ", "/ ", " (")
+            or word.capital
+            or not 3 < len(word.text) <= LONGEST_NAME
+        ):
+            return
+        before = self.words[place - 1]
+        cue = (
+            before.key in self.locale.titles
+            or before.key in self.locale.relations
+            or before.key in self.locale.roles
+            or before.key in self.locale.small_cues
+        )
+        # A drug or a misspelt word may follow "with"; no list has either for a name.
+        if not cue or self.lexicon.plain(word) or word.key in self.locale.not_names or self._eponym(place + 1):
+            return
+        end = place + 1
+        if end < len(self.words) and self._joined(end) and self.lexicon.name(self.words[end]):
+            end += not self.lexicon.plain(self.words[end])
+        yield self._span(place, end, "person", 0.6)
 
     def _titled(self, place: int) -> Iterator[Span]:
         title = self.words[place]
@@ -267,6 +323,18 @@ class _Finder:
             return
         yield self._span(first, end, "relative", 0.88)
 
+    def _in_role(self, place: int) -> Iterator[Span]:
+        """``midwife Anna Hall``, ``PCP Hall``: a name that the language does not have as a word."""
+        first = place + 1
+        if first >= len(self.words) or self.words[first].gap not in (" ", "  ", "   ", ", ", ": "):
+            return
+        word = self.words[first]
+        end = self._run(first, trusted=not word.shouted)
+        parts = [part for part in self.words[first:end] if not part.initial]
+        if not word.capital or not parts or self.lexicon.plain(word) or self._eponym(end):
+            return
+        yield self._span(first, end, "doctor", 0.8)
+
     def _listed(self, place: int) -> Iterator[Span]:
         """Two or more listed words in a row; one alone with less confidence."""
         end = self._run(place, trusted=False)
@@ -324,6 +392,14 @@ class _Finder:
             known and self.locale.cues_after.match(behind)
         ):
             yield self._span(place, end, "person", 0.7)
+        elif self._unknown(parts) and _BY.search(before):
+            yield self._span(place, end, "person", 0.6)
+
+    def _unknown(self, parts: Sequence[Word]) -> bool:
+        """Whether words look like a whole name that no list has: two of them, or ``McSorley``."""
+        if any(part.shouted or self.lexicon.plain(part) for part in parts):
+            return False
+        return len(parts) > 1 or not parts[0].text[1:].islower()
 
     def _credentialed(self, place: int) -> Iterator[Span]:
         end = self._run(place, trusted=True)

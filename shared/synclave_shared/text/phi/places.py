@@ -17,6 +17,8 @@ __all__ = ["find_facilities", "find_places"]
 
 _LONGEST_PLACE: Final = 4
 _LONGEST_FACILITY: Final = 8
+_SHORT: Final = frozenset(("st", "ste", "mt", "ft", "pt", "n", "s", "e", "w"))
+"""With a dot inside a place's name."""
 _CUE_REACH: Final = 40
 
 
@@ -61,18 +63,32 @@ def find_places(text: str, words: Sequence[Word], locale: Locale, lexicon: Lexic
             yield _place(word.start, words[max(end, capitals) - 1].end, "city", 0.8)
             place = max(end, capitals)
             continue
-        if region and not (word.shouted and end - place == 1 and lexicon.plain(word)):
+        if (
+            region
+            and not (word.shouted and end - place == 1 and lexicon.plain(word))
+            and not _named_test(words, end, locale)
+        ):
             yield _place(word.start, words[end - 1].end, "state", 0.7)
             place = end
             continue
         if end > place and place and words[place - 1].key in locale.place_prepositions and word.gap == " ":
             fresh = [part for part in words[place:end] if not lexicon.plain(part)]
-            following = words[end].key if end < len(words) else ""
+            following = next((part.key for part in words[end : end + 2] if part.key != "s"), "")
             if fresh and not word.shouted and following not in locale.eponym_heads:
                 yield _place(word.start, words[end - 1].end, "city", 0.65)
                 place = end
                 continue
         place += 1
+
+
+def _named_test(words: Sequence[Word], end: int, locale: Locale) -> bool:
+    """Whether a test has its name from the place before ``end``: ``Wisconsin Card Sorting Test``."""
+    for word in words[end : end + 4]:
+        if word.gap != " " or not word.capital:
+            return False
+        if word.key in locale.eponym_heads:
+            return True
+    return False
 
 
 def _only_plain(parts: Sequence[Word], lexicon: Lexicon, listed: bool) -> bool:
@@ -100,7 +116,7 @@ def _longest_listed(words: Sequence[Word], place: int, lexicon: Lexicon) -> int:
 def _capitals(words: Sequence[Word], place: int) -> int:
     end = place
     while end < len(words) and end - place < 3 and words[end].capital and len(words[end].text) > 1:
-        if end > place and words[end].gap not in (" ", ". "):
+        if end > place and words[end].gap != " " and not (words[end].gap == ". " and words[end - 1].key in _SHORT):
             break
         end += 1
     return end

@@ -52,7 +52,7 @@ class PhiTagger:
 
     network: Tagger
     locale: Locale
-    least: float = 0.6
+    least: float = 0.5
 
     def spans(self, text: str) -> list[Span]:
         """Runs of tokens of one class; confidence is the mean probability."""
@@ -61,26 +61,27 @@ class PhiTagger:
             return []
         probabilities = tag_probabilities(self.network, features)
         identifying = 1 - probabilities[:, 0]
-        best = probabilities[:, 1:].argmax(1) + 1
+        best = (probabilities[:, 1:].argmax(1) + 1).tolist()
+        edges = features.spans.tolist()
         found: list[Span] = []
         run: list[int] = []
 
         def close() -> None:
-            while run and not text[features.spans[run[-1], 0]].isalnum():
+            while run and not text[edges[run[-1]][0]].isalnum():
                 run.pop()
-            while run and not text[features.spans[run[0], 0]].isalnum():
+            while run and not text[edges[run[0]][0]].isalnum():
                 run.pop(0)
             if run:
-                kind, phi = PHI_TAGS[int(best[run[0]])]
-                start, end = int(features.spans[run[0], 0]), int(features.spans[run[-1], 1])
+                kind, phi = PHI_TAGS[best[run[0]]]
                 if phi is not None:
                     sure = float(identifying[run].mean())
+                    start, end = edges[run[0]][0], edges[run[-1]][1]
                     found.append(Span(start=start, end=end, phi=phi, kind=kind, source="tagger", confidence=sure))
             run.clear()
 
-        for place in range(len(features.spans)):
-            marked = identifying[place] >= self.least and text[features.spans[place, 0]] != "\n"
-            if not marked or (run and PHI_TAGS[int(best[run[-1]])][1] != PHI_TAGS[int(best[place])][1]):
+        for place, sure in enumerate((identifying >= self.least).tolist()):
+            marked = sure and text[edges[place][0]] != "\n"
+            if run and (not marked or PHI_TAGS[best[run[-1]]][1] != PHI_TAGS[best[place]][1]):
                 close()
             if marked:
                 run.append(place)

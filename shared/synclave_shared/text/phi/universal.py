@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from synclave_shared.text.phi.checksums import iban, ip_address, luhn, vin
-from synclave_shared.text.phi.pattern import Pattern, digits
+from synclave_shared.text.phi.pattern import DIGITS, Pattern, digits, shipped
 from synclave_shared.text.spans import PhiClass
 
 __all__ = ["UNIVERSAL"]
@@ -16,29 +15,36 @@ _TOP: Final = (
     "pl|cz|ru|br|cat|health|hospital|clinic|doctor|care|med|example|test|local|app|dev|me|tv"
 )
 
-
-def _pattern(name: str, phi: PhiClass, kind: str, regex: str, confidence: float, **more: object) -> Pattern:
-    return Pattern(name=name, phi=phi, kind=kind, regex=re.compile(regex), confidence=confidence, **more)  # type: ignore[arg-type]
+_DOTS: Final = r"(?:(?: ?\(dot\) ?| ?\[dot\] ?| dot |\.)[\w-]{1,63}){0,3}(?: ?\(dot\) ?| ?\[dot\] ?| dot |\.)"
 
 
 UNIVERSAL: Final[tuple[Pattern, ...]] = (
-    _pattern(
+    shipped(
         "email",
         PhiClass.EMAIL,
         "email",
-        r"(?<![\w.%+'-])[\w.%+'-]{1,64} ?@ ?[\w-]{1,63}(?:\.[\w-]{1,63}){1,6}",
+        r"(?<![\w.%+'-])[\w.%+'-]{1,64} ?@ ?[\w-]{1,63}(?:\.[\w-]{1,63}){0,5}\.[A-Za-z][\w-]{1,62}",
         0.99,
     ),
-    _pattern(
+    shipped(
         "email-spelled",
         PhiClass.EMAIL,
         "email",
-        rf"(?i)(?<![\w.])[\w.+-]{{1,64}} ?(?:\(at\)|\[at\]| at )[ ]?[\w-]{{1,63}}(?:(?: ?\(dot\) ?| ?\[dot\] ?| dot |\.)[\w-]{{1,63}}){{0,3}}(?: ?\(dot\) ?| ?\[dot\] ?| dot |\.)(?:{_TOP})\b",
+        rf"(?i)(?<![\w.])[\w.+-]{{1,64}} ?(?:\(at\)|\[at\]| at(?= [\w-]{{1,63}} (?:\(?dot\)?|\[dot\]) )) ?[\w-]{{1,63}}{_DOTS}(?:{_TOP})\b",
         0.9,
     ),
-    _pattern("url", PhiClass.URL, "url", r"(?i)(?<![\w@])(?:https?|s?ftp)://[^\s<>\"')\]]{2,2000}", 0.99),
-    _pattern("www", PhiClass.URL, "url", r"(?i)(?<![\w@.])www\d?\.[^\s<>\"'),;\]]{3,300}", 0.99),
-    _pattern(
+    # "jdoe7 at example.org"; "help at example.org" is an address alone.
+    shipped(
+        "email-said",
+        PhiClass.EMAIL,
+        "email",
+        rf"(?i)(?<![\w.])(?=[\w.+-]{{0,63}}[\d_.])[\w.+-]{{1,63}}[a-z\d] at [\w-]{{1,63}}{_DOTS}(?:{_TOP})\b",
+        0.9,
+        check=lambda found: not found[0].isdigit() and any(letter.isalpha() for letter in found.split(" at ")[0]),
+    ),
+    shipped("url", PhiClass.URL, "url", r"(?i)(?<![\w@])(?:https?|s?ftp)://[^\s<>\"')\]]{2,2000}", 0.99),
+    shipped("www", PhiClass.URL, "url", r"(?i)(?<![\w@.])www\d?\.[^\s<>\"'),;\]]{3,300}", 0.99),
+    shipped(
         "domain",
         PhiClass.URL,
         "url",
@@ -46,9 +52,17 @@ UNIVERSAL: Final[tuple[Pattern, ...]] = (
         0.7,
         check=lambda found: len(found.split("/")[0].rsplit(".", 1)[0]) > 2 and not found[0].isdigit(),
     ),
-    _pattern("handle", PhiClass.URL, "handle", r"(?<![\w@.])@[A-Za-z_][\w.]{2,30}", 0.6),
-    _pattern("ip-v4", PhiClass.IP, "ip", r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)", 0.95, check=ip_address),
-    _pattern(
+    shipped("handle", PhiClass.URL, "handle", r"(?<![\w@.])@[A-Za-z_][\w.]{2,30}", 0.6),
+    shipped(
+        "ip-v4",
+        PhiClass.IP,
+        "ip",
+        r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)",
+        0.95,
+        check=ip_address,
+        first=DIGITS,
+    ),
+    shipped(
         "ip-v6",
         PhiClass.IP,
         "ip",
@@ -56,16 +70,18 @@ UNIVERSAL: Final[tuple[Pattern, ...]] = (
         0.9,
         check=lambda found: ip_address(found) and sum(letter.isalnum() for letter in found) > 4,
     ),
-    _pattern("mac", PhiClass.DEVICE, "mac", r"(?<![\w:-])(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}(?![\w:-])", 0.95),
-    _pattern(
+    shipped("mac", PhiClass.DEVICE, "mac", r"(?<![\w:-])(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}(?![\w:-])", 0.95),
+    shipped(
         "uuid",
         PhiClass.OTHER,
         "uuid",
         r"(?i)(?<![\w-])[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?![\w-])",
         0.99,
     ),
-    _pattern("card", PhiClass.ACCOUNT, "card", r"(?<![\d-])\d(?:[ -]?\d){11,18}(?![\d-])", 0.9, check=luhn),
-    _pattern(
+    shipped(
+        "card", PhiClass.ACCOUNT, "card", r"(?<![\d-])\d(?:[ -]?\d){11,18}(?![\d-])", 0.9, check=luhn, first=DIGITS
+    ),
+    shipped(
         "iban",
         PhiClass.ACCOUNT,
         "iban",
@@ -73,16 +89,16 @@ UNIVERSAL: Final[tuple[Pattern, ...]] = (
         0.97,
         check=iban,
     ),
-    _pattern("vin", PhiClass.VEHICLE, "vin", r"(?i)(?<!\w)[A-HJ-NPR-Z0-9]{17}(?!\w)", 0.9, check=vin),
+    shipped("vin", PhiClass.VEHICLE, "vin", r"(?i)(?<!\w)[A-HJ-NPR-Z0-9]{17}(?!\w)", 0.9, check=vin),
     # GS1 application identifiers: (01) device, (11) (17) dates, (10) lot, (21) serial.
-    _pattern(
+    shipped(
         "udi",
         PhiClass.DEVICE,
         "udi",
         r"\(01\) ?\d{14}(?: ?\((?:1[017]|21)\) ?[A-Za-z0-9/-]{1,20}){0,4}",
         0.99,
     ),
-    _pattern(
+    shipped(
         "phone-international",
         PhiClass.PHONE,
         "phone",
@@ -91,16 +107,17 @@ UNIVERSAL: Final[tuple[Pattern, ...]] = (
         check=digits(8, 15),
     ),
     # Long runs of digits are nobody's laboratory value.
-    _pattern("number", PhiClass.OTHER, "number", r"(?<![\w.,/-])\d{7,24}(?![\w]|[.,/-]\d)", 0.7),
-    _pattern(
+    shipped("number", PhiClass.OTHER, "number", r"(?<![\w.,/-])\d{7,24}(?![\w]|[.,/-]\d)", 0.7, first=DIGITS),
+    shipped(
         "number-groups",
         PhiClass.OTHER,
         "number",
         r"(?<![\w.,/-])\d{2,6}(?:-\d{2,7}){1,4}(?![\w]|[.,/-]\d)",
         0.6,
         check=digits(7),
+        first=DIGITS,
     ),
-    _pattern(
+    shipped(
         "code",
         PhiClass.OTHER,
         "number",
@@ -108,7 +125,7 @@ UNIVERSAL: Final[tuple[Pattern, ...]] = (
         0.6,
         check=digits(5),
     ),
-    _pattern(
+    shipped(
         "code-dashed",
         PhiClass.OTHER,
         "number",

@@ -8,7 +8,7 @@ from typing import Final
 from synclave_shared.text.phi.checksums import nif
 from synclave_shared.text.phi.dates import DateWords, date_patterns
 from synclave_shared.text.phi.locale import Locale
-from synclave_shared.text.phi.pattern import Pattern, digits, labelled
+from synclave_shared.text.phi.pattern import DIGITS, Pattern, digits, labelled, shipped
 from synclave_shared.text.spans import PhiClass
 
 __all__ = ["SPANISH"]
@@ -45,12 +45,6 @@ _WORDS: Final = DateWords(
 )
 
 
-def _make(name: str, phi: PhiClass, kind: str, regex: str, confidence: float, check: object = None) -> Pattern:
-    return Pattern(
-        name=name, phi=phi, kind=kind, regex=re.compile(regex), confidence=confidence, check=check  # type: ignore[arg-type]
-    )
-
-
 _FILLERS: Final = r"n[uú]mero|n[uú]m|num|nro|no|n[oº°]|n|id|de|del|la|el|es|con|identificaci[oó]n"
 _PHONE: Final = r"\(?[+(]?\d[\d() ./-]{6,18}\d"
 _WAY: Final = (
@@ -61,32 +55,32 @@ _WAY: Final = (
 
 _PATTERNS: Final[tuple[Pattern, ...]] = (
     *date_patterns(_WORDS),
-    _make("age", PhiClass.DATE, "age", r"(?i)(?<![\w./-])(?:9\d|1[0-2]\d)(?:[ ]?a(?:ñ|n)os\b(?! de evoluci)|[ ]?a\b\.?[ ]?(?:de edad))", 0.9),
-    _make("age-field", PhiClass.DATE, "age", r"(?i)(?<!\w)edad[ ]?:?[ ]{0,2}(?:de )?(?P<v>(?:9\d|1[0-2]\d)(?: ?a(?:ñ|n)os)?)(?!\d)", 0.95),
-    _make("age-words", PhiClass.DATE, "age", rf"(?i)(?<!\w)(?P<v>noventa(?: y (?:{_UNITS}))?|cien|ciento (?:{_UNITS}))(?= años)", 0.95),
-    _make("age-nonagenarian", PhiClass.DATE, "age", r"(?i)(?<!\w)(?:nonagenari[oa]|centenari[oa])s?(?!\w)", 0.9),
-    _make("nif", PhiClass.OTHER, "nif", r"(?i)(?<!\w)(?:[XYZ][ -]?\d{7}|\d{1,2}\.?\d{3}\.?\d{3})[ -]?[A-Z](?!\w)", 0.97, nif),
-    _make("nif-shape", PhiClass.OTHER, "nif", r"(?<!\w)(?:[XYZ]-?\d{7}|\d{8})-?[A-HJ-NP-TV-Z](?!\w)", 0.8),
+    shipped("age", PhiClass.DATE, "age", r"(?i)(?<![\w./-])(?:9\d|1[0-2]\d)(?:[ ]?a(?:ñ|n)os\b(?! de evoluci)|[ ]?a\b\.?[ ]?(?:de edad))", 0.9, first=DIGITS),
+    shipped("age-field", PhiClass.DATE, "age", r"(?i)(?<!\w)edad[ ]?:?[ ]{0,2}(?:de )?(?P<v>(?:9\d|1[0-2]\d)(?: ?a(?:ñ|n)os)?)(?!\d)", 0.95),
+    shipped("age-words", PhiClass.DATE, "age", rf"(?i)(?<!\w)(?P<v>noventa(?: y (?:{_UNITS}))?|cien|ciento (?:{_UNITS}))(?= años)", 0.95),
+    shipped("age-nonagenarian", PhiClass.DATE, "age", r"(?i)(?<!\w)(?:nonagenari[oa]|centenari[oa])s?(?!\w)", 0.9),
+    shipped("nif", PhiClass.OTHER, "nif", r"(?i)(?<!\w)(?:[XYZ][ -]?\d{7}|\d{1,2}\.?\d{3}\.?\d{3})[ -]?[A-Z](?!\w)", 0.97, check=nif),
+    shipped("nif-shape", PhiClass.OTHER, "nif", r"(?<!\w)(?:[XYZ]-?\d{7}|\d{8})-?[A-HJ-NP-TV-Z](?!\w)", 0.8),
     labelled("nif-labelled", PhiClass.OTHER, "nif", ["dni", "nif", "nie", "d.n.i.", "n.i.f.", "pasaporte", "c[eé]dula", "curp", "rut", "c\\.i\\.", "documento"], value=r"[A-Z0-9][A-Z0-9. -]{4,18}[A-Z0-9]", fillers=_FILLERS, check=digits(5), confidence=0.9),
     labelled("mrn", PhiClass.MRN, "mrn", ["nhc", "n\\.h\\.c\\.", "historia", "historia cl[ií]nica", "h\\.?c\\.?", "n[oº°]? ?historia", "expediente", "cip", "cipa", "n[uú]mero de paciente", "id paciente"], fillers=_FILLERS + r"|cl[ií]nica|hospital|paciente", check=digits(3)),
     labelled("episode", PhiClass.OTHER, "episode", ["episodio", "n[uú]mero de episodio", "ic", "contacto", "visita", "muestra", "caso", "registro", "referencia", "biopsia", "informe", "estudio", "lote", "petici[oó]n", "folio"], fillers=_FILLERS, check=digits(4), confidence=0.85),
     labelled("health-plan", PhiClass.HEALTH_PLAN, "insurance", ["nass", "nuss", "n\\.a\\.s\\.s\\.", "seguridad social", "n[uú]mero de afiliaci[oó]n", "afiliaci[oó]n", "p[oó]liza", "tarjeta sanitaria", "tsi", "asegurado", "mutua", "s\\.s\\.", "obra social", "aseguramiento"], value=r"[A-Z0-9](?:[A-Z0-9]|[ ./-](?=[A-Z0-9])){4,24}", fillers=_FILLERS + "|social|sanitaria", check=digits(6)),
-    _make("nass", PhiClass.HEALTH_PLAN, "insurance", r"(?<![\w./-])\d{2}[ /-]\d{7,10}(?:[ /-]\d{2})?(?![\w/-])", 0.85),
+    shipped("nass", PhiClass.HEALTH_PLAN, "insurance", r"(?<![\w./-])\d{2}[ /-]\d{7,10}(?:[ /-]\d{2})?(?![\w/-])", 0.85, first=DIGITS),
     labelled("licence", PhiClass.LICENCE, "licence", ["col", "colegiado", "colegiada", "n[uú]mero de colegiado", "n[oº°]? ?col(?:egiad[oa])?", "ncol", "nocol", "licencia", "cmp", "matr[ií]cula profesional", "c[eé]dula profesional", "carnet de conducir", "permiso de conducir", "m\\.n\\.", "m\\.p\\."], value=r"\d(?:[\dA-Z]|[ ./-](?=[\dA-Z])){3,16}", fillers=_FILLERS, check=digits(4)),
-    _make("licence-shape", PhiClass.LICENCE, "licence", r"(?<![\w./-])\d{2}[ -]\d{2}[ -]\d{4,6}(?![\w/-])", 0.8),
+    shipped("licence-shape", PhiClass.LICENCE, "licence", r"(?<![\w./-])\d{2}[ -]\d{2}[ -]\d{4,6}(?![\w/-])", 0.8, first=DIGITS),
     labelled("plate", PhiClass.VEHICLE, "plate", ["matr[ií]cula", "veh[ií]culo", "placa", "patente"], value=r"(?:\d{4}[ -]?[B-DF-HJ-NP-TV-Z]{3}|[A-Z]{1,2}[ -]?\d{4}[ -]?[A-Z]{0,2}|[A-Z]{3}[ -]?\d{3,4})(?!\w)", fillers=_FILLERS + "|modelo|marca", confidence=0.9),
-    _make("plate-shape", PhiClass.VEHICLE, "plate", r"(?<![\w./-])\d{4}[ -]?[B-DF-HJ-NP-TV-Z]{3}(?!\w)", 0.6),
+    shipped("plate-shape", PhiClass.VEHICLE, "plate", r"(?<![\w./-])\d{4}[ -]?[B-DF-HJ-NP-TV-Z]{3}(?!\w)", 0.6, first=DIGITS),
     labelled("account", PhiClass.ACCOUNT, "account", ["cuenta", "cuenta bancaria", "c\\.?c\\.?c\\.?", "iban", "factura", "tarjeta"], fillers=_FILLERS + r"|corriente|bancaria|cr[eé]dito", check=digits(6)),
     labelled("device", PhiClass.DEVICE, "serial", ["serie", "n[uú]mero de serie", "n/s", "s/n", "lote", "modelo", "dispositivo", "imei"], fillers=_FILLERS + "|serie", check=digits(4)),
-    _make("phone", PhiClass.PHONE, "phone", r"(?<![\w./-])(?:(?:\+|00)34[ .-]?)?\(?[6789]\d{0,2}\)?(?:[ .-]?\d{2,4}){2,4}(?![\w/]|-\d)", 0.75, digits(9, 11)),
+    shipped("phone", PhiClass.PHONE, "phone", r"(?<![\w./-])(?:(?:\+|00)34[ .-]?)?\(?[6789]\d{0,2}\)?(?:[ .-]?\d{2,4}){2,4}(?![\w/]|-\d)", 0.75, check=digits(9, 11)),
     labelled("phone-labelled", PhiClass.PHONE, "phone", ["tel[eé]fono", "tel[eé]fonos", "tfno", "tlf", "tlfno", "tel", "tf", "telf", "m[oó]vil", "celular", "contacto", "busca", "centralita", "whatsapp", "llamar al"], value=_PHONE, fillers=_FILLERS + "|m[oó]vil|fijo|contacto|fax|y|/", check=digits(6, 16), confidence=0.95),
     labelled("extension", PhiClass.PHONE, "phone", ["ext", "extensi[oó]n", "busca"], value=r"\d{3,7}(?!\d)", fillers=_FILLERS, check=digits(3, 7), confidence=0.8),
     labelled("fax", PhiClass.FAX, "fax", ["fax", "telefax"], value=_PHONE, fillers=_FILLERS, check=digits(6, 16), confidence=0.97),
-    _make("street", PhiClass.PLACE, "street", rf"(?<![\w/])(?:(?:{_WAY})(?=[ .,])|[Cc]/)\.?,?[ ]{{0,2}}(?:(?:de|del|la|las|los|el|y|i|san|santa|d['´])[ ]?){{0,3}}(?:[A-ZÁÉÍÓÚÑÜ0-9][\w'´.ºª-]{{0,24}}[ ]?(?:(?:de|del|la|las|los|el|y|i)[ ]){{0,3}}){{1,7}}(?:,?[ ]{{0,2}}(?:(?:n[oº°]|n[uú]m|km|piso|portal|bloque|blq|esc|escalera|puerta|pta|planta|bajo|[aá]tico|dcha|izda|izq|s/n|[oº°])\.?[ ]{{0,2}}|\d{{1,5}}(?:[-,/]\d{{1,4}})?[ ]?[ºª°oa]?(?![\w])[ ]{{0,1}}|[A-Z](?!\w)[ ]?)){{0,8}}", 0.9, lambda found: any(letter.isdigit() for letter in found) or "/" in found or len(found.split()) > 2),
-    _make("street-lower", PhiClass.PLACE, "street", rf"(?<![\w/])(?:(?:{_WAY})(?=[ .,])|[Cc]/)\.?,?[ ]{{0,2}}(?:[^\W\d][\w'´.]{{0,20}}[ ,]{{1,2}}){{1,6}}(?:n[oº°]\.?[ ]?)?\d{{1,4}}(?!\w)", 0.8),
+    shipped("street", PhiClass.PLACE, "street", rf"(?<![\w/])(?:(?:{_WAY})(?=[ .,])|[Cc]/)\.?,?[ ]{{0,2}}(?:(?:de|del|la|las|los|el|y|i|san|santa|d['´])[ ]?){{0,3}}(?:[A-ZÁÉÍÓÚÑÜ0-9][\w'´.ºª-]{{0,24}}[ ]?(?:(?:de|del|la|las|los|el|y|i)[ ]){{0,3}}){{1,7}}(?:,?[ ]{{0,2}}(?:(?:n[oº°]|n[uú]m|km|piso|portal|bloque|blq|esc|escalera|puerta|pta|planta|bajo|[aá]tico|dcha|izda|izq|s/n|[oº°])\.?[ ]{{0,2}}|\d{{1,5}}(?:[-,/]\d{{1,4}})?[ ]?[ºª°oa]?(?![\w])[ ]{{0,1}}|[A-Z](?!\w)[ ]?)){{0,8}}", 0.9, check=lambda found: any(letter.isdigit() for letter in found) or "/" in found or len(found.split()) > 2),
+    shipped("street-lower", PhiClass.PLACE, "street", rf"(?<![\w/])(?:(?:{_WAY})(?=[ .,])|[Cc]/)\.?,?[ ]{{0,2}}(?:[^\W\d][\w'´.]{{0,20}}[ ,]{{1,2}}){{1,6}}(?:n[oº°]\.?[ ]?)?\d{{1,4}}(?!\w)", 0.8),
     labelled("address", PhiClass.PLACE, "street", ["domicilio", "direcci[oó]n", "vive en", "reside en", "residencia"], value=r"(?-i:[A-ZÁÉÍÓÚÑ0-9]|c/)(?:[^\n.;:]|\.(?=[ ]?[A-Za-z0-9][^\n]{0,3})){2,90}(?=\.?[ ]*(?:\n|$|;))", fillers=r"postal|habitual|del|paciente|actual", check=lambda found: any(letter.isalpha() for letter in found), confidence=0.85),
     labelled("zip", PhiClass.PLACE, "zip", ["cp", "c\\.p\\.", "c[oó]digo postal", "c\\.p"], value=r"\d{4,5}(?!\d)", fillers=_FILLERS, check=digits(4), confidence=0.97),
-    _make("zip-before-town", PhiClass.PLACE, "zip", r"(?<![\w.,/-])(?P<v>(?:0[1-9]|[1-4]\d|5[0-2])\d{3})(?=[,. ]{1,3}\(?[A-ZÁÉÍÓÚ][a-záéíóú])", 0.8),
+    shipped("zip-before-town", PhiClass.PLACE, "zip", r"(?<![\w.,/-])(?P<v>(?:0[1-9]|[1-4]\d|5[0-2])\d{3})(?=[,. ]{1,3}\(?[A-ZÁÉÍÓÚ][a-záéíóú])", 0.8, first=DIGITS),
     labelled("town", PhiClass.PLACE, "city", ["localidad", "provincia", "municipio", "localidad/ ?provincia", "poblaci[oó]n", "ciudad", "lugar de nacimiento", "pa[ií]s", "nacionalidad", "pa[ií]s de nacimiento", "natural de", "procedente de", "originari[oa] de", "comunidad", "comunidad aut[oó]noma"], value=r"(?-i:[A-ZÁÉÍÓÚÑ])[^\n.;:()\d]{1,40}?(?=[ ]*(?:[.;:()\n\d,]|$))", fillers=r"/|provincia|de|nacimiento|residencia|origen", check=lambda found: True, confidence=0.85),
 )
 
@@ -113,6 +107,8 @@ SPANISH: Final = Locale(
         "marido esposo esposa mujer hijo hija padre madre hermano hermana tio tia primo prima abuelo abuela nieto nieta sobrino sobrina suegro suegra "
         "cunado cunada yerno nuera novio novia pareja amigo amiga vecino vecina tutor tutora cuidador cuidadora".split()
     ),
+    roles=frozenset(),
+    small_cues=frozenset(),
     relation_fillers=frozenset("llamado llamada de nombre es".split()),
     cues_before=re.compile(
         r"(?i)(?<!\w)(?:llamad[oa]|de nombre|se llama|conocid[oa] como|acompañad[oa] por|acompañad[oa] de|remitid[oa] por|derivad[oa] por|valorad[oa] por|"
