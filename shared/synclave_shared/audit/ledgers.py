@@ -19,20 +19,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from synclave_shared.audit.reading import Place, Reading, Record, Reserved
 from synclave_shared.audit.words import budget_line, listed
 from synclave_shared.ledger.checkpoint import Note
 from synclave_shared.ledger.entry import COORDINATOR
 from synclave_shared.ledger.replay import Finding, Spend
-from synclave_shared.ledger.verify import Verification
+from synclave_shared.ledger.verify import Verification, VerifyReport
 from synclave_shared.privacy.accountant import MAX_GRID_DISTINCT, distinct
 from synclave_shared.privacy.budget import Budget, first_excess
 from synclave_shared.privacy.cross_check import cross_check
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 from synclave_shared.privacy.tally import tallied
 
-__all__ = ["BudgetStated", "Found", "History", "Ledgers", "Repeat", "Site", "read_ledgers"]
+__all__ = ["BudgetStated", "Found", "History", "Ledgers", "Repeat", "Site", "Verdict", "read_ledgers", "verdicts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,21 @@ class Found:
 
     ledger: int
     finding: Finding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What one ledger was found to be.
+
+    Attributes:
+        report: the verdict.
+        pinned: names whose keys the auditor gave and which are in this ledger, the coordinator's among them.
+        seen: number of checkpoints that it was held against.
+    """
+
+    report: VerifyReport
+    pinned: frozenset[str]
+    seen: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +106,7 @@ class History:
         site, dataset: whose, and the site's name for it.
         entries: the reservations, in order.
         mechanisms: what each of them reserved.
-        reserved: the plan and round of each.
-        times: of each, by the site's clock.
+        reserved: the plan, round and time of each.
         budgets: as they were stated, in order; the last one holds.
         delta: of the budget stated last, or of the first reservation if there is no budget.
     """
@@ -101,7 +116,6 @@ class History:
     entries: tuple[Place, ...]
     mechanisms: tuple[PoissonGaussian | GaussianSum, ...]
     reserved: tuple[Reserved, ...]
-    times: tuple[str, ...]
     budgets: tuple[BudgetStated, ...]
     delta: float
 
@@ -166,27 +180,19 @@ def read_ledgers(
     """
     known = site_keys or {}
     opened = [Verification(folder, Record) for folder in folders]
-    readings: dict[int, Reading] = {}
-    for number, (folder, verification) in enumerate(zip(folders, opened, strict=True), start=1):
-        named = verification.coordinator_key()
-        coordinator_key = named if named in coordinator_keys else next(iter(coordinator_keys), None)
-        keys = _keys_here(known, verification, opened)
-        origins = [each.checkpoint.origin for each in opened]
-        notes = [
-            note
-            for note in seen
-            # A note of none of the ledgers is held against the first, which says so.
-            if note.checkpoint.origin == verification.checkpoint.origin
-            or (number == 1 and note.checkpoint.origin not in origins)
-        ]
-        readings[number] = Reading(
+    readings = {
+        number: Reading(
             folder=folder,
             number=number if len(folders) > 1 else 0,
-            report=verification.report(coordinator_key, keys, notes),
+            report=held.report,
             replay=verification.replay,
-            pinned=frozenset([*keys, *([COORDINATOR] if coordinator_key else [])]),
-            seen=len(notes),
+            pinned=held.pinned,
+            seen=held.seen,
         )
+        for number, (folder, verification, held) in enumerate(
+            zip(folders, opened, verdicts(opened, coordinator_keys, known, seen), strict=True), start=1
+        )
+    }
     repeats, forks = _copies(opened)
     # A copy in which something is wrong is shown; what both hold is counted once all the same.
     repeats = [each for each in repeats if readings[each.number].report.valid]
@@ -200,8 +206,40 @@ def read_ledgers(
     return Ledgers(readings=kept, repeats=tuple(repeats), sites=sites, histories=histories, findings=tuple(findings))
 
 
+def verdicts(
+    opened: Sequence[Verification[Any]],
+    coordinator_keys: Sequence[str],
+    site_keys: Mapping[str, Sequence[str]],
+    seen: Sequence[Note],
+) -> list[Verdict]:
+    """The verdict on each of several ledgers, held against the keys and checkpoints that are for it.
+
+    The arguments are those of :func:`read_ledgers`, of ledgers that were read.
+    """
+    origins = [each.checkpoint.origin for each in opened]
+    found = []
+    for place, verification in enumerate(opened):
+        named = verification.coordinator_key()
+        coordinator_key = named if named in coordinator_keys else next(iter(coordinator_keys), None)
+        keys = _keys_here(site_keys, verification, opened)
+        notes = [
+            note
+            for note in seen
+            # A note of none of the ledgers is held against the first, which says so.
+            if note.checkpoint.origin == origins[place] or (place == 0 and note.checkpoint.origin not in origins)
+        ]
+        found.append(
+            Verdict(
+                report=verification.report(coordinator_key, keys, notes),
+                pinned=frozenset([*keys, *([COORDINATOR] if coordinator_key else [])]),
+                seen=len(notes),
+            )
+        )
+    return found
+
+
 def _keys_here(
-    known: Mapping[str, Sequence[str]], here: Verification[Record], opened: Sequence[Verification[Record]]
+    known: Mapping[str, Sequence[str]], here: Verification[Any], opened: Sequence[Verification[Any]]
 ) -> dict[str, str]:
     """Which of the known keys of sites this ledger is held to."""
     keys = {}
@@ -304,25 +342,25 @@ def _history(site: Site, dataset: str) -> History:
         latest = ""
         for entry, event in heapq.merge(budgets_here, spends, key=itemgetter(0)):
             # A clock that was put back does not change the order of a ledger.
-            latest = max(latest, reading.replay.clock[entry])
+            own = reading.replay.stated.get(entry) or reading.replay.reserved[entry].time
+            latest = max(latest, own)
             events.append((latest, reading, entry, event))
     events.sort(key=itemgetter(0))
     budgets: list[BudgetStated] = []
-    charged: list[tuple[Place, Spend, Reserved, str]] = []
+    charged: list[tuple[Place, Spend, Reserved]] = []
     counted: set[bytes] = set()
-    for time, reading, entry, event in events:
+    for _, reading, entry, event in events:
         if isinstance(event, Budget):
             budgets.append(BudgetStated(before=len(charged), entry=reading.place(entry), budget=event))
         elif event.leaf not in counted:
             counted.add(event.leaf)
-            charged.append((reading.place(entry), event, reading.replay.reserved[entry], time))
+            charged.append((reading.place(entry), event, reading.replay.reserved[entry]))
     return History(
         site=site.name,
         dataset=dataset,
-        entries=tuple(entry for entry, _, _, _ in charged),
-        mechanisms=tuple(spend.mechanism for _, spend, _, _ in charged),
-        reserved=tuple(reserved for _, _, reserved, _ in charged),
-        times=tuple(time for _, _, _, time in charged),
+        entries=tuple(entry for entry, _, _ in charged),
+        mechanisms=tuple(spend.mechanism for _, spend, _ in charged),
+        reserved=tuple(reserved for _, _, reserved in charged),
         budgets=tuple(budgets),
         delta=float(budgets[-1].budget.delta) if budgets else charged[0][1].delta,
     )

@@ -188,13 +188,13 @@ def _account(history: History, plans: dict[str, TrainPlan]) -> Account:
     short, delta = tallied(history.mechanisms), history.delta
     total = epsilon(short, delta)
     places: dict[str, list[int]] = {}
-    for place, (digest, _) in enumerate(history.reserved):
-        places.setdefault(digest, []).append(place)
+    for place, reserved in enumerate(history.reserved):
+        places.setdefault(reserved.plan, []).append(place)
     along = course(history.mechanisms, delta, (own[-1] + 1 for own in places.values()))
     points = tuple(
         Point(
             entry=history.entries[count - 1],
-            time=history.times[count - 1],
+            time=history.reserved[count - 1].time,
             plan_digest=history.reserved[count - 1].plan,
             round=history.reserved[count - 1].round,
             reservations=count,
