@@ -31,7 +31,7 @@ demo: $(VENV)/.demo  ## four hospitals train with differential privacy on this m
 	@$(BIN)/synclave demo $(ARGS)
 
 test: $(VENV)/.dev  ## all tests that need neither a GPU nor minutes of patience
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff and the import contracts between the rooms
 	@$(BIN)/ruff check .

@@ -7,6 +7,8 @@ import pytest
 
 # Waiting OpenMP threads must sleep, not spin: on a machine that is shared, spinning makes small fits ten times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many of us as there are cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def _loopback() -> bool:

@@ -22,9 +22,9 @@ from synclave_server.augmentation.report import document, render_page
 from synclave_server.augmentation.training_set import write_training_set
 from synclave_server.evaluate_view import joined
 from synclave_server.evaluation.document import Progress, check_labels, publish
-from synclave_server.sampling.cohort_formats import synthetic_id
 from synclave_server.sampling.engine import Provenance, sample
 from synclave_server.sampling.kinds import kind_of
+from synclave_server.sampling.rows import synthetic_id
 from synclave_server.snapshots import read_snapshot
 from synclave_shared.canonical import canonical_bytes
 from synclave_shared.data.modality import AnySchema

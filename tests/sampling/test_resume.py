@@ -6,16 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from synclave_server.sampling import cohort_writer, engine, kinds
-from synclave_server.sampling.cohort_formats import CODE_FORMATS, CohortFormat
+from synclave_server.sampling.cohort_formats import CODE_FORMATS, CohortFormat, Write
 from synclave_server.sampling.cohort_writer import (
     PartStore,
     RowGroups,
@@ -25,9 +26,9 @@ from synclave_server.sampling.cohort_writer import (
 )
 from synclave_server.sampling.engine import Provenance, sample
 from synclave_server.sampling.generator import PatientGenerator
-from synclave_server.sampling.rows import RowForm
+from synclave_server.sampling.rows import DrawnPatients, RowForm
 from synclave_shared.canonical import sha256_hex
-from synclave_shared.data.schema import Schema
+from synclave_shared.data.modality import AnySchema
 from synclave_shared.errors import ConfigurationError
 
 PATIENTS, GROUP = 3000, 512
@@ -252,29 +253,24 @@ def test_a_folder_has_a_digest_of_names_and_contents(tmp_path: Path) -> None:
     assert digest_of(folder) == first
 
 
-class FolderWriter:
+@contextmanager
+def in_a_folder(path: Path, _schema: AnySchema, notes: Mapping[str, str]) -> Iterator[Write]:
     """A format that is a folder: one file for each row group and one at the end."""
+    path.mkdir()
+    groups: list[int] = []
 
-    def __init__(self, path: Path, schema: Schema, notes: Mapping[str, str]) -> None:
-        self.path, self.notes, self.numbers = path, dict(notes), []
+    def write(some: DrawnPatients) -> None:
+        groups.append(len(some.numbers))
+        columns = np.concatenate([some.numbers[:, None], some.labels[:, None], some.rows], 1)
+        np.save(path / f"{len(groups)}.npy", columns)
 
-    def __enter__(self) -> Self:
-        self.path.mkdir()
-        return self
-
-    def write(self, features: Any, labels: Any, numbers: Any, within: Any) -> None:
-        self.numbers.append(len(numbers))
-        np.save(
-            self.path / f"{len(self.numbers)}.npy", np.concatenate([numbers[:, None], labels[:, None], features], 1)
-        )
-
-    def __exit__(self, *_: object) -> None:
-        (self.path / "about.json").write_text(json.dumps([self.numbers, self.notes]), encoding="utf-8")
+    yield write
+    (path / "about.json").write_text(json.dumps([groups, dict(notes)]), encoding="utf-8")
 
 
 def test_a_format_may_be_a_folder(snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        kinds, "CODE_FORMATS", {**CODE_FORMATS, "folder": CohortFormat(writer=FolderWriter, suffix=None)}, raising=True
+        kinds, "CODE_FORMATS", {**CODE_FORMATS, "folder": CohortFormat(writer=in_a_folder, suffix=None)}, raising=True
     )
     options: dict[str, Any] = OPTIONS | {"cohort_format": "folder"}
     whole = sample(snapshot, PATIENTS, out=tmp_path / "whole", **options)

@@ -1,20 +1,20 @@
-"""Formats of a synthetic cohort: who writes rows into files."""
+"""Formats of a synthetic cohort: who writes drawn patients into files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Final, Protocol, Self
+from types import MappingProxyType
+from typing import Final, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from synclave_server.sampling.notes_writers import NotesLinesWriter, NotesParquetWriter
-from synclave_server.sampling.rows import synthetic_id
+from synclave_server.sampling.note_lines import blank_line, note_lines
+from synclave_server.sampling.rows import DrawnPatients
 from synclave_server.sampling.series_rows import row_bytes, unpack_series
 from synclave_shared.data.meds.series_writer import SeriesMedsWriter
 from synclave_shared.data.meds.writer import MedsWriter
@@ -26,177 +26,12 @@ from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.data.series.table import PATIENTS, SERIES, recorded, series_table
 from synclave_shared.models.series.layout import SeriesLayout
 
-__all__ = [
-    "CODE_FORMATS",
-    "FORMATS",
-    "NOTES_FORMATS",
-    "SERIES_FORMATS",
-    "CohortFormat",
-    "CohortWriter",
-    "ParquetWriter",
-    "SeriesWriter",
-    "synthetic_id",
-]
+__all__ = ["CODE_FORMATS", "FORMATS", "NOTES_FORMATS", "SERIES_FORMATS", "CohortFormat", "Write"]
 
+Write = Callable[[DrawnPatients], None]
+"""Adds patients, whose numbers rise from call to call; each call is a row group or a shard."""
 
-class CohortWriter(Protocol):
-    """Writes patients in the order of their numbers, one row group after another, in a ``with`` block that ends it."""
-
-    def __enter__(self) -> Self:
-        """Begin the files."""
-        ...
-
-    def write(
-        self,
-        features: NDArray[np.uint8],
-        labels: NDArray[np.int64],
-        numbers: NDArray[np.int64],
-        within: NDArray[np.float64] | None = None,
-    ) -> None:
-        """Add patients.
-
-        Args:
-            features: 0 or 1, [n, D].
-            labels: [n], label numbers.
-            numbers: [n], patient numbers, rising over all calls.
-            within: [n, fields of numbers], where in its bin each number lies; None: in the middle.
-        """
-        ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        """Finish the files; after an error they are not used."""
-        ...
-
-
-class ParquetWriter:
-    """The wide patient table as one Parquet file, one row group for each call of :meth:`write`.
-
-    Args:
-        path: the file.
-        schema: the public schema.
-        notes: key-value metadata.
-    """
-
-    def __init__(self, path: Path, schema: Schema, notes: Mapping[str, str]) -> None:
-        self._path, self._schema = path, schema
-        nobody = to_table(schema, np.zeros((0, schema.width), np.uint8), np.zeros(0, np.int64), [])
-        self._columns = nobody.schema.with_metadata(dict(notes))
-
-    def __enter__(self) -> Self:
-        self._file = pq.ParquetWriter(self._path, self._columns, compression="zstd", write_page_checksum=True)
-        return self
-
-    def write(
-        self,
-        features: NDArray[np.uint8],
-        labels: NDArray[np.int64],
-        numbers: NDArray[np.int64],
-        within: NDArray[np.float64] | None = None,
-    ) -> None:
-        """Add a row group; the arguments are those of :class:`CohortWriter`."""
-        ids = [synthetic_id(number) for number in numbers.tolist()]
-        table = to_table(self._schema, features, labels, ids, within).replace_schema_metadata(self._columns.metadata)
-        self._file.write_table(table, row_group_size=len(ids))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-
-class SeriesWriter:
-    """The two tables of a series cohort in a folder, one row group of patients for each call of :meth:`write`.
-
-    Args:
-        folder: where nothing is yet.
-        schema: the public schema.
-        notes: key-value metadata.
-    """
-
-    def __init__(self, folder: Path, schema: SeriesSchema, notes: Mapping[str, str]) -> None:
-        self._folder, self._schema, self._notes = folder, schema, dict(notes)
-        self._layout = SeriesLayout.of(schema)
-
-    def __enter__(self) -> Self:
-        self._folder.mkdir()
-        nobody = self._tables(np.zeros((0, row_bytes(self._layout)), np.uint8), np.zeros(0, np.int64), [])
-        self._files = {
-            name: pq.ParquetWriter(
-                self._folder / f"{name}.parquet",
-                table.schema.with_metadata(self._notes),
-                compression="zstd",
-                write_page_checksum=True,
-            )
-            for name, table in nobody.items()
-        }
-        return self
-
-    def write(
-        self,
-        features: NDArray[np.uint8],
-        labels: NDArray[np.int64],
-        numbers: NDArray[np.int64],
-        within: NDArray[np.float64] | None = None,
-    ) -> None:
-        """Add a row group; ``features`` are rows of :mod:`synclave_server.sampling.series_rows`."""
-        ids = [synthetic_id(number) for number in numbers.tolist()]
-        for name, table in self._tables(features, labels, ids, within).items():
-            self._files[name].write_table(table.replace_schema_metadata(self._notes))
-
-    def _tables(
-        self,
-        rows: NDArray[np.uint8],
-        labels: NDArray[np.int64],
-        ids: list[str],
-        within: NDArray[np.float64] | None = None,
-    ) -> dict[str, pa.Table]:
-        dataset = recorded(self._schema, unpack_series(rows, labels, ids, self._layout))
-        return {
-            PATIENTS: to_table(self._schema, dataset.static, dataset.labels, ids, within),
-            SERIES: series_table(self._schema, dataset),
-        }
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for file in self._files.values():
-            file.close()
-
-
-class SeriesEventsWriter:
-    """Time series as a MEDS dataset, a shard of patients for each call of :meth:`write`.
-
-    Args:
-        folder: where nothing is yet.
-        schema: the public schema.
-        notes: kept in the dataset's metadata.
-    """
-
-    def __init__(self, folder: Path, schema: SeriesSchema, notes: Mapping[str, str]) -> None:
-        self._schema, self._layout = schema, SeriesLayout.of(schema)
-        self._writer = SeriesMedsWriter(folder, schema, notes)
-
-    def __enter__(self) -> Self:
-        self._writer.__enter__()
-        return self
-
-    def write(
-        self,
-        features: NDArray[np.uint8],
-        labels: NDArray[np.int64],
-        numbers: NDArray[np.int64],
-        within: NDArray[np.float64] | None = None,
-    ) -> None:
-        """Add a shard; the arguments are those of :class:`SeriesWriter`."""
-        ids = [str(number) for number in numbers.tolist()]
-        self._writer.write(recorded(self._schema, unpack_series(features, labels, ids, self._layout)), numbers, within)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._writer.__exit__(kind, error, trace)
+_Schema = TypeVar("_Schema", Schema, SeriesSchema, NotesSchema)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,64 +39,127 @@ class CohortFormat:
     """A format by which a cohort can be asked for.
 
     Attributes:
-        writer: makes the writer of a path where nothing is yet, a schema, and notes for the files' metadata.
+        writer: begins a cohort of a schema at a path where nothing is yet, with notes for the files' metadata. Leaving
+            the ``with`` block finishes the files; after an error they are not used.
         suffix: what the name of a file must end in; None: the cohort is a folder.
     """
 
-    writer: Callable[[Path, AnySchema, Mapping[str, str]], CohortWriter]
+    writer: Callable[[Path, AnySchema, Mapping[str, str]], AbstractContextManager[Write]]
     suffix: str | None
 
 
-def _of_codes(
-    writer: Callable[[Path, Schema, Mapping[str, str]], CohortWriter],
-) -> Callable[[Path, AnySchema, Mapping[str, str]], CohortWriter]:
-    def make(path: Path, schema: AnySchema, notes: Mapping[str, str]) -> CohortWriter:
-        assert isinstance(schema, Schema)  # noqa: S101 - a format is chosen by the modality
+@contextmanager
+def _parquet(
+    tables: Callable[[DrawnPatients], Mapping[Path, pa.Table]], width: int, notes: Mapping[str, str]
+) -> Iterator[Write]:
+    """Parquet files with the tables of the patients, whose rows are of ``width``."""
+    nobody = tables(DrawnPatients.nobody(width))
+    with ExitStack() as opened:
+        files = {
+            path: opened.enter_context(
+                pq.ParquetWriter(
+                    path, table.schema.with_metadata(dict(notes)), compression="zstd", write_page_checksum=True
+                )
+            )
+            for path, table in nobody.items()
+        }
+
+        def write(patients: DrawnPatients) -> None:
+            for path, table in tables(patients).items():
+                files[path].write_table(table.replace_schema_metadata(dict(notes)))
+
+        yield write
+
+
+def _codes_parquet(path: Path, schema: Schema, notes: Mapping[str, str]) -> AbstractContextManager[Write]:
+    """The wide patient table as one file."""
+    return _parquet(
+        lambda some: {path: to_table(schema, some.rows, some.labels, some.ids, some.within)}, schema.width, notes
+    )
+
+
+def _series_parquet(path: Path, schema: SeriesSchema, notes: Mapping[str, str]) -> AbstractContextManager[Write]:
+    """The two tables of a series cohort in a folder."""
+    layout = SeriesLayout.of(schema)
+
+    def tables(some: DrawnPatients) -> dict[Path, pa.Table]:
+        dataset = recorded(schema, unpack_series(some.rows, some.labels, some.ids, layout))
+        return {
+            path / f"{PATIENTS}.parquet": to_table(schema, dataset.static, dataset.labels, some.ids, some.within),
+            path / f"{SERIES}.parquet": series_table(schema, dataset),
+        }
+
+    path.mkdir()
+    return _parquet(tables, row_bytes(layout), notes)
+
+
+def _notes_parquet(path: Path, schema: NotesSchema, notes: Mapping[str, str]) -> AbstractContextManager[Write]:
+    """A row for each note."""
+
+    def tables(some: DrawnPatients) -> dict[Path, pa.Table]:
+        lines = note_lines(schema, some)
+        columns = {name: pa.array([line[name] for line in lines], pa.string()) for name in blank_line(schema)}
+        return {path: pa.table(columns)}
+
+    return _parquet(tables, 1, notes)
+
+
+@contextmanager
+def _notes_lines(path: Path, schema: NotesSchema, _notes: Mapping[str, str]) -> Iterator[Write]:
+    """A line of JSON for each note; provenance is beside the file, as a line has no place for it."""
+    with path.open("w", encoding="utf-8") as file:
+
+        def write(some: DrawnPatients) -> None:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in note_lines(schema, some))
+
+        yield write
+
+
+@contextmanager
+def _codes_meds(path: Path, schema: Schema, notes: Mapping[str, str]) -> Iterator[Write]:
+    with MedsWriter(path, schema, notes) as meds:
+        yield lambda some: meds.write(some.rows, some.labels, some.numbers, some.within)
+
+
+@contextmanager
+def _series_meds(path: Path, schema: SeriesSchema, notes: Mapping[str, str]) -> Iterator[Write]:
+    layout = SeriesLayout.of(schema)
+    with SeriesMedsWriter(path, schema, notes) as meds:
+
+        def write(some: DrawnPatients) -> None:
+            ids = [str(number) for number in some.numbers.tolist()]
+            dataset = recorded(schema, unpack_series(some.rows, some.labels, ids, layout))
+            meds.write(dataset, some.numbers, some.within)
+
+        yield write
+
+
+def _format(
+    kind: type[_Schema],
+    writer: Callable[[Path, _Schema, Mapping[str, str]], AbstractContextManager[Write]],
+    suffix: str | None = None,
+) -> CohortFormat:
+    def of_any(path: Path, schema: AnySchema, notes: Mapping[str, str]) -> AbstractContextManager[Write]:
+        assert isinstance(schema, kind)  # noqa: S101 - a format is chosen by the modality
         return writer(path, schema, notes)
 
-    return make
-
-
-def _of_series(
-    writer: Callable[[Path, SeriesSchema, Mapping[str, str]], CohortWriter],
-) -> Callable[[Path, AnySchema, Mapping[str, str]], CohortWriter]:
-    def make(path: Path, schema: AnySchema, notes: Mapping[str, str]) -> CohortWriter:
-        assert isinstance(schema, SeriesSchema)  # noqa: S101 - likewise
-        return writer(path, schema, notes)
-
-    return make
-
-
-def _of_notes(
-    writer: Callable[[Path, NotesSchema, Mapping[str, str]], CohortWriter],
-) -> Callable[[Path, AnySchema, Mapping[str, str]], CohortWriter]:
-    def make(path: Path, schema: AnySchema, notes: Mapping[str, str]) -> CohortWriter:
-        assert isinstance(schema, NotesSchema)  # noqa: S101 - likewise
-        return writer(path, schema, notes)
-
-    return make
+    return CohortFormat(writer=of_any, suffix=suffix)
 
 
 CODE_FORMATS: Final[Mapping[str, CohortFormat]] = MappingProxyType(
-    {
-        "parquet": CohortFormat(writer=_of_codes(ParquetWriter), suffix=".parquet"),
-        "meds": CohortFormat(writer=_of_codes(MedsWriter), suffix=None),
-    }
+    {"parquet": _format(Schema, _codes_parquet, ".parquet"), "meds": _format(Schema, _codes_meds)}
 )
 """Formats of codes by the name that a user types."""
 
 SERIES_FORMATS: Final[Mapping[str, CohortFormat]] = MappingProxyType(
-    {
-        "parquet": CohortFormat(writer=_of_series(SeriesWriter), suffix=None),
-        "meds": CohortFormat(writer=_of_series(SeriesEventsWriter), suffix=None),
-    }
+    {"parquet": _format(SeriesSchema, _series_parquet), "meds": _format(SeriesSchema, _series_meds)}
 )
 """Formats of time series: a folder with the two tables of a series cohort, or a MEDS dataset."""
 
 NOTES_FORMATS: Final[Mapping[str, CohortFormat]] = MappingProxyType(
     {
-        "parquet": CohortFormat(writer=_of_notes(NotesParquetWriter), suffix=".parquet"),
-        "jsonl": CohortFormat(writer=_of_notes(NotesLinesWriter), suffix=".jsonl"),
+        "parquet": _format(NotesSchema, _notes_parquet, ".parquet"),
+        "jsonl": _format(NotesSchema, _notes_lines, ".jsonl"),
     }
 )
 """Formats of notes: a row or a line for each."""

@@ -19,7 +19,7 @@ import pyarrow
 import torch
 from numpy.typing import NDArray
 
-from synclave_server.sampling.cohort_formats import CohortFormat, CohortWriter
+from synclave_server.sampling.cohort_formats import CohortFormat, Write
 from synclave_server.sampling.cohort_writer import ROW_GROUP_PATIENTS, PartStore, RowGroups, UnfinishedCohort, digest_of
 from synclave_server.sampling.generator import WITHIN_BIN, PatientGenerator
 from synclave_server.sampling.given import label_shares_given, read_given
@@ -28,6 +28,7 @@ from synclave_server.sampling.labels import LabelAssignment
 from synclave_server.sampling.notes import NotesSources
 from synclave_server.sampling.philox import PatientRandomness
 from synclave_server.sampling.request import NotesRequest, Precision, SampleRequest, TargetBy, resolve_request
+from synclave_server.sampling.rows import DrawnPatients
 from synclave_server.sampling.workers import device_kind, draw, plan_jobs
 from synclave_server.snapshots import Snapshot, read_snapshot
 from synclave_shared.canonical import FrozenModel, canonical_bytes
@@ -195,10 +196,10 @@ def sample(
         done = sum(groups.count(group) for group in finished)
         unfinished.discard_joined()
         with (
-            writer_format.writer(unfinished.joined, schema, _notes(schema, provenance)) as writer,
+            writer_format.writer(unfinished.joined, schema, _notes(schema, provenance)) as write,
             closing(draw(jobs, snapshot, missing)) as steps_ahead,
         ):
-            joiner = _Joiner(unfinished.parts, request, writer, schema)
+            joiner = _Joiner(unfinished.parts, request, write, schema)
             _report(progress, done, patients)
             for step in steps_ahead:
                 if step.patients:
@@ -216,8 +217,8 @@ def sample(
 class _Joiner:
     """Hands parts to a writer in their order, as soon as they are finished."""
 
-    def __init__(self, parts: PartStore, request: SampleRequest, writer: CohortWriter, schema: AnySchema) -> None:
-        self._parts, self._writer = parts, writer
+    def __init__(self, parts: PartStore, request: SampleRequest, write: Write, schema: AnySchema) -> None:
+        self._parts, self._write = parts, write
         self._labels = LabelAssignment(list(request.label_counts.values()), int(request.seed))
         self._randomness = PatientRandomness(int(request.seed))
         self._number_fields = sum(isinstance(field, NumberField) for field in schema.fields)
@@ -231,7 +232,8 @@ class _Joiner:
             numbers = self._parts.groups.numbers(self._next)
             # From the patient's own random numbers: it matters neither who draws it nor when.
             within = self._randomness.uniform(torch.from_numpy(numbers), self._number_fields, WITHIN_BIN).numpy()
-            self._writer.write(self._parts.read(self._next), self._labels.of(numbers), numbers, within)
+            rows, labels = self._parts.read(self._next), self._labels.of(numbers)
+            self._write(DrawnPatients(rows=rows, labels=labels, numbers=numbers, within=within))
             self._next += 1
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from typing import Final, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final, NoReturn
 
 import click
 import typer
@@ -18,10 +18,12 @@ from rich.text import Text
 
 from synclave_shared.errors import ConfigurationError, SynclaveError
 
-__all__ = ["EXIT_ERROR", "EXIT_INTERRUPTED", "print_error", "print_json", "printable", "run"]
+__all__ = ["EXIT_ERROR", "EXIT_INTERRUPTED", "JsonOption", "print_error", "print_json", "printable", "run", "show"]
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 INTERRUPTED: Final = SynclaveError(
     expected="the command to run to its end",
@@ -37,6 +39,14 @@ def print_json(document: object) -> None:
         ValueError: if it holds NaN or infinity, which are no JSON.
     """
     print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def show(document: object, as_json: bool, draw: Callable[[Console], None]) -> None:
+    """Print what a command found out: as one JSON document, or as ``draw`` writes it for a person."""
+    if as_json:
+        print_json(document)
+    else:
+        draw(Console())
 
 
 def printable(text: str) -> str:

@@ -14,6 +14,7 @@ from rich.text import Text
 from synclave_shared.audit import console as frame
 from synclave_shared.audit.archive import opened
 from synclave_shared.audit.compare import load_note
+from synclave_shared.audit.console import JsonOption
 from synclave_shared.audit.ledgers import Ledgers, read_ledgers
 from synclave_shared.errors import ConfigurationError
 from synclave_shared.ledger.checkpoint import Note
@@ -48,7 +49,6 @@ LedgersArgument = Annotated[
         show_default=False,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 CoordinatorKeyOption = Annotated[
     str | None,
     typer.Option(metavar="KEY", help="The coordinator's public key as you know it from elsewhere (base64)."),
