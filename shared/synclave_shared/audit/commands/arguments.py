@@ -63,7 +63,10 @@ CoordinatorKeysOption = Annotated[
 ]
 SiteKeyOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=KEY", help="A site's public key as you know it from the site itself; repeat."),
+    typer.Option(
+        metavar="NAME=KEY",
+        help="A site's public key as you know it from the site itself; repeat. Two keys for one name are one site's.",
+    ),
 ]
 SeenOption = Annotated[
     list[Path] | None,

@@ -117,7 +117,7 @@ def findings(facts: Facts) -> Markup:
         else paragraph("Nothing. Every rule below holds."),
         under(
             "An error means that the ledger must not be relied on; a remark is for you to judge. Recompute: ",
-            code("synclave-audit verify LEDGER..." if facts.several_ledgers else "synclave-audit verify LEDGER"),
+            code("synclave-audit verify LEDGER..."),
         ),
     )
 
