@@ -56,7 +56,7 @@ def ledgers_document(settings: SiteSettings, journal: Journal, plan: str, folder
     if folder is not None:
         seen = find_ledger(journal, plan)
         entries = journal.ledgers.entries(seen.plan)
-        write_ledger(folder, entries, seen.note, {settings.name: seen.witnessed})
+        write_ledger(folder, entries, seen.note, seen.witnessed)
     return {
         "name": settings.name,
         "ledgers": [

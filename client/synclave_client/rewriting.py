@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from synclave_client.kept_secret import SECRET_BYTES, kept_secret
 from synclave_client.settings import SiteSettings
 from synclave_shared.canonical import sha256_hex
 from synclave_shared.data.new_folder import new_folder
@@ -34,14 +34,13 @@ from synclave_shared.text.replacements import KeyedDraws
 from synclave_shared.text.rewrite import PatientNotes, Rewriter, RewriteSettings, Rewritten, SourceNote
 from synclave_shared.text.tokenizer import NoteTokenizer
 
-__all__ = ["STATEMENT", "read_canaries", "read_note_model", "rewrite_folder", "rewrite_key"]
+__all__ = ["STATEMENT", "read_canaries", "read_note_model", "rewrite_folder"]
 
 STATEMENT: Final = (
     "Rewritten notes of real patients: they can be linked to their sources and stay inside the hospital. "
     "No epsilon is claimed for them."
 )
 
-_KEY_BYTES: Final = 32
 
 _TOGETHER: Final = 16
 """Patients that are rewritten in the same calls of the network."""
@@ -91,42 +90,6 @@ def _no_model(folder: Path, found: str) -> SnapshotError:
         expected=f"a language model of notes in {folder}: a run, a snapshot, a public model, or a published model",
         found=found,
         remedy="Name the folder that `synclave pretrain`, a run or `synclave fetch-base` left.",
-    )
-
-
-def rewrite_key(path: Path) -> bytes:
-    """The site's secret for surrogates, [32] bytes; made at the first call, in a file that only its owner can read.
-
-    Raises:
-        ConfigurationError: if it can be neither read nor made, or holds something else.
-    """
-    try:
-        if not path.exists():
-            # Whole before it has its name: a call that is broken off leaves no half a key.
-            part = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-            with open(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-                file.write(secrets.token_bytes(_KEY_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(part, path)
-            except FileExistsError:
-                pass  # another call was faster: its key counts
-            finally:
-                part.unlink()
-        key = path.read_bytes()
-    except OSError as error:
-        raise _no_key(f"{path}: {error.strerror}") from None
-    if len(key) != _KEY_BYTES:
-        raise _no_key(f"{path}: {len(key)} bytes")
-    return key
-
-
-def _no_key(found: str) -> ConfigurationError:
-    return ConfigurationError(
-        expected=f"a key of {_KEY_BYTES} bytes for surrogates in the site's state folder, or a folder to make it in",
-        found=found,
-        remedy="Run as the user who owns the state folder, or put the file back from a backup.",
     )
 
 
@@ -184,7 +147,7 @@ def rewrite_folder(
     detector = site_detector(schema.notes.language, rules)
     filler = WordFiller(network, tokenizer, detector.locale, schema.notes.tokens, drawing)
     # Without a site: kept nowhere, so that nobody can make the same surrogates again.
-    key = secrets.token_bytes(_KEY_BYTES) if site is None else rewrite_key(site.rewrite_key_file)
+    key = secrets.token_bytes(SECRET_BYTES) if site is None else kept_secret(site.rewrite_key_file)
     rewriter = Rewriter(filler, EntityFinder(), key, settings, canaries)
     patients = [
         PatientNotes(

@@ -235,6 +235,11 @@ class SiteSettings(FrozenModel):
         return self.state_folder / "rewrite.key"
 
     @property
+    def marks_file(self) -> Path:
+        """The secret under which the journal knows patients, mode 0600; made when it is needed first."""
+        return self.state_folder / "patients.key"
+
+    @property
     def journal_file(self) -> Path:
         """The SQLite journal."""
         return self.state_folder / "journal.sqlite"

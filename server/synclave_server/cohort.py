@@ -157,8 +157,8 @@ class Cohort:
             except Finding as finding:
                 findings[site] = finding
         # Only now, with every answer to the same checkpoint in hand, does the ledger grow.
-        self._witness_all(answers)
-        broken = self._notary.append(entry for site in sorted(answers) for entry in answers[site].entries)
+        entries = [entry for site in sorted(answers) for entry in answers[site].entries]
+        broken = self._notary.append(entries, self._cosignatures(answers))
         replies = {}
         for site, answer in answers.items():
             try:
@@ -200,11 +200,11 @@ class Cohort:
             for peer, envelope in self._transport.exchange(requests, left_s):
                 with contextlib.suppress(Finding):
                     answers[behind[peer]] = self._read(envelope, behind[peer])
-            self._witness_all(answers)
+            self._notary.witness(self._cosignatures(answers))
             behind = {peer: site for peer, site in behind.items() if self._seen.get(site) != before.get(site)}
 
-    def _witness_all(self, answers: Mapping[str, SiteReply]) -> None:
-        """Keep what sites say they have seen, and their co-signatures; a wrong one proves nothing and is dropped."""
+    def _cosignatures(self, answers: Mapping[str, SiteReply]) -> dict[str, tuple[int, str]]:
+        """By site, what it says it has seen, and its co-signature. It is shown what comes after that from now on."""
         cosignatures = {}
         for site, answer in answers.items():
             size = answer.reply.seen_size
@@ -214,5 +214,4 @@ class Cohort:
             self._seen[site] = max(size, self._seen.get(site, 0))
             if answer.reply.cosignature:
                 cosignatures[site] = size, answer.reply.cosignature
-        for site, error in self._notary.witness(cosignatures).items():
-            _log.warning("dropped a co-signature of %s: %s", site, error)
+        return cosignatures

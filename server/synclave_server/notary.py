@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 from synclave_shared.protocol import CheckpointPresentation
 
 __all__ = ["Notary"]
+
+_log = logging.getLogger("synclave.rounds")
 
 
 class Notary:
@@ -85,11 +88,18 @@ class Notary:
         """Whether the run was closed in an earlier start."""
         return self._closed
 
-    def append(self, entries: Iterable[SignedEntry]) -> frozenset[str]:
+    def append(
+        self, entries: Iterable[SignedEntry], cosignatures: Mapping[str, tuple[int, str]] | None = None
+    ) -> frozenset[str]:
         """Append sites' entries that were verified before, each after the one of its site that it follows.
 
         Those that are there already are left out, and those that do not follow the newest of their site, or are not
         under the key that counts as its own by then.
+
+        Args:
+            entries: the entries.
+            cosignatures: what sites co-signed of the ledger before them, as :meth:`witness` takes it; kept in one step
+                with the entries.
 
         Returns:
             The sites of which an entry does not follow.
@@ -111,7 +121,7 @@ class Notary:
                 if not waiting:
                     del following[site, newest]
                 newest, key = entry.leaf, entry.body.public_key if isinstance(entry.body, KeyRotated) else entry.key
-        self._append(chained)
+        self._append(chained, cosignatures or {})
         return frozenset(site for site, _ in following)
 
     def record(self, *bodies: tuple[str, FrozenModel]) -> None:
@@ -121,7 +131,7 @@ class Notary:
             previous = entries[-1].leaf if entries else self._newest.get(COORDINATOR, "")
             run = "" if isinstance(body, KeyRegistered) else self._plan.digest
             entries.append(sign_entry(kind, COORDINATOR, run, body, self._key, previous=previous))
-        self._append(entries)
+        self._append(entries, {})
 
     def record_samples(self, *, snapshot_digest: str, request_digest: str, cohort_digest: str, patients: int) -> int:
         """Append that synthetic patients were drawn, unless the very same ones are recorded; returns the entry's index.
@@ -162,20 +172,16 @@ class Notary:
         """The ledger as it is shown to a site that last saw it with ``seen_size`` entries: all of it, if that fits."""
         return present(self._ledger, min(seen_size, self.size))
 
-    def witness(self, cosignatures: Mapping[str, tuple[int, str]]) -> dict[str, LedgerError]:
-        """Keep sites' co-signatures: site -> (number of entries of the checkpoint, co-signature).
+    def witness(self, cosignatures: Mapping[str, tuple[int, str]]) -> None:
+        """Keep sites' co-signatures: site -> (number of entries of the checkpoint, co-signature). Wrong ones go."""
+        self._append((), cosignatures)
 
-        Returns:
-            For sites whose co-signature is not a valid one, why.
-        """
-        return self._ledger.add_cosignatures((size, site, line) for site, (size, line) in cosignatures.items())
-
-    def _append(self, entries: Sequence[SignedEntry]) -> None:
-        if not entries:
-            return
-        contents = [entry.to_bytes() for entry in entries]
-        indices = self._ledger.append(contents)
-        for index, content, entry in zip(indices, contents, entries, strict=True):
+    def _append(self, entries: Sequence[SignedEntry], cosignatures: Mapping[str, tuple[int, str]]) -> None:
+        first, contents = self.size, [entry.to_bytes() for entry in entries]
+        lines = [(size, site, line) for site, (size, line) in cosignatures.items()]
+        for site, error in self._ledger.update(contents, lines).items():
+            _log.warning("dropped a co-signature of %s: %s", site, error)
+        for index, (content, entry) in enumerate(zip(contents, entries, strict=True), first):
             self._note(index, content, entry)
 
     def _note(self, index: int, content: bytes, entry: SignedEntry) -> None:

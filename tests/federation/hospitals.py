@@ -80,6 +80,7 @@ class ToyWorkload:
 
     name: str
     schema_digest: str = SCHEMA.digest
+    patient_ids: tuple[str, ...] = ()
     trained: list[int] = field(default_factory=list)
 
     def check_model(self, plan: TrainPlan) -> None:

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from synclave_shared.canonical import sha256_hex
-from synclave_shared.ledger.checkpoint import Checkpoint, Note, cosignature_line, parse_line, sign_checkpoint
+from synclave_shared.ledger.checkpoint import (
+    Checkpoint,
+    Note,
+    cosignature_line,
+    parse_line,
+    parse_note,
+    sign_checkpoint,
+)
 from synclave_shared.ledger.entry import COORDINATOR
 from synclave_shared.ledger.keys import SigningKey, encode_base64
 from synclave_shared.ledger.merkle import MerkleTree, leaf_hash
@@ -77,9 +84,10 @@ class Vector:
         }
         for site, entries in self.witnessed if self.witnessed is not None else [(s, self.entries) for s in SITES]:
             shown = checkpoint_of(entries, len(entries))
+            path = witness_path(shown.size)
+            note = parse_note(found[path].decode()) if path in found else signed(shown, self.operator)
             line = parse_line(cosignature_line(shown, site, key_of(site), START))
-            note = signed(shown, self.operator)
-            found[witness_path(site)] = Note(checkpoint=shown, signatures=(*note.signatures, line)).text.encode()
+            found[path] = Note(checkpoint=shown, signatures=(*note.signatures, line)).text.encode()
         self.spoil(found)
         return found
 
@@ -160,7 +168,7 @@ def vectors() -> Mapping[str, Vector]:
         return signed(checkpoint_of(entries, len(entries)), key_of(COORDINATOR)).text
 
     def no_lines(files: dict[str, bytes]) -> None:
-        kept = files["witness/berlin"].decode().splitlines(keepends=True)
+        kept = files[witness_path(size)].decode().splitlines(keepends=True)
         files["checkpoint"] = "".join([*kept[:4], kept[-1]]).encode()
 
     def remove_tile(files: dict[str, bytes]) -> None:
@@ -223,7 +231,7 @@ def vectors() -> Mapping[str, Vector]:
         "forked": Vector(
             "A site co-signed another history than this one.",
             sound,
-            [("fork", "witness/oslo")],
+            [("fork", witness_path(len(other_history)))],
             witnessed=[("berlin", sound), ("oslo", other_history)],
         ),
         "replayed": Vector(
@@ -237,7 +245,7 @@ def vectors() -> Mapping[str, Vector]:
         "wrong-operator": Vector(
             "Another key than the coordinator's signed the checkpoints.",
             sound,
-            [("checkpoint-signature-invalid", path) for path in ("checkpoint", "witness/berlin", "witness/oslo")],
+            [("checkpoint-signature-invalid", path) for path in ("checkpoint", witness_path(size))],
             operator=OTHER_KEY,
         ),
         "expired-key": Vector(
@@ -270,8 +278,8 @@ def vectors() -> Mapping[str, Vector]:
         "damaged-cosignature": Vector(
             "A bit of a site's co-signature is flipped.",
             sound,
-            [("cosignature-invalid", "witness/berlin")],
-            spoil=flip("witness/berlin", -10),
+            [("cosignature-invalid", witness_path(size))],
+            spoil=flip(witness_path(size), -10),
         ),
         "missing-tile": Vector("A tile is missing.", sound, [("file-missing", tile)], spoil=remove_tile),
         "budget-understated": Vector(

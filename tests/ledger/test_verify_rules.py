@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from synclave_shared.canonical import canonical_bytes, sha256_hex
-from synclave_shared.ledger import store
 from synclave_shared.ledger.entry import (
     COORDINATOR,
     KeyRegistered,
@@ -199,7 +199,7 @@ def test_a_delta_that_promises_nothing_is_a_malformed_entry(
     content = canonical_bytes(sign_as("berlin", kind, story.plan.digest, fields))
     ledger = story.write(tmp_path, witnessed=False)
     # The operator who writes it is the adversary here, and asks nobody.
-    monkeypatch.setattr(store, "parse_entry", lambda _: story.entries[0])
+    monkeypatch.setattr(ledger, "_reader", SimpleNamespace(read=lambda _: story.entries[0]))
     monkeypatch.setattr(SignedEntry, "is_signed", lambda *_: True)
     ledger.append([content])
     report = verify_ledger(tmp_path)

@@ -8,19 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from synclave_client.cli import app
 from synclave_client.performance import Performance
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.conformance import ConformanceFolder
 from synclave_client.vault.journal import Journal
-from synclave_shared.audit import console
 from synclave_shared.errors import ConfigurationError, NotConforming
 from synclave_shared.ledger.checkpoint import parse_note
 from synclave_shared.ledger.keys import SigningKey
@@ -29,58 +26,9 @@ from synclave_shared.ledger.verify import verify_ledger
 from synclave_shared.privacy.accountant import epsilon
 from synclave_shared.privacy.mechanism import PoissonGaussian
 from tests.data.icu import channel, make_schema, write
+from tests.site_cli.conftest import init_arguments
 from tests.vault.coordinator import COORDINATOR_KEY, Coordinator, FakeWorkload, make_plan, open_vault
 from tests.vault.test_conformance import watched
-from tests.vault.toy import write_hospital
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def site(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs ``synclave-site`` with some arguments in this process."""
-
-    def invoke(*arguments: object) -> Outcome:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            console.run(app, [str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Outcome(int(left.value.code or 0), captured.out, captured.err)
-
-    return invoke
-
-
-@pytest.fixture
-def hospital(tmp_path: Path) -> Path:
-    write_hospital(tmp_path)
-    return tmp_path
-
-
-def init_arguments(hospital: Path, **changes: object) -> list[object]:
-    options: dict[str, object] = {
-        "name": "north",
-        "data": hospital / "data",
-        "schema": hospital / "schema.toml",
-        "coordinator-key": COORDINATOR_KEY.public_text,
-        "epsilon": "3",
-        **changes,
-    }
-    return ["init", hospital / "site", *(part for name, value in options.items() for part in (f"--{name}", value))]
-
-
-@pytest.fixture
-def settings(site: Any, hospital: Path) -> Path:
-    assert site(*init_arguments(hospital)).code == 0
-    return hospital / "site" / "site.toml"
 
 
 def test_init_makes_a_site_that_the_vault_can_open(site: Any, hospital: Path) -> None:

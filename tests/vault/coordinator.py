@@ -104,6 +104,7 @@ class FakeWorkload:
     """Stands for data and training. Each release is other random bytes, as noise makes it."""
 
     schema_digest: str = SCHEMA_DIGEST
+    patient_ids: tuple[str, ...] = ("p1", "p2")
     error: Exception | None = None
     releases: list[tuple[int, bytes]] = field(default_factory=list)
 

@@ -46,6 +46,7 @@ def accept(journal: Journal, plan: TrainPlan, dataset: str = "patients") -> None
         signature="s",
         dataset=dataset,
         folder=Path("/data", dataset),
+        patients=[dataset.encode()],
         budget=BUDGET,
         entry=lambda previous: f"accepted {plan.name}".encode(),
     )
@@ -244,13 +245,13 @@ def test_open_plans_are_committed_to_their_end_and_closed_ones_are_not(journal: 
 
 def test_entries_stay_open_until_their_inclusion_is_proved_in_the_ledger_of_their_plan(journal: Journal) -> None:
     first, second = make_plan("first"), make_plan("second")
-    registration = journal.registration("", lambda previous: b"registration")
-    assert journal.registration("", lambda previous: b"another") == registration
+    registration = journal.signed.registration("", lambda previous: b"registration")
+    assert journal.signed.registration("", lambda previous: b"another") == registration
     accept(journal, first)
     accept(journal, second)
-    opened = journal.open_entries(first.digest)
+    opened = journal.signed.open(first.digest)
     assert [(entry.content, entry.sent) for entry in opened] == [(b"registration", True), (b"accepted first", False)]
-    journal.mark_sent([entry.number for entry in opened])
+    journal.signed.mark_sent([entry.number for entry in opened])
     contents = (b"another site's", opened[0].content)
     seen = journal.ledgers.extend(first.digest, grown(EMPTY, *contents), "co-signed")
     assert journal.ledgers.seen(first.digest) == seen
@@ -259,8 +260,8 @@ def test_entries_stay_open_until_their_inclusion_is_proved_in_the_ledger_of_thei
         (b"registration", 1),
         (b"accepted first", None),
     ]
-    assert [(entry.content, entry.sent) for entry in journal.open_entries(first.digest)] == [(b"accepted first", True)]
-    assert [entry.content for entry in journal.open_entries(second.digest)] == [b"registration", b"accepted second"]
+    assert [(entry.content, entry.sent) for entry in journal.signed.open(first.digest)] == [(b"accepted first", True)]
+    assert [entry.content for entry in journal.signed.open(second.digest)] == [b"registration", b"accepted second"]
 
 
 def grown(known: Frontier, *contents: bytes, note: str = "note") -> Growth:
@@ -288,7 +289,7 @@ def test_each_entry_is_signed_after_the_newest_one_of_its_own_ledger(journal: Jo
     def entry(name: str) -> Callable[[str], bytes]:
         return lambda previous: signed.update({name: previous}) or name.encode()
 
-    journal.registration("", entry("registration"))
+    journal.signed.registration("", entry("registration"))
     journal.refuse("first", "paused", entry=entry("first 1"))
     journal.refuse("second", "paused", entry=entry("second 1"))
     journal.refuse("first", "budget-exceeded", entry=entry("first 2"))
@@ -306,7 +307,7 @@ def test_a_refusal_makes_one_entry_per_plan_and_reason(journal: Journal) -> None
         journal.refuse("d", "paused", entry=lambda previous: b"refused for now")
     journal.refuse("d", "budget-exceeded", entry=lambda previous: b"too dear")
     journal.refuse("d", "paused", round_number=4)
-    assert [entry.content for entry in journal.open_entries("d")] == [b"refused for now", b"too dear"]
+    assert [entry.content for entry in journal.signed.open("d")] == [b"refused for now", b"too dear"]
     assert journal.refusals() == [("d", None, "paused"), ("d", None, "budget-exceeded"), ("d", 4, "paused")]
 
 

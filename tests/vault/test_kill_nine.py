@@ -293,9 +293,7 @@ def test_kill_9_at_200_random_instants_of_a_run(folder: Path, process: VaultProc
     journal = Journal.read(run.settings.journal_file)
     seen = journal.ledgers.seen(run.coordinator.plan.digest)
     assert seen is not None
-    write_ledger(
-        folder / "copy", journal.ledgers.entries(run.coordinator.plan.digest), seen.note, {"north": seen.witnessed}
-    )
+    write_ledger(folder / "copy", journal.ledgers.entries(run.coordinator.plan.digest), seen.note, seen.witnessed)
     journal.close()
     report = verify_ledger(folder / "copy")
     assert (report.findings, report.sites["north"].spends) == ((), len(whole.spent))

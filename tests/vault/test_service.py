@@ -299,6 +299,7 @@ def accept(journal: Journal, plan: TrainPlan, settings: SiteSettings) -> None:
         signature="s",
         dataset=settings.dataset,
         folder=settings.data_folder,
+        patients=(),
         budget=settings.budget,
         entry=lambda previous: b"accepted",
     )

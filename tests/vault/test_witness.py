@@ -234,7 +234,5 @@ def dump(site: SiteSettings) -> dict[str, list[Any]]:
     with contextlib.closing(sqlite3.connect(site.journal_file)) as connection:
         tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {
-            table: connection.execute(f"SELECT * FROM {table} ORDER BY rowid").fetchall()
-            for table in tables
-            if table != "refusals"
+            table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in tables if table != "refusals"
         }

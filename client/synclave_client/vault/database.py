@@ -16,7 +16,7 @@ from synclave_shared.errors import JournalError
 __all__ = ["OF_LEDGER", "JournalDatabase", "sync", "unusable"]
 
 _APPLICATION_ID: Final = 0x53594E43  # tells a journal from any other SQLite file
-_VERSION: Final = 3
+_VERSION: Final = 4
 _BUSY_TIMEOUT_S: Final = 30.0
 
 OF_LEDGER: Final = (
@@ -68,6 +68,9 @@ CREATE TABLE inclusions (
 CREATE TABLE data_sets (name TEXT PRIMARY KEY, folder TEXT NOT NULL UNIQUE) STRICT;
 CREATE TRIGGER data_set_stays BEFORE DELETE ON data_sets BEGIN SELECT RAISE(ABORT, 'a name stays bound'); END;
 CREATE TRIGGER data_set_is_fixed BEFORE UPDATE ON data_sets BEGIN SELECT RAISE(ABORT, 'a name stays bound'); END;
+CREATE TABLE patients (mark BLOB NOT NULL, dataset TEXT NOT NULL, PRIMARY KEY (mark, dataset)) STRICT, WITHOUT ROWID;
+CREATE TRIGGER patient_stays BEFORE DELETE ON patients BEGIN SELECT RAISE(ABORT, 'a patient stays counted'); END;
+CREATE TRIGGER patient_is_fixed BEFORE UPDATE ON patients BEGIN SELECT RAISE(ABORT, 'a patient stays counted'); END;
 CREATE TRIGGER spend_stays BEFORE DELETE ON reservations BEGIN SELECT RAISE(ABORT, 'a spend is never undone'); END;
 CREATE TRIGGER spend_is_fixed
 BEFORE UPDATE OF plan, round, dataset, mechanism, request_digest, reserved_at ON reservations

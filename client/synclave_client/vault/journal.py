@@ -11,20 +11,18 @@ Payloads lie beside the database, since SQLite is no place for blobs of many meg
 from __future__ import annotations
 
 import os
-import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self
 
-from synclave_client.vault.database import OF_LEDGER, JournalDatabase, sync, unusable
+from synclave_client.vault.data_sets import DataSets
+from synclave_client.vault.database import JournalDatabase, sync, unusable
 from synclave_client.vault.ledger_copies import LedgerCopies
+from synclave_client.vault.signed_entries import EntrySigner, SignedEntries
 from synclave_shared.canonical import canonical_bytes, decimal_text, sha256_hex
-from synclave_shared.errors import ConfigurationError, JournalError, PolicyRefusal
-from synclave_shared.ledger.entry import KeyRegistered, parse_entry
-from synclave_shared.ledger.merkle import leaf_hash
+from synclave_shared.errors import JournalError, PolicyRefusal
 from synclave_shared.plan import TrainPlan
 from synclave_shared.privacy.budget import Budget
 from synclave_shared.privacy.mechanism import MECHANISM, GaussianSum, PoissonGaussian
@@ -33,9 +31,7 @@ __all__ = [
     "KEPT_PAYLOADS",
     "MAX_ATTEMPTS",
     "AcceptedPlan",
-    "EntrySigner",
     "Journal",
-    "JournalEntry",
     "PlanSpend",
     "StoredRelease",
 ]
@@ -45,10 +41,6 @@ MAX_ATTEMPTS: Final = 16
 
 KEPT_PAYLOADS: Final = 2
 """Payloads kept for replay per plan: a coordinator that was killed asks again for its last round or the one before."""
-
-
-EntrySigner = Callable[[str], bytes]
-"""Makes a signed entry, given the leaf hash of this site's entry before it in the same ledger (empty: the first)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,23 +60,6 @@ class StoredRelease:
     request_digest: str
     header: bytes
     payload: bytes | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalEntry:
-    """A ledger entry signed by this site.
-
-    Attributes:
-        number: its place in the journal.
-        content: canonical JSON.
-        sent: whether it was part of a reply.
-        of_plan: whether it belongs to one plan; a registration belongs to the ledgers of all plans of its time.
-    """
-
-    number: int
-    content: bytes
-    sent: bool
-    of_plan: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +93,16 @@ class Journal:
 
     Attributes:
         ledgers: this site's copies of the ledgers.
+        data_sets: whose budget it is.
+        signed: what this site signed.
     """
 
     def __init__(self, database: JournalDatabase) -> None:
         self._database = database
         self._releases = database.path.parent / "releases"
         self.ledgers = LedgerCopies(database)
+        self.data_sets = DataSets(database)
+        self.signed = SignedEntries(database)
 
     @classmethod
     def create(cls, path: Path) -> None:
@@ -160,44 +139,33 @@ class Journal:
         """Close the journal and let another vault open it."""
         self._database.close()
 
-    def check_dataset(self, dataset: str, folder: Path) -> None:
-        """Refuse a data set under a new name, or a name for other data: a name is what a budget hangs on.
+    def accept(
+        self,
+        plan: TrainPlan,
+        *,
+        signature: str,
+        dataset: str,
+        folder: Path,
+        patients: Collection[bytes],
+        budget: Budget,
+        entry: EntrySigner,
+    ) -> None:
+        """Store an accepted plan and its ``plan-accepted`` entry, durably, and bind the data set's name.
 
         Args:
-            dataset: the data set's name in the settings.
-            folder: its data folder.
+            plan: the plan.
+            signature: the coordinator's signature over it, base64.
+            dataset: name of the data set.
+            folder: where its data are.
+            patients: marks of its patients (:meth:`DataSets.marks`).
+            budget: what all plans together may spend on it.
+            entry: signs the entry.
 
         Raises:
-            ConfigurationError: if a plan was accepted for this folder, one above or one below it under another name,
-                or for this name with another folder.
-        """
-        here = folder.resolve()
-        for name, text in self._database.all("SELECT name, folder FROM data_sets"):
-            there = Path(text)
-            if name == dataset and there != here:
-                raise ConfigurationError(
-                    expected=f"the data set {dataset} in {there}, where its budget was first spent",
-                    found=f"data_folder {here}",
-                    remedy="Put these patients there, or give other patients another `dataset` in site.toml.",
-                )
-            if name != dataset and (there == here or there in here.parents or here in there.parents):
-                raise ConfigurationError(
-                    expected=f"the data in {there} under the name of their budget, {name}",
-                    found=f"dataset {dataset} with data_folder {here}",
-                    remedy="Correct `dataset` in site.toml: the same patients have one budget, whatever their name.",
-                )
-
-    def accept(
-        self, plan: TrainPlan, *, signature: str, dataset: str, folder: Path, budget: Budget, entry: EntrySigner
-    ) -> None:
-        """Store an accepted plan and its ``plan-accepted`` entry, durably, and bind the data set to its folder.
-
-        Raises:
-            ConfigurationError: see :meth:`check_dataset`.
+            ConfigurationError: see :class:`DataSets`.
         """
         with self._database.write() as database:
-            self.check_dataset(dataset, folder)
-            database.execute("INSERT OR IGNORE INTO data_sets VALUES (?, ?)", (dataset, str(folder.resolve())))
+            self.data_sets.bind(database, dataset, folder, patients)
             database.execute(
                 "INSERT INTO plans VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
                 (
@@ -210,7 +178,7 @@ class Journal:
                     _now(),
                 ),
             )
-            _insert_entry(database, plan.digest, entry)
+            self.signed.insert(database, plan.digest, entry)
 
     def state_budget(self, digest: str, budget: Budget, entry: EntrySigner) -> None:
         """Record that the plan's ledger is told another budget, by the entry that ``entry`` signs."""
@@ -219,7 +187,7 @@ class Journal:
                 "UPDATE plans SET epsilon = ?, delta = ? WHERE digest = ?",
                 (decimal_text(budget.epsilon), decimal_text(budget.delta), digest),
             )
-            _insert_entry(database, digest, entry)
+            self.signed.insert(database, digest, entry)
 
     def plan(self, digest: str) -> AcceptedPlan | None:
         """The accepted plan of that digest, or None."""
@@ -258,7 +226,7 @@ class Journal:
             ).fetchone()
             if known is not None:
                 return
-            number = None if entry is None else _insert_entry(database, digest, entry)[0]
+            number = None if entry is None else self.signed.insert(database, digest, entry)[0]
             database.execute(
                 "INSERT INTO refusals (plan, round, refusal, entry, refused_at) VALUES (?, ?, ?, ?, ?)",
                 (digest, round_number, refusal, number, _now()),
@@ -322,7 +290,7 @@ class Journal:
                 " VALUES (?, ?, ?, ?, ?, ?)",
                 (digest, round_number, owner[0], canonical_bytes(mechanism).decode(), request_digest, _now()),
             )
-            _insert_entry(database, digest, entry)
+            self.signed.insert(database, digest, entry)
 
     def release(
         self,
@@ -363,13 +331,13 @@ class Journal:
         except OSError as error:
             raise unusable(self._database.path, error) from None
         with self._database.write() as database:
-            number, content = _insert_entry(database, digest, entry)
+            number, content = self.signed.insert(database, digest, entry)
             stored = header(content)
             database.execute(
                 "INSERT INTO releases VALUES (?, ?, ?, ?, ?)",
                 (digest, round_number, stored, sha256_hex(payload), _now()),
             )
-            _mark_sent(database, [number, *sent])
+            self.signed.mark(database, [number, *sent])
             # Inside the transaction: the row becomes visible only after the file is in its place.
             part.replace(file)
             sync(file.parent)
@@ -464,123 +432,12 @@ class Journal:
                 )
         return spends
 
-    def registration(self, digest: str, entry: EntrySigner) -> bytes:
-        """The ``key-registered`` entry that comes first in the ledger of a plan; made if the site has none at all.
-
-        Args:
-            digest: the plan; of one for which the site signed nothing yet, it is the registration of the present key.
-            entry: signs the first registration of the site's life.
-        """
-        query = f"SELECT content FROM entries AS e WHERE plan = '' AND {OF_LEDGER}"  # noqa: S608 - a constant
-        row = self._database.one(query, digest)
-        if row is not None:
-            return bytes(row[0])
-        with self._database.write() as database:
-            first = database.execute(query, (digest,)).fetchone()
-            return bytes(first[0]) if first is not None else _register(database, entry)
-
-    def rotate(self, hand_over: EntrySigner | None, registration: EntrySigner) -> tuple[str, ...]:
-        """Let a new key count, durably and in one step.
-
-        Args:
-            hand_over: signs, with the old key, the ``key-rotated`` entry for each ledger that goes on; None: for none.
-            registration: signs the new key's registration, for the ledgers of plans to come.
-
-        Returns:
-            Digests of the plans whose ledgers are told.
-        """
-        with self._database.write() as database:
-            rows = database.execute(
-                "SELECT plan FROM entries WHERE plan != '' GROUP BY plan"
-                " HAVING plan NOT IN (SELECT digest FROM plans WHERE closed_at IS NOT NULL) ORDER BY MIN(number)"
-            ).fetchall()
-            plans = tuple(row[0] for row in rows) if hand_over is not None else ()
-            for digest in plans:
-                if hand_over is not None:
-                    _insert_entry(database, digest, hand_over)
-            _register(database, registration)
-        return plans
-
-    def registered_keys(self) -> list[str]:
-        """Public keys that this site registered, base64, oldest first; the last one counts."""
-        rows = self._database.all("SELECT content FROM entries WHERE plan = '' ORDER BY number")
-        return [_registered(row[0]) for row in rows]
-
-    def registered_key(self) -> str | None:
-        """The public key that counts now, base64; None if none was registered."""
-        row = self._database.one("SELECT content FROM entries WHERE plan = '' ORDER BY number DESC LIMIT 1")
-        return None if row is None else _registered(row[0])
-
-    def keys_needed(self, site: str) -> frozenset[str]:
-        """Public keys under which the copies of open plans' ledgers know this site: for these it co-signs with them."""
-        rows = self._database.all(
-            "SELECT a.public_key FROM ledger_actors AS a JOIN ledgers AS l ON l.number = a.ledger"
-            " JOIN plans AS p ON p.digest = l.plan WHERE p.closed_at IS NULL AND a.name = ?",
-            site,
-        )
-        return frozenset(row[0] for row in rows)
-
     def open_plans(self) -> list[str]:
         """Digests of the accepted plans that are not closed."""
         return [row[0] for row in self._database.all("SELECT digest FROM plans WHERE closed_at IS NULL ORDER BY rowid")]
 
-    def open_entries(self, digest: str) -> list[JournalEntry]:
-        """Entries of this site that its copy of the ledger of plan ``digest`` does not hold yet, oldest first."""
-        rows = self._database.all(
-            f"SELECT number, content, sent, plan FROM entries AS e WHERE {OF_LEDGER}"  # noqa: S608 - a constant
-            " AND number NOT IN (SELECT entry FROM inclusions WHERE plan = ?1) ORDER BY number",
-            digest,
-        )
-        return [JournalEntry(number=row[0], content=row[1], sent=bool(row[2]), of_plan=bool(row[3])) for row in rows]
-
-    def mark_sent(self, numbers: Sequence[int]) -> None:
-        """Record that these entries are about to leave; from now on their inclusion is demanded."""
-        with self._database.write() as database:
-            _mark_sent(database, numbers)
-
-    def wrote(self, digest: str, content: bytes) -> bool:
-        """Whether this site signed an entry with these bytes for the ledger of plan ``digest``."""
-        found = self._database.one("SELECT 1 FROM entries WHERE content = ? AND plan IN (?, '')", content, digest)
-        return found is not None
-
     def _payload_file(self, digest: str, round_number: int) -> Path:
         return self._releases / f"{digest}-{round_number}.bin"
-
-
-def _insert_entry(database: sqlite3.Connection, digest: str, entry: EntrySigner) -> tuple[int, bytes]:
-    """Sign an entry that follows this site's newest in the plan's ledger, and insert it: its number and its bytes."""
-    # A registration, under no plan's digest, comes first in the ledger of a plan.
-    newest = database.execute(
-        "SELECT content FROM entries WHERE plan IN (?, '') ORDER BY plan DESC, number DESC LIMIT 1", (digest,)
-    ).fetchone()
-    content = entry("" if newest is None else leaf_hash(newest[0]).hex())
-    row = database.execute(
-        "INSERT INTO entries (plan, content) VALUES (?, ?) RETURNING number", (digest, content)
-    ).fetchone()
-    return int(row[0]), content
-
-
-def _register(database: sqlite3.Connection, entry: EntrySigner) -> bytes:
-    content = entry("")
-    # Said in every hello from now on: its inclusion is demanded.
-    database.execute("INSERT INTO entries (plan, content, sent) VALUES ('', ?, 1)", (content,))
-    return content
-
-
-@lru_cache(maxsize=8)
-def _registered(content: bytes) -> str:
-    body = parse_entry(content).body
-    if not isinstance(body, KeyRegistered):
-        raise JournalError(
-            expected="a registration under no plan",
-            found="another entry",
-            remedy="The journal was altered; see Back up.",
-        )
-    return body.public_key
-
-
-def _mark_sent(database: sqlite3.Connection, numbers: Sequence[int]) -> None:
-    database.executemany("UPDATE entries SET sent = 1 WHERE number = ?", [(number,) for number in numbers])
 
 
 def _mechanisms(texts: Iterable[str]) -> list[PoissonGaussian | GaussianSum]:

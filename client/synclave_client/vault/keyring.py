@@ -16,7 +16,8 @@ from pathlib import Path
 
 from synclave_client.settings import SiteSettings
 from synclave_client.vault.database import sync
-from synclave_client.vault.journal import EntrySigner, Journal
+from synclave_client.vault.journal import Journal
+from synclave_client.vault.signed_entries import EntrySigner
 from synclave_shared.errors import ConfigurationError, JournalError
 from synclave_shared.ledger.entry import KeyRegistered, KeyRotated, sign_entry
 from synclave_shared.ledger.keys import TIME_FORMAT, SigningKey
@@ -62,7 +63,7 @@ class Keyring:
             JournalError: if it is not the one that the settings name, nor in the state folder.
             ConfigurationError: if the site has registered none, and the one that the settings name cannot be used.
         """
-        registered = self._journal.registered_key()
+        registered = self._journal.signed.registered_key()
         if registered is None:
             return self._first or SigningKey.named(self._settings.key_name)
         key = self.find(registered)
@@ -86,7 +87,8 @@ class Keyring:
 
     def retire(self) -> None:
         """Remove replaced keys from the state folder, once the copy of every open plan's ledger has a newer one."""
-        replaced = set(self._journal.registered_keys()[:-1]) - self._journal.keys_needed(self._settings.name)
+        signed = self._journal.signed
+        replaced = set(signed.registered_keys()[:-1]) - signed.keys_needed(self._settings.name)
         for path, key in self._files():
             if key.public_text in replaced:
                 path.unlink(missing_ok=True)
@@ -142,10 +144,10 @@ def rotate(
                 found=f"one that ended {old.not_after}",
                 remedy="Leave these plans with `synclave-site withdraw` (`budget` lists them), then rotate again.",
             )
-        if journal.registered_key() is None:
-            journal.registration("", registration_by(settings.name, lambda: old, clock))
+        if journal.signed.registered_key() is None:
+            journal.signed.registration("", registration_by(settings.name, lambda: old, clock))
         # A file of this name that the journal does not know was left by a rotation that never took place.
-        path = settings.state_folder / f"site-{len(journal.registered_keys()) + 1}.key"
+        path = settings.state_folder / f"site-{len(journal.signed.registered_keys()) + 1}.key"
         path.unlink(missing_ok=True)
         new = SigningKey.generate(path, valid_days)
         body = KeyRotated(name=settings.name, public_key=new.public_text, not_after=new.not_after)
@@ -153,7 +155,7 @@ def rotate(
         def hand_over(previous: str) -> bytes:
             return sign_entry("key-rotated", settings.name, "", body, old, clock(), previous=previous).to_bytes()
 
-        plans = journal.rotate(None if ended else hand_over, registration_by(settings.name, lambda: new, clock))
+        plans = journal.signed.rotate(None if ended else hand_over, registration_by(settings.name, lambda: new, clock))
         keyring.retire()
     return Rotation(old=old.public_text, new=new.public_text, not_after=new.not_after, plans=plans)
 

@@ -82,14 +82,14 @@ def serve_site(settings: SiteSettings, training_lock: threading.Lock, rehearsals
     """
     journal = Journal.open(settings.journal_file)
     try:
-        journal.check_dataset(settings.dataset, settings.data_folder)
+        journal.data_sets.check(settings.dataset, settings.data_folder)
         keyring = Keyring(settings, journal)
         key = keyring.current()
         keyring.retire()
         if key.not_after:
             _log.info("%s: the key ends %s; replace it before (synclave-site rotate-key)", settings.name, key.not_after)
         _open_socket_folder(settings)
-        vault = Vault(settings, journal, key, _load(settings, rehearsals), training_lock=training_lock)
+        vault = Vault(settings, journal, key, _load(settings, journal, rehearsals), training_lock=training_lock)
         server = serve(vault.handle, settings.socket_path, for_group=settings.gateway_group is not None)
     except BaseException:
         journal.close()
@@ -98,12 +98,15 @@ def serve_site(settings: SiteSettings, training_lock: threading.Lock, rehearsals
     return server
 
 
-def _load(settings: SiteSettings, rehearsals: Rehearsals | None) -> Workload | None:
+def _load(settings: SiteSettings, journal: Journal, rehearsals: Rehearsals | None) -> Workload | None:
     # Imported here: torch takes seconds, and settings that cannot be used should say so at once.
     from synclave_client.vault.loading import load_workload
 
     try:
-        return load_workload(settings, rehearsals)
+        workload = load_workload(settings, rehearsals)
+        patients = journal.data_sets.marks(settings.marks_file, workload.patient_ids)
+        journal.data_sets.admit(settings.dataset, patients)
+        return workload
     except SynclaveError as error:
         _log.error(
             "%s: data or device cannot be used. Expected %s; found %s. %s Then restart it; until then it answers %s.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -19,14 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synclave_client.settings import SiteSettings
-from synclave_client.vault.journal import AcceptedPlan, EntrySigner, Journal, JournalEntry
+from synclave_client.vault.journal import AcceptedPlan, Journal
 from synclave_client.vault.keyring import Keyring, registration_by
 from synclave_client.vault.ledger_copies import SeenLedger
+from synclave_client.vault.ledger_witness import LedgerWitness
 from synclave_client.vault.policy import check_delta, check_held_out, check_round_budget, check_signer, decide
+from synclave_client.vault.signed_entries import EntrySigner
 from synclave_shared.canonical import FrozenModel, sha256_hex
 from synclave_shared.errors import (
     ClippingError,
-    LedgerError,
     NotConforming,
     PlanError,
     PolicyRefusal,
@@ -42,14 +43,11 @@ from synclave_shared.ledger.entry import (
     parse_entry,
     sign_entry,
 )
-from synclave_shared.ledger.frontier import EMPTY
 from synclave_shared.ledger.keys import SIGNATURE_BYTES, SigningKey, decode_base64, verify_signature
-from synclave_shared.ledger.witness import check_roster, cosign, follow
 from synclave_shared.plan import TrainPlan, signed_plan_bytes
 from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 from synclave_shared.protocol import (
     NOT_READY,
-    CheckpointPresentation,
     CloseRequest,
     Envelope,
     HelloRequest,
@@ -80,6 +78,11 @@ class Workload(Protocol):
     @property
     def schema_digest(self) -> str:
         """Digest of the installed schema."""
+        ...
+
+    @property
+    def patient_ids(self) -> Sequence[str]:
+        """Identifiers of the patients, as the data have them; for the journal's marks alone."""
         ...
 
     def check_model(self, plan: TrainPlan) -> None:
@@ -123,6 +126,7 @@ class Vault:
         self._settings = settings
         self._journal = journal
         self._keys = Keyring(settings, journal, key)
+        self._witness = LedgerWitness(settings, journal, self._keys, self._now)
         self._workload = workload
         self._training_lock = training_lock
         self._clock = clock
@@ -168,7 +172,9 @@ class Vault:
     def _registration(self, digest: str) -> bytes:
         """This site's first entry in a plan's ledger; its very first one is made when it is first asked for."""
         self._keys.current()  # Whoever has the journal without its key signs nothing.
-        return self._journal.registration(digest, registration_by(self._settings.name, self._keys.current, self._now))
+        return self._journal.signed.registration(
+            digest, registration_by(self._settings.name, self._keys.current, self._now)
+        )
 
     def _registered_key(self, digest: str) -> str:
         return parse_entry(self._registration(digest)).key
@@ -180,11 +186,11 @@ class Vault:
         plan = TrainPlan.from_bytes(content)
         digest = plan.digest
         self._registration(digest)
-        self._journal.check_dataset(self._settings.dataset, self._settings.data_folder)
+        self._journal.data_sets.check(self._settings.dataset, self._settings.data_folder)
         try:
             check_signer(plan, self._settings, signature_valid=self._is_signed(content, request.signature))
             # Proposing again is how a coordinator asks for an answer that was lost: its ledger cannot hold that answer.
-            seen = self._witness(
+            seen = self._witness.see(
                 digest, request.checkpoint, plan, demanded=lambda entry: entry.sent and not entry.of_plan
             )
             known = self._journal.plan(digest)
@@ -213,6 +219,7 @@ class Vault:
                     signature=request.signature,
                     dataset=self._settings.dataset,
                     folder=self._settings.data_folder,
+                    patients=self._journal.data_sets.marks(self._settings.marks_file, self._workload.patient_ids),
                     budget=self._settings.budget,
                     entry=self._sign("plan-accepted", digest, acceptance),
                 )
@@ -244,9 +251,9 @@ class Vault:
                 raise PolicyRefusal(
                     "plan-not-accepted", found=f"a round of plan {digest[:16]}", remedy="Propose the plan first."
                 )
-            self._journal.check_dataset(self._settings.dataset, self._settings.data_folder)
+            self._journal.data_sets.check(self._settings.dataset, self._settings.data_folder)
             self._check_pause()
-            seen = self._witness(digest, request.checkpoint, accepted.plan)
+            seen = self._witness.see(digest, request.checkpoint, accepted.plan)
             mechanism = _mechanism(accepted.plan, number)
             self._workload.check_payload(accepted.plan, number, payload)
             accepted = self._state_budget(accepted)
@@ -282,7 +289,7 @@ class Vault:
             return failed("internal")
         update_digest = sha256_hex(released)
         body = UpdateReleased(plan_digest=digest, round=number, update_digest=update_digest)
-        open_entries = self._journal.open_entries(digest)[: MAX_REPLY_ENTRIES - 1]
+        open_entries = self._journal.signed.open(digest)[: MAX_REPLY_ENTRIES - 1]
         earlier = tuple(entry.content.decode() for entry in open_entries)
 
         def header(entry: bytes) -> bytes:
@@ -329,7 +336,7 @@ class Vault:
         accepted = self._journal.plan(request.plan_digest)
         # Asking again is how a coordinator gets a reply that was lost: its ledger cannot hold what came with that.
         carried = {text.encode() for text in parse_reply(envelope).entries}
-        self._witness(
+        self._witness.see(
             request.plan_digest,
             request.checkpoint,
             None if accepted is None else accepted.plan,
@@ -345,7 +352,7 @@ class Vault:
                 raise PolicyRefusal(
                     "plan-not-accepted", found=f"the end of plan {digest[:16]}", remedy="Nothing to do."
                 )
-            seen = self._witness(digest, request.checkpoint, accepted.plan)
+            seen = self._witness.see(digest, request.checkpoint, accepted.plan)
         except PolicyRefusal as refusal:
             return self._refuse(digest, refusal)
         self._journal.close_plan(digest)
@@ -361,63 +368,10 @@ class Vault:
                 accepted = self._journal.plan(digest)
                 plan = None if accepted is None else accepted.plan
                 # At this size the ledger need not hold what this site sent last.
-                seen = self._witness(digest, request.checkpoint, plan, demanded=lambda _: False)
+                seen = self._witness.see(digest, request.checkpoint, plan, demanded=lambda _: False)
             except PolicyRefusal as refusal:
                 return self._refuse(digest, refusal)
         return Envelope.of(self._reply(digest, seen=seen, entries=()))
-
-    def _witness(
-        self,
-        digest: str,
-        presentation: CheckpointPresentation,
-        plan: TrainPlan | None,
-        *,
-        demanded: Callable[[JournalEntry], bool] = lambda entry: entry.sent,
-    ) -> SeenLedger:
-        """Check the presented ledger against this site's copy, extend the copy, and co-sign it.
-
-        Args:
-            digest: digest of the plan.
-            presentation: the ledger as it is shown.
-            plan: the plan, whose roster says who may sign in the ledger; None if it was not shown yet.
-            demanded: whether an entry of this site must be in it, if the copy does not have it.
-
-        Raises:
-            PolicyRefusal: ``ledger-inconsistent``; the copy is as it was.
-        """
-        copies, name = self._journal.ledgers, self._settings.name
-        seen, actors = copies.seen(digest), copies.actors(digest)
-        roster = None if plan is None else {site.name: site.public_key for site in plan.sites}
-        try:
-            if roster is not None and self._journal.plan(digest) is None:
-                # The parts of a long ledger were copied before its plan was known.
-                check_roster(copies.entries(digest), roster, name)
-            growth = follow(
-                presentation,
-                origin=f"synclave/{digest[:16]}",
-                operator_key=self._settings.coordinator_key,
-                roster=roster,
-                known=EMPTY if seen is None else seen.frontier,
-                actors=actors,
-                site=name,
-                wrote=lambda content: self._journal.wrote(digest, content),
-                sent=[entry.content for entry in self._journal.open_entries(digest) if demanded(entry)],
-            )
-        except LedgerError as error:
-            raise PolicyRefusal("ledger-inconsistent", found=error.found, remedy=error.remedy) from None
-        # The key that counts in the ledger as it is shown: there the next one may not stand yet.
-        mine = growth.actors.get(name) or actors.get(name)
-        key = self._keys.current() if mine is None else self._keys.find(mine.public_key)
-        if key is None:
-            raise PolicyRefusal(
-                "not-in-roster",
-                found="a ledger under a key of this site that was replaced and removed",
-                remedy="Sign a new plan, with the site's present key.",
-            )
-        seen = copies.extend(digest, growth, cosign(growth.note, name, key, self._now()))
-        if mine is not None and name in actors and actors[name].public_key != mine.public_key:
-            self._keys.retire()
-        return seen
 
     def _refuse(
         self, digest: str, refusal: PolicyRefusal, *, round_number: int | None = None, as_entry: bool = False
@@ -442,8 +396,8 @@ class Vault:
         )
 
     def _send_open(self, digest: str) -> tuple[str, ...]:
-        entries = self._journal.open_entries(digest)[:MAX_REPLY_ENTRIES]
-        self._journal.mark_sent([entry.number for entry in entries])
+        entries = self._journal.signed.open(digest)[:MAX_REPLY_ENTRIES]
+        self._journal.signed.mark_sent([entry.number for entry in entries])
         return tuple(entry.content.decode() for entry in entries)
 
     def _reply(

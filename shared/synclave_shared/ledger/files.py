@@ -23,7 +23,6 @@ from synclave_shared.ledger.tiles import (
     tile_content,
     tile_path,
     tile_positions,
-    witness_path,
 )
 
 __all__ = ["MAX_BUNDLE_BYTES", "MAX_TILE_BYTES", "LedgerFiles"]
@@ -94,7 +93,7 @@ class LedgerFiles:
 
     def witness_paths(self) -> list[str]:
         """Paths of the checkpoints that sites co-signed."""
-        return [witness_path(path) for path in _walk(self._folder / WITNESS_FOLDER)]
+        return [f"{WITNESS_FOLDER}/{path}" for path in _walk(self._folder / WITNESS_FOLDER)]
 
     def tree(self, checkpoint: Checkpoint) -> MerkleTree:
         """Compare every entry with the tiles and the checkpoint's root, one bundle at a time.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from synclave_shared.errors import ConfigurationError
+from synclave_shared.ledger.checkpoint import parse_note
 from synclave_shared.ledger.merkle import MerkleTree, leaf_hash
 from synclave_shared.ledger.tiles import (
     CHECKPOINT_PATH,
@@ -21,14 +22,14 @@ from synclave_shared.ledger.tiles import (
 __all__ = ["new_folder", "write_ledger"]
 
 
-def write_ledger(folder: Path, entries: Sequence[bytes], note: str, witnesses: Mapping[str, str]) -> None:
+def write_ledger(folder: Path, entries: Sequence[bytes], note: str, witness: str) -> None:
     """Write a ledger into a new folder.
 
     Args:
         folder: is made; must not hold anything.
         entries: the bytes of every entry, in order.
         note: the signed checkpoint over them.
-        witnesses: site -> the newest checkpoint that it co-signed.
+        witness: the newest checkpoint that a site co-signed.
 
     Raises:
         ConfigurationError: if the folder holds something or cannot be written.
@@ -40,8 +41,7 @@ def write_ledger(folder: Path, entries: Sequence[bytes], note: str, witnesses: M
         if level == 0:
             start = index * TILE_WIDTH
             files[entries_path(index, width)] = encode_bundle(entries[start : start + width])
-    for site, text in witnesses.items():
-        files[witness_path(site)] = text.encode("utf-8")
+    files[witness_path(parse_note(witness).checkpoint.size)] = witness.encode("utf-8")
     new_folder(folder, files)
 
 

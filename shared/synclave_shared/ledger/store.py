@@ -1,8 +1,11 @@
 """The ledger on disk: append-only, safe against a crash at any instant, readable as static files.
 
-Order of an append: bundles and tiles under names that the present checkpoint does not use, flushed to disk; then the
-new checkpoint, put in place by one rename; then the partial tiles that are no longer used are removed. Whatever a
-crash leaves behind, the checkpoint and the files it needs belong together.
+Order of an append: bundles and tiles under names that the present checkpoint does not use, flushed to disk with their
+folders; then the new checkpoint, put in place by one rename; then what is no longer used is removed. Whatever a crash
+leaves behind, the checkpoint and the files it needs belong together.
+
+The disk is waited for twice in a step, however much is in it: once for all that is new, once for the rename. So what
+sites said and what they co-signed go into one step (:meth:`Ledger.update`).
 """
 
 from __future__ import annotations
@@ -10,10 +13,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.checkpoint import (
@@ -29,6 +32,7 @@ from synclave_shared.ledger.checkpoint import (
 from synclave_shared.ledger.entry import KeyRegistered, KeyRotated, parse_entry
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.merkle import EMPTY_ROOT, MerkleTree, leaf_hash
+from synclave_shared.ledger.reading import EntryReader
 from synclave_shared.ledger.tiles import (
     CHECKPOINT_PATH,
     TILE_HEIGHT,
@@ -50,9 +54,6 @@ TEMPORARY_SUFFIX: Final = ".new"
 MAX_WRITERS: Final = 16
 """Threads that wait for the disk at the same time; more make nothing faster."""
 
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
-
 
 class Ledger:
     """A ledger folder. Make one with :meth:`create` or :meth:`open`."""
@@ -62,7 +63,9 @@ class Ledger:
         self._key = key
         self._note = note
         self._tree = MerkleTree()
+        self._reader = EntryReader()
         self._keys: dict[str, set[str]] = {}
+        self._cosigned: dict[str, tuple[Checkpoint, NoteSignature]] = {}
         self._bundle: tuple[str, list[bytes]] = ("", [])
 
     @classmethod
@@ -85,7 +88,7 @@ class Ledger:
         note = _signed(checkpoint, key)
         with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            _replace({}, (folder / CHECKPOINT_PATH, note.text.encode()))
+            _commit({}, {folder / CHECKPOINT_PATH: note.text.encode()})
         return cls(folder, note, key)
 
     @classmethod
@@ -117,7 +120,9 @@ class Ledger:
                 remedy="Run `synclave-audit verify` to see what was changed; restore the ledger from a copy.",
             )
         if key is not None:
-            ledger._remove_unused()
+            with _explained(folder), ledger._exclusive():
+                ledger._remove_unused()
+                ledger._read_witnesses()
         return ledger
 
     @property
@@ -193,49 +198,75 @@ class Ledger:
         return tuple(node.hex() for node in self._tree.consistency_proof(old_size))
 
     def append(self, entries: Sequence[bytes]) -> list[int]:
-        """Add entries and sign a checkpoint over them; they are on disk when this returns.
+        """Add entries: see :meth:`update`. Returns their indices."""
+        old_size = self.size
+        self.update(entries)
+        return list(range(old_size, self.size))
+
+    def add_cosignature(self, size: int, name: str, line: str) -> None:
+        """Keep one site's witness line: see :meth:`update`.
+
+        Raises:
+            LedgerError: if the ledger has no such size, does not know the site, or the co-signature is not valid.
+        """
+        for error in self.update((), [(size, name, line)]).values():
+            raise error
+
+    def update(
+        self, entries: Sequence[bytes], cosignatures: Iterable[tuple[int, str, str]] = ()
+    ) -> dict[str, LedgerError]:
+        """Add entries, and keep what sites co-signed of the ledger before them; on disk when this returns.
 
         Args:
             entries: the bytes of signed entries.
+            cosignatures: sites' witness lines: (size of the checkpoint, name, line) each. A line stays until the site
+                has co-signed a larger checkpoint. If there are no entries, those on the present checkpoint also
+                go into that.
 
         Returns:
-            Their indices. An empty list changes nothing.
+            By name, why a line was not kept: no such size, a site that the ledger does not know, an invalid signature.
 
         Raises:
-            LedgerError: if one is not a well-formed entry with a valid signature, if the ledger is read only, or if it
-                was changed by another process. Nothing was appended then.
+            LedgerError: if an entry is not well formed or has no valid signature, if the ledger is read only or cannot
+                be written, or if it was changed by another process. Nothing was added then.
         """
         key = self._writing_key()
         for data in entries:
-            if not parse_entry(data).is_signed(data):
+            if not self._reader.read(data).is_signed(data):
                 raise LedgerError(
                     expected="entries with valid signatures", found="one without", remedy="Nothing was appended."
                 )
-        if not entries:
-            return []
-        old_size = self.size
-        tree = self._tree
+        lines, refused = self._checked(cosignatures)
+        if not entries and not lines:
+            return refused
+        old_size, old_lines = self.size, dict(self._cosigned)
         for data in entries:
-            tree.append(leaf_hash(data))
+            self._tree.append(leaf_hash(data))
         try:
             with _explained(self._folder), self._exclusive():
-                self._extend(list(entries), key)
+                files = self._grown(list(entries))
+                note = _signed(self._checkpoint(self._tree.size), key) if entries else self._note
+                for checkpoint, line in lines:
+                    self._note_cosignature(checkpoint, line)
+                    if checkpoint == note.checkpoint:
+                        note = _with_line(note, line)
+                self._put(files, note, key)
         except BaseException:
             # The folder still has the old checkpoint, or another process's: what we hold goes back to what we read.
             self._tree.truncate(old_size)
+            self._cosigned = old_lines
             raise
         for data in entries:
             self._note_keys(data)
         with _explained(self._folder):
             self._remove_partials(old_size)
-        return list(range(old_size, self.size))
+        return refused
 
-    def _extend(self, entries: list[bytes], key: SigningKey) -> None:
-        """Write the files of the grown tree, then its checkpoint; only then does this object know the entries."""
+    def _grown(self, entries: list[bytes]) -> dict[str, bytes]:
+        """Bundles and tiles of the grown tree that its last size had not, by their paths."""
         old_size, tree = self.size, self._tree
         begun = old_size % TILE_WIDTH
-        kept = self._read_bundle(entries_path(old_size // TILE_WIDTH, begun)) if begun else []
-        checkpoint = Checkpoint(origin=self.origin, size=tree.size, root=tree.root())
+        kept = self._read_bundle(entries_path(old_size // TILE_WIDTH, begun)) if begun and entries else []
         files: dict[str, bytes] = {}
         for level, index, width in tile_positions(tree.size, old_size):
             files[tile_path(level, index, width)] = tile_content(tree, level, index, width)
@@ -243,61 +274,73 @@ class Ledger:
                 start, stop = index * TILE_WIDTH, index * TILE_WIDTH + width
                 new = entries[max(0, start - old_size) : stop - old_size]
                 files[entries_path(index, width)] = encode_bundle(new if start >= old_size else kept + new)
-        self._replace(files, _signed(checkpoint, key))
+        return files
 
-    def add_cosignature(self, size: int, name: str, line: str) -> None:
-        """Keep one site's witness line: see :meth:`add_cosignatures`.
+    def _put(self, files: Mapping[str, bytes], note: Note, key: SigningKey) -> None:
+        """Put new files, co-signed checkpoints and the checkpoint in their places; only then does this object know."""
+        witnessed = {self._folder / path: data for path, data in self._witness_notes(key).items()}
+        present = self._witness_files()
+        replaced = {path: data for path, data in witnessed.items() if path not in present or path.read_bytes() != data}
+        if note != self._note:
+            replaced[self._folder / CHECKPOINT_PATH] = note.text.encode()
+        _commit({self._folder / path: data for path, data in files.items()}, replaced)
+        self._note = note
+        for path in present - witnessed.keys():
+            path.unlink(missing_ok=True)
 
-        Raises:
-            LedgerError: if the ledger has no such size, does not know the site, or the co-signature is not valid.
-        """
-        for error in self.add_cosignatures([(size, name, line)]).values():
-            raise error
+    def _witness_notes(self, key: SigningKey) -> dict[str, bytes]:
+        """The co-signed checkpoints, each with the lines of the sites that co-signed none later, by their paths."""
+        notes: dict[int, Note] = {}
+        for name in sorted(self._cosigned):
+            checkpoint, line = self._cosigned[name]
+            notes[checkpoint.size] = _with_line(notes.get(checkpoint.size) or _signed(checkpoint, key), line)
+        return {witness_path(size): note.text.encode() for size, note in notes.items()}
 
-    def add_cosignatures(self, lines: Iterable[tuple[int, str, str]]) -> dict[str, LedgerError]:
-        """Keep sites' witness lines for checkpoints: (size, name, line) each.
+    def _witness_files(self) -> set[Path]:
+        folder = self._folder / WITNESS_FOLDER
+        return {path for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
 
-        A line goes to ``witness/<name>``, unless that holds one of a larger size already, and into the checkpoint
-        itself if that has this size. All lines of a round are written together: the disk is not waited for per site.
+    def _read_witnesses(self) -> None:
+        for path in self._witness_files():
+            note = parse_note(_read_text(path))
+            size = note.checkpoint.size
+            if size > self.size or note.checkpoint != self._checkpoint(size):
+                raise LedgerError(
+                    expected="co-signed checkpoints that this ledger extends",
+                    found=f"another one in {path}",
+                    remedy="Run `synclave-audit verify` to see what was changed; restore the ledger from a copy.",
+                )
+            for line in note.signatures:
+                self._note_cosignature(note.checkpoint, line)
 
-        Returns:
-            By name, why a line was not kept: no such size, a site that the ledger does not know, an invalid signature.
+    def _note_cosignature(self, checkpoint: Checkpoint, line: NoteSignature) -> None:
+        known = self._cosigned.get(line.name)
+        if line.name != self.origin and (known is None or known[0].size <= checkpoint.size):
+            self._cosigned[line.name] = checkpoint, line
 
-        Raises:
-            LedgerError: if the ledger is read only, was changed by another process, or cannot be written.
-        """
-        key = self._writing_key()
-        refused: dict[str, LedgerError] = {}
+    def _checked(
+        self, cosignatures: Iterable[tuple[int, str, str]]
+    ) -> tuple[list[tuple[Checkpoint, NoteSignature]], dict[str, LedgerError]]:
+        """The valid witness lines with the checkpoints that they are on, and by name why others are not."""
         valid: list[tuple[Checkpoint, NoteSignature]] = []
-        for size, name, line in lines:
+        refused: dict[str, LedgerError] = {}
+        for size, name, line in cosignatures:
             try:
-                valid.append(self._cosigned(size, name, line))
+                self._require(0 <= size <= self.size, f"a size from 0 to {self.size}", str(size))
+                checkpoint, signature = self._checkpoint(size), parse_line(line.removesuffix("\n"))
+                keys = self._keys.get(name, ()) if signature.name == name else ()
+                self._require(
+                    any(cosignature_time(checkpoint, signature, public_text) is not None for public_text in keys),
+                    f"a co-signature by {name} on the checkpoint of size {size}",
+                    "one that does not verify",
+                )
+                valid.append((checkpoint, signature))
             except LedgerError as error:
                 refused[name] = error
-        if not valid:
-            return refused
-        with _explained(self._folder), self._exclusive():
-            note, files = self._note, dict[str, bytes]()
-            for checkpoint, signature in valid:
-                path = self._folder / witness_path(signature.name)
-                # One that holds a larger size stays.
-                if not path.exists() or parse_note(_read_text(path)).checkpoint.size <= checkpoint.size:
-                    files[witness_path(signature.name)] = _with_line(_signed(checkpoint, key), signature).text.encode()
-                if checkpoint.size == self.size:
-                    note = _with_line(note, signature)
-            self._replace(files, note)
-        return refused
+        return valid, refused
 
-    def _cosigned(self, size: int, name: str, line: str) -> tuple[Checkpoint, NoteSignature]:
-        """The checkpoint of ``size`` entries and the witness line on it, which is valid and of that site."""
-        self._require(0 <= size <= self.size, f"a size from 0 to {self.size}", str(size))
-        checkpoint = Checkpoint(origin=self.origin, size=size, root=self._tree.root(size))
-        signature = parse_line(line.removesuffix("\n"))
-        valid = signature.name == name and any(
-            cosignature_time(checkpoint, signature, public_text) is not None for public_text in self._keys.get(name, ())
-        )
-        self._require(valid, f"a co-signature by {name} on the checkpoint of size {size}", "one that does not verify")
-        return checkpoint, signature
+    def _checkpoint(self, size: int) -> Checkpoint:
+        return Checkpoint(origin=self.origin, size=size, root=self._tree.root(size))
 
     def _note_keys(self, data: bytes) -> None:
         """Remember a public key that an entry registers, or puts in the place of another."""
@@ -337,22 +380,6 @@ class Ledger:
         finally:
             os.close(descriptor)
 
-    def _replace(self, files: Mapping[str, bytes], note: Note) -> None:
-        """Put files in their places, and after them the checkpoint; only then does this object know of it."""
-        targets = {self._folder / path: data for path, data in files.items()}
-        for folder in {path.parent for path in targets}:
-            self._make_folder(folder)
-        last = None if note == self._note else (self._folder / CHECKPOINT_PATH, note.text.encode())
-        _replace(targets, last)
-        self._note = note
-
-    @staticmethod
-    def _make_folder(path: Path) -> None:
-        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        path.mkdir(parents=True, exist_ok=True)
-        for folder in missing:
-            _flush_folder(folder.parent)
-
     def _remove_partials(self, size: int) -> None:
         """Remove the partial tiles that only a checkpoint of ``size`` needed: its successor's tiles contain them."""
         partial = [(level, size // TILE_WIDTH**level) for level in range(size.bit_length() // TILE_HEIGHT + 1)]
@@ -367,17 +394,16 @@ class Ledger:
 
     def _remove_unused(self) -> None:
         """Remove what an interrupted append left behind: files in our folders that no name of this size refers to."""
-        with _explained(self._folder), self._exclusive():
-            used = {self._folder / path for path in _paths(self.size)}
-            for folder in ("tile", WITNESS_FOLDER):
-                for path in sorted((self._folder / folder).rglob("*"), reverse=True):
-                    unused = path.suffix == TEMPORARY_SUFFIX or (folder == "tile" and path not in used)
-                    if path.is_file() and unused:
-                        path.unlink()
-                    elif path.is_dir():
-                        with contextlib.suppress(OSError):
-                            path.rmdir()
-            (self._folder / (CHECKPOINT_PATH + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
+        used = {self._folder / path for path in _paths(self.size)}
+        for folder in ("tile", WITNESS_FOLDER):
+            for path in sorted((self._folder / folder).rglob("*"), reverse=True):
+                unused = path.suffix == TEMPORARY_SUFFIX or (folder == "tile" and path not in used)
+                if path.is_file() and unused:
+                    path.unlink()
+                elif path.is_dir():
+                    with contextlib.suppress(OSError):
+                        path.rmdir()
+        (self._folder / (CHECKPOINT_PATH + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
 
 
 def _paths(size: int) -> Iterator[str]:
@@ -401,48 +427,56 @@ def _read_text(path: Path) -> str:
     return path.read_bytes().decode("utf-8")
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _commit(new: Mapping[Path, bytes], replaced: Mapping[Path, bytes]) -> None:
+    """Make files durable so that, after a crash, who reads those in ``replaced`` finds what they need among ``new``.
+
+    Args:
+        new: contents of files that nothing refers to yet, so that half of one does no harm.
+        replaced: contents of files that are read at any time: after a crash each is the old one or the new one.
+    """
+    temporary = {path: path.with_name(path.name + TEMPORARY_SUFFIX) for path in replaced}
+    waiting = {*new, *temporary.values(), *(path.parent for path in new)}
+    for path in (*new, *replaced):
+        waiting |= _make_folder(path.parent)
+        _write(temporary.get(path, path), new.get(path) or replaced[path])
+    _flush(waiting)
+    for path in replaced:
+        _move(temporary[path], path)
+    _flush({path.parent for path in replaced})
+
+
+def _make_folder(path: Path) -> set[Path]:
+    """Make a folder if there is none. Returns the folders in which a new one is listed."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    return {folder.parent for folder in missing}
+
+
+def _flush(paths: Iterable[Path]) -> None:
+    """Wait until files and folders are on disk: for all at once, in about the time of one."""
+    waiting = list(paths)
+    if len(waiting) < 2:
+        for path in waiting:
+            _flush_one(path)
+        return
+    with ThreadPoolExecutor(min(len(waiting), MAX_WRITERS)) as pool:
+        list(pool.map(_flush_one, waiting))
+
+
+def _flush_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _replace(files: Mapping[Path, bytes], last: tuple[Path, bytes] | None) -> None:
-    """Put contents in their places so that after a crash each is the old one or the new one, never a part.
-
-    All are written before any is in its place, and ``last`` comes when the others are there for good. Files that need
-    not wait for each other are waited for together: a disk makes many durable in about the time of one.
-    """
-    contents = {**files, **dict([last] if last else [])}
-    temporaries = dict(zip(contents, _together(lambda path: _prepare(path, contents[path]), contents), strict=True))
-    for group in (files, [last[0]] if last else []):
-        for path in group:
-            _move(temporaries[path], path)
-        _together(_flush_folder, {path.parent for path in group})
-
-
-def _together(act: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
-    waiting = list(items)
-    if len(waiting) < 2:
-        return [act(item) for item in waiting]
-    with ThreadPoolExecutor(min(len(waiting), MAX_WRITERS)) as pool:
-        return list(pool.map(act, waiting))
-
-
 def _move(temporary: Path, path: Path) -> None:
     temporary.replace(path)
 
 
-def _prepare(path: Path, data: bytes) -> Path:
-    """Write ``data`` beside ``path``, durably; returns where."""
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return temporary
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
 
 
 @contextlib.contextmanager

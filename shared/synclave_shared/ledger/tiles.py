@@ -5,7 +5,7 @@
     checkpoint                       the newest signed checkpoint
     tile/<L>/<N>[.p/<W>]             up to 256 hashes of 32 bytes: complete subtrees of 256**L leaves
     tile/entries/<N>[.p/<W>]         up to 256 entries, each with its length in two bytes before it
-    witness/<site>                   the newest checkpoint that the site co-signed
+    witness/<S>                      the checkpoint of S entries with the lines of the sites that co-signed none later
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ CHECKPOINT_PATH: Final = "checkpoint"
 WITNESS_FOLDER: Final = "witness"
 
 
-def witness_path(site: str) -> str:
-    """Path of the newest checkpoint that ``site`` co-signed."""
-    return f"{WITNESS_FOLDER}/{site}"
+def witness_path(size: int) -> str:
+    """Path of the co-signed checkpoint of ``size`` entries."""
+    return f"{WITNESS_FOLDER}/{size}"
 
 
 def _index_path(index: int, width: int) -> str:
