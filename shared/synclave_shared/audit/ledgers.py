@@ -369,9 +369,11 @@ def _history(site: Site, dataset: str) -> History:
 def _over_all(history: History, readings: Sequence[Reading]) -> Iterator[Found]:
     """What is wrong with a data set over all ledgers that say something about it."""
     whose = f"{history.site}, {history.dataset}, over all ledgers"
-    last = {each.entry.ledger: each for each in history.budgets}
-    if len({each.budget for each in last.values()}) > 1:
-        stated = "; ".join(f"{budget_line(each.budget)} (entry {listed([each.entry])})" for each in last.values())
+    ends: dict[Budget, list[Place]] = {}
+    for last in {each.entry.ledger: each for each in history.budgets}.values():
+        ends.setdefault(last.budget, []).append(last.entry)
+    if len(ends) > 1:
+        stated = "; ".join(f"{budget_line(budget)} (entry {listed(places)})" for budget, places in ends.items())
         explanation = (
             f"{whose}: the ledgers end with different budgets for it: {stated}. The one stated last by the site's"
             f" clock is taken, that of entry {listed([history.budgets[-1].entry])}"

@@ -25,7 +25,7 @@ def opening(facts: Facts) -> Markup:
     said = element("p", verdict(facts), class_=f"verdict {'good' if facts.ledgers.valid else 'bad'}")
     which = [_one(reading) for reading in readings] if not facts.several_ledgers else [said, _several(facts)]
     copies = [
-        under(f"Ledger {each.number}, of {each.size} entries, is a copy of ledger {each.of}, counted once.")
+        paragraph(f"Ledger {each.number}, of {each.size} entries, is a copy of ledger {each.of}, counted once.")
         for each in facts.ledgers.repeats
     ]
     return joined(element("h1", title), which, copies, None if facts.several_ledgers else said)
