@@ -180,6 +180,21 @@ def test_a_ledger_given_twice_counts_once_and_is_said(write: Write, tmp_path: Pa
         assert [account.epsilon for account in accounts(ledgers)] == [epsilon(expected, 1e-5)] * 2
 
 
+def test_a_newer_checkpoint_takes_nothing_from_an_older_copy(write: Write) -> None:
+    def begun() -> Story:
+        story = first()
+        story.entries = story.entries[:12]
+        return story
+
+    short, whole = write(begun, "short"), write(first, "whole")
+    note = parse_note(Ledger.open(whole).checkpoint())
+    assert not read_ledgers([short], seen=[note]).valid
+    ledgers = read_ledgers([short, whole], seen=[note])
+    assert ledgers.valid
+    assert [(reading.number, reading.seen) for reading in ledgers.readings] == [(2, 1)]
+    assert [(each.number, each.of) for each in ledgers.repeats] == [(1, 2)]
+
+
 def test_a_damaged_copy_is_shown_and_what_both_hold_counts_once(write: Write, tmp_path: Path) -> None:
     whole, copy = write(first, "whole"), write(first, "copy")
     (bundle,) = [path for path in (copy / "tile" / "entries").rglob("*") if path.is_file()]

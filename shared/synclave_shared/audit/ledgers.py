@@ -15,7 +15,7 @@ total does not depend on it. A reservation is counted once, in however many copi
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
@@ -180,6 +180,8 @@ def read_ledgers(
     """
     known = site_keys or {}
     opened = [Verification(folder, Record) for folder in folders]
+    repeats, forks = _copies(opened)
+    held_against = verdicts(opened, coordinator_keys, known, seen, copies={each.number for each in repeats})
     readings = {
         number: Reading(
             folder=folder,
@@ -189,11 +191,8 @@ def read_ledgers(
             pinned=held.pinned,
             seen=held.seen,
         )
-        for number, (folder, verification, held) in enumerate(
-            zip(folders, opened, verdicts(opened, coordinator_keys, known, seen), strict=True), start=1
-        )
+        for number, (folder, verification, held) in enumerate(zip(folders, opened, held_against, strict=True), start=1)
     }
-    repeats, forks = _copies(opened)
     # A copy in which something is wrong is shown; what both hold is counted once all the same.
     repeats = [each for each in repeats if readings[each.number].report.valid]
     kept = tuple(reading for number, reading in readings.items() if number not in {repeat.number for repeat in repeats})
@@ -211,10 +210,17 @@ def verdicts(
     coordinator_keys: Sequence[str],
     site_keys: Mapping[str, Sequence[str]],
     seen: Sequence[Note],
+    copies: Collection[int] = (),
 ) -> list[Verdict]:
     """The verdict on each of several ledgers, held against the keys and checkpoints that are for it.
 
-    The arguments are those of :func:`read_ledgers`, of ledgers that were read.
+    Args:
+        opened: ledgers that were read.
+        coordinator_keys: as for :func:`read_ledgers`, like the next two.
+        site_keys: site -> its keys.
+        seen: checkpoints that sites kept.
+        copies: numbers, from 1, of those that are older copies of another: a checkpoint that is newer than such a copy
+            takes nothing from it.
     """
     origins = [each.checkpoint.origin for each in opened]
     found = []
@@ -226,7 +232,8 @@ def verdicts(
             note
             for note in seen
             # A note of none of the ledgers is held against the first, which says so.
-            if note.checkpoint.origin == origins[place] or (place == 0 and note.checkpoint.origin not in origins)
+            if (note.checkpoint.origin == origins[place] and place + 1 not in copies)
+            or (place == 0 and note.checkpoint.origin not in origins)
         ]
         found.append(
             Verdict(
