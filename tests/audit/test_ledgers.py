@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -33,7 +34,7 @@ Write = Callable[..., Path]
 def write(tmp_path: Path) -> Write:
     """Write stories, each a training of its own, as ledgers; ``later`` moves the clocks of everybody."""
 
-    def one(story: Callable[[], Story], name: str, later: timedelta = timedelta(0), **names: object) -> Path:
+    def one(story: Callable[[], Story], name: str, later: timedelta = timedelta(0), **names: Any) -> Path:
         with mock.patch.multiple("tests.ledger.story", START=START + later, **names):
             return written(story(), tmp_path / name)
 

@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from synclave_shared.audit.ledgers import BudgetStated, History, Ledgers
+from synclave_shared.audit.histories import BudgetStated, History
+from synclave_shared.audit.ledgers import Ledgers
 from synclave_shared.audit.reading import Place
 from synclave_shared.plan import TrainPlan
 from synclave_shared.privacy.accountant import Bounds, bounds_over_time, epsilon, epsilon_replace_one

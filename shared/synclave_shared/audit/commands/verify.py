@@ -25,7 +25,8 @@ from synclave_shared.audit.commands.arguments import (
     site_keys_of,
 )
 from synclave_shared.audit.documents import entries_document, ledgers_document
-from synclave_shared.audit.ledgers import History, Ledgers, verdicts
+from synclave_shared.audit.histories import History
+from synclave_shared.audit.ledgers import Ledgers, verdicts
 from synclave_shared.audit.words import number, small
 from synclave_shared.canonical import finite
 from synclave_shared.ledger.replay import Replay
