@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -33,7 +34,7 @@ Write = Callable[..., Path]
 def write(tmp_path: Path) -> Write:
     """Write stories, each a training of its own, as ledgers; ``later`` moves the clocks of everybody."""
 
-    def one(story: Callable[[], Story], name: str, later: timedelta = timedelta(0), **names: object) -> Path:
+    def one(story: Callable[[], Story], name: str, later: timedelta = timedelta(0), **names: Any) -> Path:
         with mock.patch.multiple("tests.ledger.story", START=START + later, **names):
             return written(story(), tmp_path / name)
 
@@ -178,6 +179,21 @@ def test_a_ledger_given_twice_counts_once_and_is_said(write: Write, tmp_path: Pa
         assert codes(ledgers) == []
         expected = [*FIRST.mechanisms(), *(SECOND.mechanisms() if other in given else [])]
         assert [account.epsilon for account in accounts(ledgers)] == [epsilon(expected, 1e-5)] * 2
+
+
+def test_a_newer_checkpoint_takes_nothing_from_an_older_copy(write: Write) -> None:
+    def begun() -> Story:
+        story = first()
+        story.entries = story.entries[:12]
+        return story
+
+    short, whole = write(begun, "short"), write(first, "whole")
+    note = parse_note(Ledger.open(whole).checkpoint())
+    assert not read_ledgers([short], seen=[note]).valid
+    ledgers = read_ledgers([short, whole], seen=[note])
+    assert ledgers.valid
+    assert [(reading.number, reading.seen) for reading in ledgers.readings] == [(2, 1)]
+    assert [(each.number, each.of) for each in ledgers.repeats] == [(1, 2)]
 
 
 def test_a_damaged_copy_is_shown_and_what_both_hold_counts_once(write: Write, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The documentation is a test target: what it names exists, and what exists is named."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -129,6 +130,12 @@ def test_figures_are_quoted_as_the_bench_printed_them() -> None:
     ]
     assert readme
     assert set(readme) <= set(table.splitlines())
+
+
+def test_the_time_of_a_verification_is_quoted_as_the_bench_measured_it() -> None:
+    checked = json.loads((ROOT / "bench" / "results" / "ledger.json").read_text(encoding="utf-8"))["verify"]
+    assert checked["entries"] >= 1_000_000
+    assert f"{checked['cpu_s']:.1f} s of one core" in (ROOT / "docs" / "ledger-format.md").read_text(encoding="utf-8")
 
 
 def test_what_the_conformance_audit_sees_is_quoted_as_the_bench_printed_it() -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from synclave_client.training.moments import release_moments
 from synclave_client.training.noise import SecretRandomness
-from synclave_client.vault import workload as workloads
+from synclave_client.vault import site_workload as workloads
 from synclave_client.vault.workload import PatientWorkload
 from synclave_shared.errors import ClippingError, PlanError, ProtocolError
 from synclave_shared.fixed_point import from_fixed

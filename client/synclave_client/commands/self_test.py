@@ -13,7 +13,7 @@ def self_test(settings: SettingsOption = DEFAULT_SETTINGS, as_json: JsonOption =
     """Prove the clipping of gradients on this machine, with invented patients. Touches no data, sends nothing."""
     from synclave_client.self_test_view import draw_self_test, self_test_document
     from synclave_client.training.rehearsal import rehearse_schema
-    from synclave_client.vault.workload import check_device
+    from synclave_client.vault.site_workload import check_device
     from synclave_shared.data.modality import load_schema
 
     site = SiteSettings.load(settings)

@@ -1,8 +1,8 @@
-"""The notes and their language model of one site, loaded once and kept warm between rounds."""
+"""The workload of notes: masked once, and cut into chunks with the first plan that names a language model."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,16 @@ from synclave_client.training.noise import SecretRandomness
 from synclave_client.training.notes import notes_spec, train_notes_round
 from synclave_client.training.private import SelfTestReport
 from synclave_client.training.rehearsal import rehearse_notes
-from synclave_client.vault.conformance import ConformanceFolder
 from synclave_client.vault.rehearsals import Rehearsals
-from synclave_client.vault.shared_patients import with_shares
-from synclave_client.vault.workload import check_device, check_size, check_start, report_self_test
+from synclave_client.vault.site_workload import (
+    SiteWorkload,
+    check_device,
+    check_size,
+    check_start,
+    rehearsed,
+    report_self_test,
+)
+from synclave_shared.data.notes.dataset import NotesDataset
 from synclave_shared.data.notes.reading import load_notes
 from synclave_shared.data.notes.schema import NotesSchema
 from synclave_shared.errors import PlanError, PolicyRefusal
@@ -31,46 +37,34 @@ from synclave_shared.text.phi import Rules, read_rules
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from synclave_shared.data.notes.dataset import NotesDataset
     from synclave_shared.plan import TrainPlan
 
 __all__ = ["NotesWorkload"]
 
 
-class NotesWorkload:
-    """Private training on the site's notes; see :class:`synclave_client.vault.session.Workload`.
+class NotesWorkload(SiteWorkload[NotesSchema, NotesDataset]):
+    """Private training on the patients' notes.
 
     Args:
-        site_name: the site's name in plans.
-        device: torch device.
         schema: the installed schema.
         dataset: its patients, with identifiers; they are masked here.
         models_folder: where published language models lie; None: the embedded one alone can be trained.
         rules: the site's own, for its detector of identifiers.
-        performance: how to compute; changes cost only.
-        rehearsals: shares the self-test within a simulation; None: it is made for every plan.
-        conformance: where it is kept what each round really did; None: nowhere, and nothing is judged.
+        more: as :class:`SiteWorkload` takes it.
     """
 
     def __init__(
         self,
         *,
-        site_name: str,
-        device: str,
         schema: NotesSchema,
         dataset: NotesDataset,
         models_folder: Path | None = None,
         rules: Rules | None = None,
-        performance: Performance | None = None,
-        rehearsals: Rehearsals | None = None,
-        conformance: ConformanceFolder | None = None,
+        **more: Any,
     ) -> None:
-        self._site_name, self._device, self._schema = site_name, device, schema
-        self._dataset = dataset.masked(masker(site_detector(schema.notes.language, rules)))
+        masked = dataset.masked(masker(site_detector(schema.notes.language, rules)))
+        super().__init__(schema=schema, dataset=masked, **more)
         self._folders = () if models_folder is None else (models_folder,)
-        self._performance = performance or Performance()
-        self._rehearsals = rehearsals
-        self._conformance = conformance
         self._kept: tuple[NotesSpec, LoadedBase, NoteChunks] | None = None
 
     @classmethod
@@ -89,27 +83,14 @@ class NotesWorkload:
         spec = NotesSpec()
         report = _rehearsed(rehearsals, schema, spec, find_base(spec), settings.performance, settings.device)
         report_self_test(settings, report)
-        return cls(
-            site_name=settings.name,
-            device=settings.device,
-            schema=schema,
-            dataset=with_shares(load_notes(schema, settings.data_folder), settings.shared_patients),
+        return cls._of(
+            settings,
+            schema,
+            load_notes(schema, settings.data_folder),
+            rehearsals,
             models_folder=settings.models_folder,
             rules=rules,
-            performance=settings.performance,
-            rehearsals=rehearsals,
-            conformance=ConformanceFolder(settings.conformance_folder),
         )
-
-    @property
-    def schema_digest(self) -> str:
-        """Digest of the installed schema."""
-        return self._schema.digest
-
-    @property
-    def patient_ids(self) -> list[str]:
-        """Identifiers of the patients, as the data have them."""
-        return self._dataset.patient_ids
 
     def check_model(self, plan: TrainPlan) -> None:
         """Refuse a plan whose model cannot be clipped here, before it is accepted. Touches no data.
@@ -123,35 +104,16 @@ class NotesWorkload:
         check_size(spec.parameter_count())
         _rehearsed(self._rehearsals, self._schema, spec, self._base(spec), self._performance, self._device)
 
-    def check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:
-        """Refuse a payload that the round cannot work with, before anything is spent on it.
-
-        Raises:
-            ProtocolError: if the model has another size or is not finite, or the first one is another than the plan
-                says.
-            PolicyRefusal: if the plan's language model is no longer here.
-            NotConforming: if an earlier round of the plan did not do what the plan says.
-        """
-        if self._conformance is not None:
-            self._conformance.require_conforming(plan)
+    def _check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:
         spec = notes_spec(plan)
         self._base(spec)
         decode_model(payload, spec.parameter_count())
         check_start(plan, round_number, payload)
 
-    def release(self, plan: TrainPlan, round_number: int, payload: bytes) -> NDArray[np.int64]:
-        """Run the round's mechanism with fresh randomness of the operating system.
-
-        Returns:
-            The model's update [P]; fixed point, noised.
-
-        Raises:
-            NotConforming: if the round did not do what the plan says, by what was seen of it.
-        """
+    def _release(self, plan: TrainPlan, round_number: int, payload: bytes, watch: RoundWatch) -> NDArray[np.int64]:
         spec = notes_spec(plan)
         base, chunks = self._prepared(spec)
-        watch = RoundWatch(plan.mechanism(round_number), len(chunks))
-        released = train_notes_round(
+        return train_notes_round(
             plan,
             self._site_name,
             chunks,
@@ -162,9 +124,6 @@ class NotesWorkload:
             self._performance,
             watch,
         )
-        if self._conformance is not None:
-            self._conformance.conclude(plan, round_number, watch)
-        return released
 
     def _prepared(self, spec: NotesSpec) -> tuple[LoadedBase, NoteChunks]:
         """Base and chunks of a plan, kept from round to round."""
@@ -194,4 +153,4 @@ def _rehearsed(
         return rehearse_notes(schema.notes.tokens, spec, base, performance, device)
 
     subject = (schema.notes.tokens, spec, base.digest, performance, device)
-    return rehearse() if rehearsals is None else rehearsals.passed(subject, rehearse)
+    return rehearsed(rehearsals, subject, rehearse)

@@ -1,8 +1,9 @@
-"""The time series and their model of one site, loaded once and kept warm between rounds."""
+"""The workload of time series."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from functools import cached_property
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,17 @@ from synclave_client.training.private import SelfTestReport
 from synclave_client.training.rehearsal import rehearse_clinical, rehearse_series
 from synclave_client.training.scores import release_scores
 from synclave_client.training.series import release_series_marginals, series_spec, train_series_round
-from synclave_client.vault.conformance import ConformanceFolder
 from synclave_client.vault.rehearsals import Rehearsals
-from synclave_client.vault.shared_patients import with_shares
-from synclave_client.vault.workload import check_device, check_size, check_start, report_self_test, require_nothing
+from synclave_client.vault.site_workload import (
+    SiteWorkload,
+    check_device,
+    check_size,
+    check_start,
+    rehearsed,
+    report_self_test,
+    require_nothing,
+)
+from synclave_shared.data.series.dataset import SeriesDataset
 from synclave_shared.data.series.reading import load_series
 from synclave_shared.data.series.schema import SeriesSchema
 from synclave_shared.errors import PlanError, PolicyRefusal, ProtocolError
@@ -31,44 +39,14 @@ from synclave_shared.models.series.layout import SeriesLayout
 from synclave_shared.plan import TrainPlan
 from synclave_shared.protocol import VALUE_BYTES, decode_model
 
-if TYPE_CHECKING:
-    from synclave_shared.data.series.dataset import SeriesDataset
-
 __all__ = ["SeriesWorkload"]
 
 SHARES_ROUNDING: Final = 1e-3
 """By which the label values' shares may miss 1."""
 
 
-class SeriesWorkload:
-    """Private training on the site's time series; see :class:`synclave_client.vault.session.Workload`.
-
-    Args:
-        site_name: the site's name in plans.
-        device: torch device.
-        schema: the installed schema.
-        dataset: its patients.
-        performance: how to compute; changes cost only.
-        rehearsals: shares the self-test within a simulation; None: it is made for every plan.
-        conformance: where it is kept what each round really did; None: nowhere, and nothing is judged.
-    """
-
-    def __init__(
-        self,
-        *,
-        site_name: str,
-        device: str,
-        schema: SeriesSchema,
-        dataset: SeriesDataset,
-        performance: Performance | None = None,
-        rehearsals: Rehearsals | None = None,
-        conformance: ConformanceFolder | None = None,
-    ) -> None:
-        self._site_name, self._device, self._schema, self._dataset = site_name, device, schema, dataset
-        self._layout = SeriesLayout.of(schema)
-        self._performance = performance or Performance()
-        self._rehearsals = rehearsals
-        self._conformance = conformance
+class SeriesWorkload(SiteWorkload[SeriesSchema, SeriesDataset]):
+    """Private training on the patients' time series."""
 
     @classmethod
     def load(cls, settings: SiteSettings, rehearsals: Rehearsals | None = None) -> SeriesWorkload:
@@ -87,25 +65,11 @@ class SeriesWorkload:
         layout = SeriesLayout.of(schema)
         report = _rehearsed(rehearsals, layout, SeriesSpec(), settings.performance, settings.device)
         report_self_test(settings, report)
-        return cls(
-            site_name=settings.name,
-            device=settings.device,
-            schema=schema,
-            dataset=with_shares(load_series(schema, settings.data_folder), settings.shared_patients),
-            performance=settings.performance,
-            rehearsals=rehearsals,
-            conformance=ConformanceFolder(settings.conformance_folder),
-        )
+        return cls._of(settings, schema, load_series(schema, settings.data_folder), rehearsals)
 
-    @property
-    def schema_digest(self) -> str:
-        """Digest of the installed schema."""
-        return self._schema.digest
-
-    @property
-    def patient_ids(self) -> list[str]:
-        """Identifiers of the patients, as the data have them."""
-        return self._dataset.patient_ids
+    @cached_property
+    def _layout(self) -> SeriesLayout:
+        return SeriesLayout.of(self._schema)
 
     def check_model(self, plan: TrainPlan) -> None:
         """Refuse a plan whose model cannot be clipped here, before it is accepted. Touches no data.
@@ -121,17 +85,7 @@ class SeriesWorkload:
         spec = plan.model if isinstance(plan.model, ClassifierSpec) else series_spec(plan)
         _rehearsed(self._rehearsals, self._layout, spec, self._performance, self._device)
 
-    def check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:
-        """Refuse a payload that the round cannot work with, before anything is spent on it.
-
-        Raises:
-            ProtocolError: if a marginals round brings a payload, or a model or an anchor has another size or holds
-                numbers that it cannot have, or the first of them is another than the plan says.
-            PolicyRefusal: if the plan's clinical model is no longer installed here.
-            NotConforming: if an earlier round of the plan did not do what the plan says.
-        """
-        if self._conformance is not None:
-            self._conformance.require_conforming(plan)
+    def _check_payload(self, plan: TrainPlan, round_number: int, payload: bytes) -> None:
         self._require_installed(plan)
         if plan.round_kind(round_number) == "marginals":
             require_nothing(payload)
@@ -140,21 +94,6 @@ class SeriesWorkload:
             # A clinical model is named with the marginals it stands on: they come of no earlier round of the plan.
             named = payload if isinstance(plan.model, ClassifierSpec) else payload[: VALUE_BYTES * model.size]
             check_start(plan, round_number, named)
-
-    def release(self, plan: TrainPlan, round_number: int, payload: bytes) -> NDArray[np.int64]:
-        """Run the round's mechanism with fresh randomness of the operating system.
-
-        Returns:
-            Moments, an influence vector, histograms or the model's update [P], as the round is; fixed point, noised.
-
-        Raises:
-            NotConforming: if the round did not do what the plan says, by what was seen of it.
-        """
-        watch = RoundWatch(plan.mechanism(round_number), len(self._dataset))
-        released = self._release(plan, round_number, payload, watch)
-        if self._conformance is not None:
-            self._conformance.conclude(plan, round_number, watch)
-        return released
 
     def _release(self, plan: TrainPlan, round_number: int, payload: bytes, watch: RoundWatch) -> NDArray[np.int64]:
         randomness = SecretRandomness.from_os()
@@ -240,4 +179,4 @@ def _rehearsed(
             return rehearse_clinical(layout, spec, performance, device)
         return rehearse_series(layout, spec, performance, device)
 
-    return rehearse() if rehearsals is None else rehearsals.passed((layout, spec, performance, device), rehearse)
+    return rehearsed(rehearsals, (layout, spec, performance, device), rehearse)

@@ -1,38 +1,29 @@
-"""Several ledgers under one audit: whose spends belong together, and what no single ledger can show.
+"""Several ledgers under one audit: each verified by itself, and what no single one of them can show.
 
-A training has a ledger of its own, a budget spans all trainings of a data set. What *the same data set* is:
-
-- The same site: the same name, with a key in common. The keys of a name within one ledger are linked by its signed
-  rotations; keys of two ledgers by one that is in both, or by an auditor who gives both as keys of that site. The same
-  name with other keys is another site.
-- And the same data set's name, as the site signs it in its acceptances and reservations. A site could use two names
-  for the same patients; what all data sets of a site cost together bounds that.
-
-The order of entries is that of each ledger; between ledgers it is that of the site's clock, which the site signs. A
-total does not depend on it. A reservation is counted once, in however many copies of a ledger it stands.
+A training has a ledger of its own, a budget spans all trainings of a data set. Which sites and data sets are the same,
+:mod:`synclave_shared.audit.histories` says.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from operator import itemgetter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from synclave_shared.audit.reading import Place, Reading, Record, Reserved
+from synclave_shared.audit.histories import History, Site, histories_of, sites_of
+from synclave_shared.audit.reading import Place, Reading, Record
 from synclave_shared.audit.words import budget_line, listed
 from synclave_shared.ledger.checkpoint import Note
 from synclave_shared.ledger.entry import COORDINATOR
-from synclave_shared.ledger.replay import Finding, Spend
-from synclave_shared.ledger.verify import Verification
+from synclave_shared.ledger.replay import Finding
+from synclave_shared.ledger.verify import Verification, VerifyReport
 from synclave_shared.privacy.accountant import MAX_GRID_DISTINCT, distinct
 from synclave_shared.privacy.budget import Budget, first_excess
 from synclave_shared.privacy.cross_check import cross_check
-from synclave_shared.privacy.mechanism import GaussianSum, PoissonGaussian
 from synclave_shared.privacy.tally import tallied
 
-__all__ = ["BudgetStated", "Found", "History", "Ledgers", "Repeat", "Site", "read_ledgers"]
+__all__ = ["Found", "Ledgers", "Repeat", "Verdict", "read_ledgers", "verdicts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +32,21 @@ class Found:
 
     ledger: int
     finding: Finding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What one ledger was found to be.
+
+    Attributes:
+        report: the verdict.
+        pinned: names whose keys the auditor gave and which are in this ledger, the coordinator's among them.
+        seen: number of checkpoints that it was held against.
+    """
+
+    report: VerifyReport
+    pinned: frozenset[str]
+    seen: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,59 +62,6 @@ class Repeat:
     number: int
     of: int
     size: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """One site, in all ledgers in which it signs.
-
-    Attributes:
-        name: as it calls itself; with the beginning of its key if another site calls itself the same.
-        keys: every key that counted as its own in any of the ledgers, base64.
-        members: the ledgers, each with the site's name in it.
-    """
-
-    name: str
-    keys: frozenset[str]
-    members: tuple[tuple[Reading, str], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetStated:
-    """A budget as a site stated it: after how many reservations of the data set, and in which entry."""
-
-    before: int
-    entry: Place
-    budget: Budget
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
-    """What one site did to one data set, over all ledgers.
-
-    Attributes:
-        site, dataset: whose, and the site's name for it.
-        entries: the reservations, in order.
-        mechanisms: what each of them reserved.
-        reserved: the plan and round of each.
-        times: of each, by the site's clock.
-        budgets: as they were stated, in order; the last one holds.
-        delta: of the budget stated last, or of the first reservation if there is no budget.
-    """
-
-    site: str
-    dataset: str
-    entries: tuple[Place, ...]
-    mechanisms: tuple[PoissonGaussian | GaussianSum, ...]
-    reserved: tuple[Reserved, ...]
-    times: tuple[str, ...]
-    budgets: tuple[BudgetStated, ...]
-    delta: float
-
-    @property
-    def ledgers(self) -> tuple[int, ...]:
-        """Numbers of the ledgers that say anything about it."""
-        return tuple(sorted({entry.ledger for entry in (*self.entries, *(each.entry for each in self.budgets))}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,33 +119,24 @@ def read_ledgers(
     """
     known = site_keys or {}
     opened = [Verification(folder, Record) for folder in folders]
-    readings: dict[int, Reading] = {}
-    for number, (folder, verification) in enumerate(zip(folders, opened, strict=True), start=1):
-        named = verification.coordinator_key()
-        coordinator_key = named if named in coordinator_keys else next(iter(coordinator_keys), None)
-        keys = _keys_here(known, verification, opened)
-        origins = [each.checkpoint.origin for each in opened]
-        notes = [
-            note
-            for note in seen
-            # A note of none of the ledgers is held against the first, which says so.
-            if note.checkpoint.origin == verification.checkpoint.origin
-            or (number == 1 and note.checkpoint.origin not in origins)
-        ]
-        readings[number] = Reading(
+    repeats, forks = _copies(opened)
+    held_against = verdicts(opened, coordinator_keys, known, seen, copies={each.number for each in repeats})
+    readings = {
+        number: Reading(
             folder=folder,
             number=number if len(folders) > 1 else 0,
-            report=verification.report(coordinator_key, keys, notes),
+            report=held.report,
             replay=verification.replay,
-            pinned=frozenset([*keys, *([COORDINATOR] if coordinator_key else [])]),
-            seen=len(notes),
+            pinned=held.pinned,
+            seen=held.seen,
         )
-    repeats, forks = _copies(opened)
+        for number, (folder, verification, held) in enumerate(zip(folders, opened, held_against, strict=True), start=1)
+    }
     # A copy in which something is wrong is shown; what both hold is counted once all the same.
     repeats = [each for each in repeats if readings[each.number].report.valid]
     kept = tuple(reading for number, reading in readings.items() if number not in {repeat.number for repeat in repeats})
-    sites = _sites(kept, known)
-    histories = tuple(history for site in sites for history in _histories(site))
+    sites = sites_of(kept, known)
+    histories = tuple(history for site in sites for history in histories_of(site))
     findings = [*forks, *_strangers(sites)]
     for history in histories:
         if len(history.ledgers) > 1:
@@ -200,8 +144,48 @@ def read_ledgers(
     return Ledgers(readings=kept, repeats=tuple(repeats), sites=sites, histories=histories, findings=tuple(findings))
 
 
+def verdicts(
+    opened: Sequence[Verification[Any]],
+    coordinator_keys: Sequence[str],
+    site_keys: Mapping[str, Sequence[str]],
+    seen: Sequence[Note],
+    copies: Collection[int] = (),
+) -> list[Verdict]:
+    """The verdict on each of several ledgers, held against the keys and checkpoints that are for it.
+
+    Args:
+        opened: ledgers that were read.
+        coordinator_keys: as for :func:`read_ledgers`, like the next two.
+        site_keys: site -> its keys.
+        seen: checkpoints that sites kept.
+        copies: numbers, from 1, of those that are older copies of another: a checkpoint that is newer than such a copy
+            takes nothing from it.
+    """
+    origins = [each.checkpoint.origin for each in opened]
+    found = []
+    for place, verification in enumerate(opened):
+        named = verification.coordinator_key()
+        coordinator_key = named if named in coordinator_keys else next(iter(coordinator_keys), None)
+        keys = _keys_here(site_keys, verification, opened)
+        notes = [
+            note
+            for note in seen
+            # A note of none of the ledgers is held against the first, which says so.
+            if (note.checkpoint.origin == origins[place] and place + 1 not in copies)
+            or (place == 0 and note.checkpoint.origin not in origins)
+        ]
+        found.append(
+            Verdict(
+                report=verification.report(coordinator_key, keys, notes),
+                pinned=frozenset([*keys, *([COORDINATOR] if coordinator_key else [])]),
+                seen=len(notes),
+            )
+        )
+    return found
+
+
 def _keys_here(
-    known: Mapping[str, Sequence[str]], here: Verification[Record], opened: Sequence[Verification[Record]]
+    known: Mapping[str, Sequence[str]], here: Verification[Any], opened: Sequence[Verification[Any]]
 ) -> dict[str, str]:
     """Which of the known keys of sites this ledger is held to."""
     keys = {}
@@ -238,38 +222,6 @@ def _copies(opened: Sequence[Verification[Record]]) -> tuple[list[Repeat], list[
     return repeats, forks
 
 
-def _sites(readings: Sequence[Reading], known: Mapping[str, Sequence[str]]) -> tuple[Site, ...]:
-    """Everyone who signs or spends as a site; the same name is the same site where keys say so."""
-    found: dict[str, list[Site]] = {}
-    for reading in readings:
-        for name in reading.sites():
-            actor = reading.replay.actors.by_name.get(name)
-            keys = frozenset(actor.keys if actor and actor.role == "site" else ())
-            vouched = frozenset(known.get(name, ()))
-            if keys & vouched:
-                keys |= vouched
-            members: tuple[tuple[Reading, str], ...] = ((reading, name),)
-            others = []
-            for site in found.get(name, []):
-                if site.keys & keys:
-                    keys, members = keys | site.keys, (*site.members, *members)
-                else:
-                    others.append(site)
-            found[name] = [*others, Site(name=name, keys=keys, members=members)]
-    return tuple(
-        replace(site, name=f"{name} [{_key_of(site)}]") if len(same) > 1 else site
-        for name, same in found.items()
-        for site in same
-    )
-
-
-def _key_of(site: Site) -> str:
-    """By what a site is told from another of its name."""
-    reading, name = site.members[0]
-    key = reading.replay.actors.key(name)
-    return f"key {key[:8]}" if key else f"no key, ledger {reading.number}"
-
-
 def _strangers(sites: Sequence[Site]) -> Iterator[Found]:
     """Sites of one name whose keys nothing links."""
     by_name: dict[str, list[Site]] = {}
@@ -288,52 +240,14 @@ def _strangers(sites: Sequence[Site]) -> Iterator[Found]:
         yield Found(ledger=0, finding=Finding(code="site-key-differs", severity="warning", explanation=explanation))
 
 
-def _histories(site: Site) -> Iterator[History]:
-    names = dict.fromkeys(dataset for reading, name in site.members for dataset in reading.replay.datasets(name))
-    for dataset in names:
-        yield _history(site, dataset)
-
-
-def _history(site: Site, dataset: str) -> History:
-    events: list[tuple[str, Reading, int, Spend | Budget]] = []
-    for reading, name in site.members:
-        spends: Iterator[tuple[int, Spend | Budget]] = (
-            (spend.entry, spend) for spend in reading.replay.spends.get((name, dataset), ())
-        )
-        budgets_here: Iterator[tuple[int, Spend | Budget]] = iter(reading.replay.budgets.get((name, dataset), ()))
-        latest = ""
-        for entry, event in heapq.merge(budgets_here, spends, key=itemgetter(0)):
-            # A clock that was put back does not change the order of a ledger.
-            latest = max(latest, reading.replay.clock[entry])
-            events.append((latest, reading, entry, event))
-    events.sort(key=itemgetter(0))
-    budgets: list[BudgetStated] = []
-    charged: list[tuple[Place, Spend, Reserved, str]] = []
-    counted: set[bytes] = set()
-    for time, reading, entry, event in events:
-        if isinstance(event, Budget):
-            budgets.append(BudgetStated(before=len(charged), entry=reading.place(entry), budget=event))
-        elif event.leaf not in counted:
-            counted.add(event.leaf)
-            charged.append((reading.place(entry), event, reading.replay.reserved[entry], time))
-    return History(
-        site=site.name,
-        dataset=dataset,
-        entries=tuple(entry for entry, _, _, _ in charged),
-        mechanisms=tuple(spend.mechanism for _, spend, _, _ in charged),
-        reserved=tuple(reserved for _, _, reserved, _ in charged),
-        times=tuple(time for _, _, _, time in charged),
-        budgets=tuple(budgets),
-        delta=float(budgets[-1].budget.delta) if budgets else charged[0][1].delta,
-    )
-
-
 def _over_all(history: History, readings: Sequence[Reading]) -> Iterator[Found]:
     """What is wrong with a data set over all ledgers that say something about it."""
     whose = f"{history.site}, {history.dataset}, over all ledgers"
-    last = {each.entry.ledger: each for each in history.budgets}
-    if len({each.budget for each in last.values()}) > 1:
-        stated = "; ".join(f"{budget_line(each.budget)} (entry {listed([each.entry])})" for each in last.values())
+    ends: dict[Budget, list[Place]] = {}
+    for last in {each.entry.ledger: each for each in history.budgets}.values():
+        ends.setdefault(last.budget, []).append(last.entry)
+    if len(ends) > 1:
+        stated = "; ".join(f"{budget_line(budget)} (entry {listed(places)})" for budget, places in ends.items())
         explanation = (
             f"{whose}: the ledgers end with different budgets for it: {stated}. The one stated last by the site's"
             f" clock is taken, that of entry {listed([history.budgets[-1].entry])}"

@@ -6,6 +6,7 @@ entries, so an entry that counts for nothing there (no valid signature, altered 
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,10 +45,11 @@ class Place(NamedTuple):
 
 
 class Reserved(NamedTuple):
-    """What a reservation was for: the plan's digest, and its round."""
+    """What a reservation was for, the plan's digest and its round; and when it was, by the site's clock."""
 
     plan: str
     round: int
+    time: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,7 @@ class Record(Replay):
         refused: who declined which plan.
         registered: name -> the entry that registered its key.
         reserved: index of a reservation -> what it was for.
-        clock: index of an entry that states or charges a budget -> its time, by the site's clock.
+        stated: index of an entry that states a budget -> its time, by the site's clock.
         versions: software that sites stated.
         times: first and last time that the actors' clocks showed; empty for an empty ledger.
     """
@@ -92,7 +94,7 @@ class Record(Replay):
         self.refused: list[Refusal] = []
         self.registered: dict[str, int] = {}
         self.reserved: dict[int, Reserved] = {}
-        self.clock: dict[int, str] = {}
+        self.stated: dict[int, str] = {}
         self.versions: list[Stated] = []
         self.times: tuple[str, ...] = ()
 
@@ -105,17 +107,19 @@ class Record(Replay):
         if entry.actor in self.actors.by_name:
             self.registered.setdefault(entry.actor, index)
         body = entry.body
-        if isinstance(body, SpendReserved | PlanAccepted | BudgetChanged):
-            self.clock[index] = entry.time
         match body:
             case SpendReserved():
-                self.reserved[index] = Reserved(body.plan_digest, body.round)
+                # There may be a million of these, of a few plans.
+                self.reserved[index] = Reserved(sys.intern(body.plan_digest), body.round, entry.time)
+            case BudgetChanged():
+                self.stated[index] = entry.time
             case PlanProposed() if body.plan_digest in self.plans:
                 self.proposed.setdefault(body.plan_digest, index)
             case PlanRefused():
                 refusal = Refusal(site=entry.actor, plan_digest=body.plan_digest, code=body.refusal, entry=index)
                 self.refused.append(refusal)
             case PlanAccepted():
+                self.stated[index] = entry.time
                 state = self.plans.get(body.plan_digest)
                 if state and entry.actor in state.accepted:
                     self.accepted.setdefault((body.plan_digest, entry.actor), index)

@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from synclave_shared.audit.ledgers import BudgetStated, History, Ledgers
+from synclave_shared.audit.histories import BudgetStated, History
+from synclave_shared.audit.ledgers import Ledgers
 from synclave_shared.audit.reading import Place
 from synclave_shared.plan import TrainPlan
 from synclave_shared.privacy.accountant import Bounds, bounds_over_time, epsilon, epsilon_replace_one
@@ -188,13 +189,13 @@ def _account(history: History, plans: dict[str, TrainPlan]) -> Account:
     short, delta = tallied(history.mechanisms), history.delta
     total = epsilon(short, delta)
     places: dict[str, list[int]] = {}
-    for place, (digest, _) in enumerate(history.reserved):
-        places.setdefault(digest, []).append(place)
+    for place, reserved in enumerate(history.reserved):
+        places.setdefault(reserved.plan, []).append(place)
     along = course(history.mechanisms, delta, (own[-1] + 1 for own in places.values()))
     points = tuple(
         Point(
             entry=history.entries[count - 1],
-            time=history.times[count - 1],
+            time=history.reserved[count - 1].time,
             plan_digest=history.reserved[count - 1].plan,
             round=history.reserved[count - 1].round,
             reservations=count,

@@ -63,7 +63,10 @@ CoordinatorKeysOption = Annotated[
 ]
 SiteKeyOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=KEY", help="A site's public key as you know it from the site itself; repeat."),
+    typer.Option(
+        metavar="NAME=KEY",
+        help="A site's public key as you know it from the site itself; repeat. Two keys for one name are one site's.",
+    ),
 ]
 SeenOption = Annotated[
     list[Path] | None,
@@ -115,9 +118,9 @@ def ledgers_of(
         return read_ledgers(folders, coordinator_keys=coordinator_keys or (), site_keys=keys, seen=notes)
 
 
-def scope(ledgers: Ledgers) -> str:
-    """In what a number was counted; said wherever a spend stands beside a budget."""
-    of = "this ledger" if len(ledgers.readings) == 1 else f"these {len(ledgers.readings)} ledgers"
+def scope(ledgers: int) -> str:
+    """In how many ledgers a number was counted; said wherever a spend stands beside a budget."""
+    of = "this ledger" if ledgers == 1 else f"these {ledgers} ledgers"
     return (
         f"Epsilon is of {of} alone. A budget spans all trainings of a data set: the site's journal has the rest"
         " (`synclave-site budget`)."

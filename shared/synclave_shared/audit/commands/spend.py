@@ -59,7 +59,7 @@ def spend(
     for account in found:
         _draw(account, here, rounds=rounds)
     if any(account.budgets for account in found):
-        say(scope(ledgers))
+        say(scope(len(ledgers.readings)))
     if not found:
         say(f"No site states a budget or spends {here}.")
 

@@ -36,7 +36,7 @@ def checked(facts: Facts) -> Markup:
         under(
             "Everything in the ledger is taken as written by an adversary. The rules, byte by byte, are in"
             " docs/ledger-format.md, from which an outsider can write a verifier. Recompute: ",
-            code("synclave-audit verify LEDGER..." if facts.several_ledgers else "synclave-audit verify LEDGER"),
+            code("synclave-audit verify LEDGER..."),
         ),
     )
 

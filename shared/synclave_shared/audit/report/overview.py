@@ -25,7 +25,7 @@ def opening(facts: Facts) -> Markup:
     said = element("p", verdict(facts), class_=f"verdict {'good' if facts.ledgers.valid else 'bad'}")
     which = [_one(reading) for reading in readings] if not facts.several_ledgers else [said, _several(facts)]
     copies = [
-        under(f"Ledger {each.number}, of {each.size} entries, is a copy of ledger {each.of}, counted once.")
+        paragraph(f"Ledger {each.number}, of {each.size} entries, is a copy of ledger {each.of}, counted once.")
         for each in facts.ledgers.repeats
     ]
     return joined(element("h1", title), which, copies, None if facts.several_ledgers else said)
@@ -117,7 +117,7 @@ def findings(facts: Facts) -> Markup:
         else paragraph("Nothing. Every rule below holds."),
         under(
             "An error means that the ledger must not be relied on; a remark is for you to judge. Recompute: ",
-            code("synclave-audit verify LEDGER..." if facts.several_ledgers else "synclave-audit verify LEDGER"),
+            code("synclave-audit verify LEDGER..."),
         ),
     )
 
