@@ -143,7 +143,7 @@ def _kept(span: Span, text: str, keep: frozenset[str]) -> bool:
 
 
 def _medicine(span: Span, text: str, locale: Locale, lexicon: Lexicon) -> bool:
-    """Whether what the tagger takes for a name is medicine: one word known as a drug or an eponym, or ``Osler's nodes``.
+    """Whether what the tagger takes for a name is medicine: one word known as a drug or eponym, or ``Osler's nodes``.
 
     Cues find those of them that are names.
     """
@@ -185,13 +185,13 @@ def _bared(span: Span, text: str, locale: Locale, lexicon: Lexicon, *, cased: bo
     if span.phi is PhiClass.DATE and span.kind == "date" and not parts and span.length < 5:
         # A score, a page, an hour: no date by itself.
         return
-    if span.kind == "street" and not parts:
+    if span.kind == "street" and not parts and span.length < 5:
         return
     if span.kind == "age" and not parts and not _old(span, text):
         return
     if (
         cased
-        and span.phi in (PhiClass.NAME, PhiClass.PLACE)
+        and span.phi is PhiClass.NAME
         and all(
             word.shouted and len(word.text) < 5 and not lexicon.name(word) and word.text not in locale.states
             for word in parts
