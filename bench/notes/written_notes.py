@@ -21,9 +21,10 @@ from typing import Final
 from bench.notes.corpora import Gold, Note
 from synclave_shared.text.phi.lexicon import word_list
 
-__all__ = ["HALVES", "composed_name", "reserved", "written_notes"]
+__all__ = ["HALVES", "PARTS", "composed_name", "reserved", "written_notes"]
 
 HALVES: Final = ("first", "second")
+PARTS: Final = (*HALVES, "third")
 _FORMS: Final = Path(__file__).parent / "forms"
 _SLOT: Final = re.compile(r"\{([a-z]+\d?)(?:\.([A-Za-z0-9]+))?(?::([^}]*))?\}")
 _UK: Final = {
@@ -121,7 +122,7 @@ class _Fill:
 
     def __init__(self, draw: random.Random, half: str, land: str, name: str) -> None:
         self.draw, self.half, self.land, self.note = draw, half, land, name
-        self.lists = _lists(half)
+        self.lists = _lists(half if half in HALVES else "second")
         self.people: dict[str, _Person] = {}
         self.values: dict[str, str] = {}
         self.year = draw.randrange(1998, 2026)
@@ -183,7 +184,7 @@ class _Fill:
 
     def value(self, base: str, pick) -> str:  # type: ignore[no-untyped-def]
         draw = self.draw
-        towns = {"us": None, "uk": _UK[self.half], "au": _AU[self.half]}[self.land]
+        towns = {"us": None, "uk": _UK[self.half if self.half in HALVES else "second"], "au": _AU[self.half if self.half in HALVES else "second"]}[self.land]
         if base == "hosp":
             own = f"{pick([self.name('family'), 'St ' + self.name('given') + chr(39) + 's', self.value('city', pick), pick(['Royal', 'Mercy', 'Lakeside', 'Northgate']) + ' ' + self.name('city')])} {pick(['Hospital', 'Medical Center', 'Health Centre', 'Clinic', 'Infirmary', 'Regional Hospital', 'Memorial', 'Cancer Center', 'VA'] if self.land == 'us' else ['Hospital', 'Infirmary', 'General Hospital', 'Health Centre', 'Medical Centre', 'Base Hospital'])}"
             return pick(self.lists["facility"]).title() if self.land == "us" and draw.random() < 0.4 else own

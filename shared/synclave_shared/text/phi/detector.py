@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from synclave_shared.text.phi.consistency import find_again
 from synclave_shared.text.phi.locales import locale_for
@@ -143,7 +143,7 @@ def _kept(span: Span, text: str, keep: frozenset[str]) -> bool:
 
 
 def _medicine(span: Span, text: str, locale: Locale, lexicon: Lexicon) -> bool:
-    """Whether what the tagger takes for a name is medicine: one word known as a drug or an eponym, or ``Osler's nodes``.
+    """Whether what the tagger takes for a name is medicine: one word known as a drug or eponym, or ``Osler's nodes``.
 
     Cues find those of them that are names.
     """
@@ -152,10 +152,16 @@ def _medicine(span: Span, text: str, locale: Locale, lexicon: Lexicon) -> bool:
     words = split_words(text[span.start : span.end])
     if words and all(word.key in locale.not_names for word in words):
         return True
-    behind = split_words(text[span.end : span.end + 24])[:2]
-    head = behind[0] if behind and behind[0].key != "s" else behind[1] if len(behind) > 1 else None
-    if head is not None and head.key in locale.eponym_heads and "." not in text[span.end : span.end + head.start]:
-        return not any(lexicon.given_name(word) for word in words)
+    # Osler's nodes, Wisconsin Card Sorting Test: a head behind the name, directly or behind further capitals.
+    for place, word in enumerate(split_words(text[span.end : span.end + 48])[:4]):
+        if (
+            word.gap.strip("'- ")
+            or "\n" in word.gap
+            or (place and not word.capital and word.key not in locale.eponym_heads)
+        ):
+            break
+        if word.key in locale.eponym_heads:
+            return not any(lexicon.given_name(word) for word in words)
     return len(words) == 1 and words[0].key in lexicon.eponyms
 
 
@@ -185,13 +191,24 @@ def _bared(span: Span, text: str, locale: Locale, lexicon: Lexicon, *, cased: bo
     if span.phi is PhiClass.DATE and span.kind == "date" and not parts and span.length < 5:
         # A score, a page, an hour: no date by itself.
         return
-    if span.kind == "street" and not parts:
+    if span.kind == "street" and not parts and span.length < 5:
         return
     if span.kind == "age" and not parts and not _old(span, text):
         return
+    if cased and span.phi in (PhiClass.NAME, PhiClass.PLACE) and parts and not any(word.capital for word in parts):
+        # In a text with capitals a name in small letters is one that a list has.
+        if not all(lexicon.name(word) for word in parts) and not any(
+            sign.isdigit() for sign in text[span.start : span.end]
+        ):
+            return
+    if span.phi is PhiClass.NAME and len(parts) == 1 and span.confidence < _SURE_AT_START:
+        # "Historically, ..." begins a sentence as a name would.
+        before = text[max(0, span.start - 3) : span.start]
+        if not lexicon.name(parts[0]) and (before.endswith((". ", ".  ", "\n")) or not before):
+            return
     if (
         cased
-        and span.phi in (PhiClass.NAME, PhiClass.PLACE)
+        and span.phi is PhiClass.NAME
         and all(
             word.shouted and len(word.text) < 5 and not lexicon.name(word) and word.text not in locale.states
             for word in parts
@@ -245,6 +262,10 @@ def _bared(span: Span, text: str, locale: Locale, lexicon: Lexicon, *, cased: bo
     start = span.start + (parts[first].start if first else 0)
     end = span.start + parts[last - 1].end if last < len(parts) else span.end
     yield replace(span, start=start, end=end)
+
+
+_SURE_AT_START: Final = 0.9
+"""Confidence from which the tagger alone makes a name of a word that begins a sentence and is in no list."""
 
 
 def _trimmed(spans: Iterable[Span], text: str) -> Iterator[Span]:

@@ -60,7 +60,8 @@ class Reading:
         """One linear pass."""
         if max(text, default="") > "\xff":
             return cls(text=text, small=None, starts={})
-        small, starts = text.lower(), {}
+        small = text.lower()
+        starts: dict[str, list[int]] = {}
         for found in _RUN.finditer(small):
             run = found.group()
             starts.setdefault("0" if run[0].isdigit() else run, []).append(found.start())

@@ -8,7 +8,7 @@ from typing import Final
 from synclave_shared.text.phi.checksums import nif
 from synclave_shared.text.phi.dates import DateWords, date_patterns
 from synclave_shared.text.phi.locale import Locale
-from synclave_shared.text.phi.pattern import DIGITS, Pattern, digits, labelled, shipped
+from synclave_shared.text.phi.pattern import DIGITS, IDENTIFIER, Pattern, digits, labelled, shipped
 from synclave_shared.text.spans import PhiClass
 
 __all__ = ["SPANISH"]
@@ -62,7 +62,7 @@ _PATTERNS: Final[tuple[Pattern, ...]] = (
     shipped("nif", PhiClass.OTHER, "nif", r"(?i)(?<!\w)(?:[XYZ][ -]?\d{7}|\d{1,2}\.?\d{3}\.?\d{3})[ -]?[A-Z](?!\w)", 0.97, check=nif),
     shipped("nif-shape", PhiClass.OTHER, "nif", r"(?<!\w)(?:[XYZ]-?\d{7}|\d{8})-?[A-HJ-NP-TV-Z](?!\w)", 0.8),
     labelled("nif-labelled", PhiClass.OTHER, "nif", ["dni", "nif", "nie", "d.n.i.", "n.i.f.", "pasaporte", "c[eé]dula", "curp", "rut", "c\\.i\\.", "documento"], value=r"[A-Z0-9][A-Z0-9. -]{4,18}[A-Z0-9]", fillers=_FILLERS, check=digits(5), confidence=0.9),
-    labelled("mrn", PhiClass.MRN, "mrn", ["nhc", "n\\.h\\.c\\.", "historia", "historia cl[ií]nica", "h\\.?c\\.?", "n[oº°]? ?historia", "expediente", "cip", "cipa", "n[uú]mero de paciente", "id paciente"], fillers=_FILLERS + r"|cl[ií]nica|hospital|paciente", check=digits(3)),
+    labelled("mrn", PhiClass.MRN, "mrn", ["nhc", "n\\.h\\.c\\.", "historia", "historia cl[ií]nica", "h\\.?c\\.?", "n[oº°]? ?historia", "expediente", "cip", "cipa", "n[uú]mero de paciente", "id paciente"], value=rf"\d{{6,9}}[ ]\d(?=[ ]*(?:[.,;]|\n|$))|{IDENTIFIER}", fillers=_FILLERS + r"|cl[ií]nica|hospital|paciente|nhc", check=digits(3)),
     labelled("episode", PhiClass.OTHER, "episode", ["episodio", "n[uú]mero de episodio", "ic", "contacto", "visita", "muestra", "caso", "registro", "referencia", "biopsia", "informe", "estudio", "lote", "petici[oó]n", "folio"], fillers=_FILLERS, check=digits(4), confidence=0.85),
     labelled("health-plan", PhiClass.HEALTH_PLAN, "insurance", ["nass", "nuss", "n\\.a\\.s\\.s\\.", "seguridad social", "n[uú]mero de afiliaci[oó]n", "afiliaci[oó]n", "p[oó]liza", "tarjeta sanitaria", "tsi", "asegurado", "mutua", "s\\.s\\.", "obra social", "aseguramiento"], value=r"[A-Z0-9](?:[A-Z0-9]|[ ./-](?=[A-Z0-9])){4,24}", fillers=_FILLERS + "|social|sanitaria", check=digits(6)),
     shipped("nass", PhiClass.HEALTH_PLAN, "insurance", r"(?<![\w./-])\d{2}[ /-]\d{7,10}(?:[ /-]\d{2})?(?![\w/-])", 0.85, first=DIGITS),
