@@ -1,4 +1,4 @@
-"""Synthetic notes from nothing private: ``python -m bench.notes.writing --data DIR`` (15 CPU minutes; resumes).
+"""Synthetic notes from nothing private: ``python -m bench.notes.writing --data DIR`` (20 CPU minutes; resumes).
 
 Patients are MTSamples notes with invented identifiers, at three sites by specialty, and as many held-out ones of another
 part (:mod:`bench.notes.parts`); notes without a type that has templates are left out. The embedded model is trained on
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -27,7 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,10 +86,10 @@ TYPES: Final = {
     "radiology": "radiology",
 }
 """Kinds of notes in the source -> those of the templates."""
-EPSILONS: Final = (8.0, None, 0.0)
+EPSILONS: Final = (8.0, 0.0, None)
 """None: without privacy; 0: the model before any patient's note."""
-NOTES: Final = 120
-FEW: Final = 24
+NOTES: Final = 60
+FEW: Final = 12
 WAYS: Final = (("0.5", "1"), ("0.8", "1"), ("1", "1"), ("1.3", "1"), ("1", "0.5"), ("1", "0.8"), ("1", "0.95"))
 """Temperature and top-p."""
 CALLS: Final = (4, 8, 16, 32, 0)
@@ -119,7 +120,7 @@ class Data:
 def schema() -> NotesSchema:
     """The example's."""
     found = load_schema(EXAMPLE / "schema.toml")
-    assert isinstance(found, NotesSchema)  # noqa: S101 - it is
+    assert isinstance(found, NotesSchema)
     return found
 
 
@@ -127,7 +128,7 @@ def load(data: Path) -> Data:
     """Patients and held-out notes; masking is kept."""
     samples = {row["sample_id"]: row for row in pq.read_table(data / "mtsamples" / "notes.parquet").to_pylist()}
     parts = parts_of({number: row["transcription"] or "" for number, row in samples.items()})
-    rows = [row for row in read_jsonl(data / "phi-injected-notes" / "notes.jsonl.gz")]
+    rows = read_jsonl(data / "phi-injected-notes" / "notes.jsonl.gz")
     rows = [row for row in rows if samples[row["sample_id"]]["note_type"] in TYPES]
     by_part = {part: [row for row in rows if parts[row["sample_id"]] == part] for part in ("patients", "reference")}
     patients = _dataset(by_part["patients"], samples)
@@ -152,9 +153,7 @@ def _dataset(rows: Sequence[dict[str, Any]], samples: dict[int, dict[str, Any]])
     values = schema().label.values
     known = {"PATIENT": "names", "ID": "mrns"}
     return NotesDataset(
-        notes=tuple(
-            (Note(text=row["text"], type=TYPES[samples[row["sample_id"]]["note_type"]]),) for row in rows
-        ),
+        notes=tuple((Note(text=row["text"], type=TYPES[samples[row["sample_id"]]["note_type"]]),) for row in rows),
         identifiers=tuple(
             tuple((known[one["label"]], one["text"]) for one in row["entities"] if one["label"] in known)
             for row in rows
@@ -199,7 +198,12 @@ def trained(data: Data, epsilon: float | None, seed: int) -> NDArray[np.float32]
         "schema": "schema.toml",
         "model": spec.model_dump(),
         "optimiser": {"name": "adam", "learning_rate": Decimal("0.0005")},
-        "privacy": {"noise_multiplier": noise, "delta": Decimal(DELTA), "selection_rate": Decimal(RATE), "clip_norm": 1},
+        "privacy": {
+            "noise_multiplier": noise,
+            "delta": Decimal(DELTA),
+            "selection_rate": Decimal(RATE),
+            "clip_norm": 1,
+        },
         "federation": {"rounds": ROUNDS, "steps_per_round": STEPS},
         "sites": {name: {"nominal_patients": len(own)} for name, own in rows.items()},
     }
@@ -318,7 +322,7 @@ def by_calls(data: Data, generator: NotesGenerator, seed: int, calls: int) -> di
 def agreement(model: NDArray[np.float32], seed: int) -> dict[str, float]:
     """Share of notes that name a code of the patient they are about, and of a patient picked at random."""
     found = load_schema(ROOT / "examples" / "diabetes" / "schema.toml")
-    assert isinstance(found, Schema)  # noqa: S101 - it is
+    assert isinstance(found, Schema)
     held_out = load_patients(found, ROOT / "examples" / "diabetes" / "test.parquet")
     rows = np.random.default_rng(seed).choice(len(held_out), FEW, replace=False)
     cohort = CodesCohort(schema=found, features=held_out.features[:][rows], request={})
@@ -341,9 +345,9 @@ def cell(name: str, work: Callable[[], dict[str, float]]) -> dict[str, float]:
     path = KEPT / f"{name}.json"
     if not path.exists():
         found = work()
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(found), encoding="utf-8")
-        partial.replace(path)
+        unfinished = path.with_suffix(".partial")
+        unfinished.write_text(json.dumps(found), encoding="utf-8")
+        unfinished.replace(path)
         print(f"{name}: {json.dumps(found)}", flush=True)
     kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
     return kept
@@ -366,7 +370,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [_row(heads), f"|{'---|' * len(heads)}", *map(_row, rows), ""]
 
 
-def markdown(results: dict[str, dict[str, list[dict[str, float]]]], machine: str, data: Data, seeds: int) -> str:
+def markdown(results: Results, machine: str, data: Data, seeds: int) -> str:
     """The tables that docs quote."""
     lines = [
         f"Machine: {machine}. {len(data.patients)} patients of {len(set(data.sites))} sites, {len(data.held_out)} held-out "
@@ -389,14 +393,25 @@ def markdown(results: dict[str, dict[str, list[dict[str, float]]]], machine: str
         [
             [
                 name,
-                *(f"{_spread([r[f'{key}_training'] for r in runs])} / {_spread([r[f'{key}_held_out'] for r in runs])}" for key, _ in shown),
+                *(
+                    f"{_spread([r[f'{key}_training'] for r in runs])} / {_spread([r[f'{key}_held_out'] for r in runs])}"
+                    for key, _ in shown
+                ),
             ]
             for name, runs in results["leaks"].items()
         ],
     )
     lines += ["Use: types of held-out real notes, told after learning from the notes.", ""]
     lines += _table(
-        ["epsilon", "accuracy: synthetic", "real", "independent words", "macro F1: synthetic", "real", "self-BLEU / real"],
+        [
+            "epsilon",
+            "accuracy: synthetic",
+            "real",
+            "independent words",
+            "macro F1: synthetic",
+            "real",
+            "self-BLEU / real",
+        ],
         [
             [
                 name,
@@ -423,7 +438,9 @@ def markdown(results: dict[str, dict[str, list[dict[str, float]]]], machine: str
             [
                 name,
                 _spread([r["seconds"] for r in runs], 2),
-                f"{statistics.mean(r['seconds'] for r in word) / statistics.mean(r['seconds'] for r in runs):.1f}" if word else "",
+                f"{statistics.mean(r['seconds'] for r in word) / statistics.mean(r['seconds'] for r in runs):.1f}"
+                if word
+                else "",
                 _spread([r["nats"] for r in runs], 2),
                 _spread([r["mentions"] for r in runs], 1),
             ]
@@ -433,9 +450,41 @@ def markdown(results: dict[str, dict[str, list[dict[str, float]]]], machine: str
     lines += ["Notes about patients of a codes cohort (examples/diabetes).", ""]
     lines += _table(
         ["names a code of its patient", "of another patient", "says the patient's sex"],
-        [[_spread([r[key] for r in runs], 2) for key in ("own", "other", "sex")] for runs in results["agreement"].values()],
+        [
+            [_spread([r[key] for r in runs], 2) for key in ("own", "other", "sex")]
+            for runs in results["agreement"].values()
+        ],
     )
     return "\n".join(lines)
+
+
+Results = dict[str, dict[str, list[dict[str, float]]]]
+
+
+def measure(section: str, data: Data, seed: int, results: Results) -> None:
+    """All cells of a section and a seed."""
+    generator = writer(trained(data, 8.0, seed))
+
+    def add(row: str, name: str, work: Callable[[], dict[str, float]]) -> None:
+        results[section].setdefault(row, []).append(cell(f"{name}-{seed}", work))
+
+    def leaks(epsilon: float | None) -> dict[str, float]:
+        own = generator if epsilon == 8 else writer(trained(data, epsilon, seed))
+        return leaks_and_use(data, drawn(own, NOTES, seed), seed)
+
+    if section == "leaks":
+        for epsilon in EPSILONS:
+            add(_name(epsilon), f"leaks-{_name(epsilon)}", partial(leaks, epsilon))
+        add("the patients' own notes", "leaks-patients", partial(leaks_and_use, data, None, seed))
+    elif section == "diversity":
+        for way in WAYS:
+            add(", ".join(way), f"diversity-{'-'.join(way)}", partial(diversity, generator, seed, *way))
+    elif section == "calls":
+        for calls in CALLS:
+            title = str(calls) if calls else "word by word"
+            add(title, f"calls-{calls}", partial(by_calls, data, generator, seed, calls))
+    else:
+        add("8", "agreement", lambda: agreement(trained(data, 8.0, seed), seed))
 
 
 def main() -> None:
@@ -448,29 +497,9 @@ def main() -> None:
     KEPT.mkdir(parents=True, exist_ok=True)
     data = load(arguments.data)
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    results: dict[str, dict[str, list[dict[str, float]]]] = {"leaks": {}, "diversity": {}, "calls": {}, "agreement": {}}
-    for seed in arguments.seeds:
-        generator = writer(trained(data, 8.0, seed))
-        for epsilon in EPSILONS:
-            name = _name(epsilon)
-            own = generator if epsilon == 8 else writer(trained(data, epsilon, seed))
-            found = cell(
-                f"leaks-{name}-{seed}", lambda own=own: leaks_and_use(data, drawn(own, NOTES, seed), seed)  # type: ignore[misc]
-            )
-            results["leaks"].setdefault(name, []).append(found)
-        own_notes = cell(f"leaks-patients-{seed}", lambda: leaks_and_use(data, None, seed))
-        results["leaks"].setdefault("the patients' own notes", []).append(own_notes)
-        for temperature, top_p in WAYS:
-            found = cell(
-                f"diversity-{temperature}-{top_p}-{seed}",
-                lambda t=temperature, p=top_p: diversity(generator, seed, t, p),  # type: ignore[misc]
-            )
-            results["diversity"].setdefault(f"{temperature}, {top_p}", []).append(found)
-        for calls in CALLS:
-            found = cell(f"calls-{calls}-{seed}", lambda calls=calls: by_calls(data, generator, seed, calls))  # type: ignore[misc]
-            results["calls"].setdefault(str(calls) if calls else "word by word", []).append(found)
-        about = cell(f"agreement-{seed}", lambda: agreement(trained(data, 8.0, seed), seed))
-        results["agreement"].setdefault("8", []).append(about)
+    results: Results = {"leaks": {}, "agreement": {}, "calls": {}, "diversity": {}}
+    for section, seed in itertools.product(results, arguments.seeds):
+        measure(section, data, seed, results)
         RESULTS.mkdir(exist_ok=True)
         text = markdown(results, machine, data, len(results["leaks"]["8"]))
         (RESULTS / "notes-writing.md").write_text(text, encoding="utf-8")

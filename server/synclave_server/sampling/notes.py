@@ -221,9 +221,7 @@ class NotesGenerator:
             found += self._tile(request, patients[part], labels[part])
         return found
 
-    def _tile(
-        self, request: SampleRequest, patients: NDArray[np.int64], labels: NDArray[np.int64]
-    ) -> list[Written]:
+    def _tile(self, request: SampleRequest, patients: NDArray[np.int64], labels: NDArray[np.int64]) -> list[Written]:
         length, tokenizer = self._schema.notes.tokens, self._tokenizer
         documents, chunks = [], []
         for number, label in zip(patients.tolist(), labels.tolist(), strict=True):
@@ -235,7 +233,9 @@ class NotesGenerator:
                 body = document.tokens[start : start + capacity]
                 ids, begin = laid_out(tokenizer, head, body, length)
                 chunks.append(
-                    _Chunk(document=len(documents) - 1, number=number, window=window, ids=ids, begin=begin, count=len(body))
+                    _Chunk(
+                        document=len(documents) - 1, number=number, window=window, ids=ids, begin=begin, count=len(body)
+                    )
                 )
         tokens: list[list[int]] = [[] for _ in documents]
         for start in range(0, len(chunks), self._rows):
