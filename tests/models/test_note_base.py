@@ -12,6 +12,7 @@ import torch
 
 from synclave_shared.errors import PlanError
 from synclave_shared.model_spec import NotesSpec
+from synclave_shared.models import note_base
 from synclave_shared.models.note_base import build_note_lm, find_base, look_up_base
 from synclave_shared.models.note_lm import NoteLm
 from synclave_shared.models.parameters import load_parameter_vector, parameter_vector
@@ -79,6 +80,35 @@ def test_the_embedded_network_is_the_same_everywhere_and_disturbs_nobody() -> No
         NotesSpec().parameter_count()
     with pytest.raises(PlanError, match="digest"):
         find_base(spec.model_copy(update={"width": 64}))
+
+
+def test_the_embedded_network_of_the_usual_shape_knows_public_notes() -> None:
+    """Where a word is hidden, its surroundings say more than how often words occur; an untrained one says nothing."""
+    encoded = embedded_tokenizer().encode("The patient was taken to the operating room, draped in the usual way.")
+    ids = torch.tensor([[1, 2, *encoded.ids, 2]])
+    nats = {}
+    for spec in (NotesSpec(), NotesSpec(blocks=3)):
+        network, found = build_note_lm(spec, find_base(spec)).eval(), []
+        for place in range(2, ids.shape[1] - 1):
+            hidden = ids.clone()
+            hidden[0, place] = embedded_tokenizer().mask
+            with torch.no_grad():
+                logits = network(hidden, torch.ones_like(ids, dtype=torch.bool), torch.tensor([[place]]))
+            found.append(-float(logits[0, 0].log_softmax(0)[ids[0, place]]))
+        nats[spec.blocks] = float(np.mean(found))
+    assert nats[3] == pytest.approx(np.log(8192), rel=0.05)
+    assert nats[4] < 5.5
+
+
+def test_other_weights_are_another_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, _ = look_up_base(NotesSpec(), Path())
+    other = note_base._pretrained() + b" "
+    monkeypatch.setattr(note_base, "_pretrained", lambda: other)
+    with pytest.raises(PlanError, match="digest"):
+        find_base(spec)
+    # Those of another shape have no weights that come with Synclave.
+    small, _ = look_up_base(NotesSpec(width=64, blocks=1), Path())
+    assert find_base(small)
 
 
 @pytest.mark.parametrize("kind", ["Bert", "Roberta", "ModernBert"])

@@ -14,11 +14,14 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors.torch import load
 
+from synclave_shared import text
 from synclave_shared.canonical import canonical_bytes, sha256_hex
 from synclave_shared.errors import PlanError
 from synclave_shared.model_spec import EMBEDDED, NotesBase, NotesSpec
@@ -32,7 +35,12 @@ LONGEST_CHUNK: Final = 512
 """Places of the embedded network."""
 
 WEIGHTS_SEED: Final = 0
-"""Of the embedded network's first weights, which travel, and of the adapters' fixed factors, the same everywhere."""
+"""Of the first weights of an embedded network of another shape, which travel, and of the adapters' fixed factors."""
+
+PRETRAINED_SHAPE: Final = (128, 4)
+"""Width and blocks of the embedded network whose weights come with Synclave, learnt from public notes."""
+
+_PRETRAINED: Final = Path(text.__file__).parent / "data" / "embedded-lm.safetensors"
 
 _building: Final = threading.Lock()
 _BLOCK_BYTES: Final = 2**20
@@ -104,7 +112,9 @@ def find_base(spec: NotesSpec, folders: Iterable[Path] = ()) -> LoadedBase:
 
 
 def build_note_lm(spec: NotesSpec, base: LoadedBase) -> NoteLm:
-    """The network of a plan with the base's weights, which are the embedded one's first ones; frozen where adapted.
+    """The network of a plan with the base's weights, frozen where adapted.
+
+    The embedded network of :data:`PRETRAINED_SHAPE` knows public notes; of another shape it begins untrained.
 
     Raises:
         PlanError: if the folder holds no masked language model that can be read.
@@ -132,6 +142,8 @@ def folder_digest(folder: Path) -> str:
 
 def _embedded(spec: NotesSpec) -> LoadedBase:
     shape = {"vocabulary": embedded_digest(), "width": spec.width, "blocks": spec.blocks}
+    if (spec.width, spec.blocks) == PRETRAINED_SHAPE:
+        shape["weights"] = sha256_hex(_pretrained())
     return LoadedBase(tokenizer=embedded_tokenizer(), folder=None, digest=sha256_hex(canonical_bytes(shape)))
 
 
@@ -150,7 +162,18 @@ def _embedded_network(spec: NotesSpec, tokenizer: NoteTokenizer) -> Any:
         attention_probs_dropout_prob=0.0,
     )
     with _public_weights():
-        return BertForMaskedLM(config)
+        model = BertForMaskedLM(config)
+    if (spec.width, spec.blocks) == PRETRAINED_SHAPE:
+        found = load(_pretrained())
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(found[name])
+    return model
+
+
+@cache
+def _pretrained() -> bytes:
+    return _PRETRAINED.read_bytes()
 
 
 def _of_folder(folder: Path) -> LoadedBase:
