@@ -86,10 +86,10 @@ TYPES: Final = {
     "radiology": "radiology",
 }
 """Kinds of notes in the source -> those of the templates."""
-EPSILONS: Final = (8.0, 0.0, None)
-"""None: without privacy; 0: the model before any patient's note."""
-NOTES: Final = 60
-FEW: Final = 12
+EPSILONS: Final = (8.0, 0.0)
+"""0: the model before any patient's note."""
+NOTES: Final = 48
+FEW: Final = 8
 WAYS: Final = (("0.5", "1"), ("0.8", "1"), ("1", "1"), ("1.3", "1"), ("1", "0.5"), ("1", "0.8"), ("1", "0.95"))
 """Temperature and top-p."""
 CALLS: Final = (4, 8, 16, 32, 0)
@@ -179,9 +179,9 @@ def _with_texts(dataset: NotesDataset, texts: Sequence[str]) -> NotesDataset:
     )
 
 
-def trained(data: Data, epsilon: float | None, seed: int) -> NDArray[np.float32]:
+def trained(data: Data, epsilon: float, seed: int) -> NDArray[np.float32]:
     """The sites' and the coordinator's code without the network between them; noise from ``seed``, here and only here."""
-    spec, base = look_up_base(NotesSpec(), EXAMPLE)
+    spec, base = look_up_base(NotesSpec(chunks_per_step=1), EXAMPLE)
     model = parameter_vector(build_note_lm(spec, base))
     if epsilon == 0:
         return model
@@ -192,14 +192,13 @@ def trained(data: Data, epsilon: float | None, seed: int) -> NDArray[np.float32]
     names = sorted(set(data.sites))
     rows = {name: np.flatnonzero([site == name for site in data.sites]) for name in names}
     chunks = {name: encode_notes(data.masked.select(own), schema(), base.tokenizer) for name, own in rows.items()}
-    noise = Decimal("0.000001") if epsilon is None else _noise(epsilon)
     document = {
         "name": "bench",
         "schema": "schema.toml",
         "model": spec.model_dump(),
         "optimiser": {"name": "adam", "learning_rate": Decimal("0.0005")},
         "privacy": {
-            "noise_multiplier": noise,
+            "noise_multiplier": _noise(epsilon),
             "delta": Decimal(DELTA),
             "selection_rate": Decimal(RATE),
             "clip_norm": 1,
@@ -238,7 +237,7 @@ def _noise(epsilon: float) -> Decimal:
 
 def writer(model: NDArray[np.float32], cohort: CodesCohort | None = None) -> NotesGenerator:
     """What draws notes from a model."""
-    spec, base = look_up_base(NotesSpec(), EXAMPLE)
+    spec, base = look_up_base(NotesSpec(chunks_per_step=1), EXAMPLE)
     return NotesGenerator(spec, schema(), base, model, cohort=cohort)
 
 
@@ -353,8 +352,8 @@ def cell(name: str, work: Callable[[], dict[str, float]]) -> dict[str, float]:
     return kept
 
 
-def _name(epsilon: float | None) -> str:
-    return "infinity" if epsilon is None else "untrained" if epsilon == 0 else f"{epsilon:g}"
+def _name(epsilon: float) -> str:
+    return f"{epsilon:g}" if epsilon else "untrained"
 
 
 def _spread(values: Sequence[float], digits: int = 3) -> str:
@@ -468,7 +467,7 @@ def measure(section: str, data: Data, seed: int, results: Results) -> None:
     def add(row: str, name: str, work: Callable[[], dict[str, float]]) -> None:
         results[section].setdefault(row, []).append(cell(f"{name}-{seed}", work))
 
-    def leaks(epsilon: float | None) -> dict[str, float]:
+    def leaks(epsilon: float) -> dict[str, float]:
         own = generator if epsilon == 8 else writer(trained(data, epsilon, seed))
         return leaks_and_use(data, drawn(own, NOTES, seed), seed)
 
