@@ -139,7 +139,9 @@ class _Training:
         def request(checkpoint: CheckpointPresentation) -> Envelope:
             return Envelope.of(ProposeRequest(plan=plan, signature=signature, checkpoint=checkpoint))
 
-        replies, findings = self._cohort.ask(self._cohort.sites, request, ANSWER_TIMEOUT_S)
+        # A site finds the identifiers in all of its notes before it accepts.
+        wait = float(self._plan.federation.round_timeout_s) if self._plan.modality == "notes" else ANSWER_TIMEOUT_S
+        replies, findings = self._cohort.ask(self._cohort.sites, request, wait)
         self._require(replies, findings, "to accept the plan")
         return tuple(sorted(replies)), findings
 

@@ -65,7 +65,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], st
     run = write_run(folder / "run", [make_plan("toy", ("north", "south"), rounds=3)], {"north": 4, "south": 2})
     train = patients(60, seed=3)
     synthetic = patients(50, seed=2)
-    synthetic = replace(synthetic, notes=tuple((replace(own[0], text=own[0].text + HOSTILE),) for own in synthetic.notes))
+    synthetic = replace(
+        synthetic, notes=tuple((replace(own[0], text=own[0].text + HOSTILE),) for own in synthetic.notes)
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(likeness, "ENTITY_NOTES", 25)
         metrics = evaluate_notes(
@@ -160,9 +162,7 @@ def test_copies_of_training_notes_are_seen_and_held_out_notes_are_not() -> None:
     assert found["copies"]["linked_to_training"] > 0.3 > 0.1 >= found["others"]["linked_to_training"]
     assert found["copies"]["copied_training"] > found["copies"]["copied_held_out"]
     assert found["copies"]["longest_run_training"] > found["others"]["longest_run_training"]
-    named = replace(
-        train, notes=tuple(((Note(text=f"seen: {own[0][1].upper()}."),)) for own in train.identifiers)
-    )
+    named = replace(train, notes=tuple(((Note(text=f"seen: {own[0][1].upper()}."),)) for own in train.identifiers))
     measures = leak_measures(real, every_note(named), train, independent_words, nearness, 0, lambda _: None)
     found_names = {measure.key: measure.value.value for measure in measures}
     assert found_names["identifiers_training"] == pytest.approx(0.5, abs=0.02)

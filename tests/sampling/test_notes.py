@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from synclave_server.sampling.cohort_writer import digest_of
 from synclave_server.sampling.engine import sample
 from synclave_server.sampling.note_patients import CodesCohort
 from synclave_server.sampling.note_rows import NOTE_BYTES, pack_note, unpack_note
-from synclave_server.sampling.notes import NotesSources
-from synclave_server.sampling.request import NotesRequest
+from synclave_server.sampling.notes import NotesGenerator, NotesSources
+from synclave_server.sampling.request import NotesRequest, SampleRequest
 from synclave_server.sampling.rows import synthetic_id
 from synclave_server.snapshots import write_snapshot
 from synclave_shared.data.notes.reading import load_notes
@@ -26,6 +27,7 @@ from synclave_shared.model_spec import NotesSpec
 from synclave_shared.models.note_base import build_note_lm, look_up_base
 from synclave_shared.models.parameters import parameter_vector
 from synclave_shared.text.slots import SLOT_PATTERN
+from synclave_shared.text.templates import Gap, Template, invented_patient, shipped_templates
 from tests.federation.test_notes_run import SCHEMA as SMALL_SCHEMA
 from tests.federation.test_notes_run import SMALL, plan_of
 
@@ -93,7 +95,8 @@ def test_a_note_depends_on_its_number_alone_and_says_where_it_comes_from(snapsho
         assert kind in SCHEMA.notes.types
         assert not SLOT_PATTERN.search(text)
         assert not any(special in text for special in ("[MASK]", "[PAD]", "[CLS]", "[SEP]", "{"))
-        assert "REASON FOR CONSULTATION" in text or "SUBJECTIVE" in text
+        own = [template.text.split(":")[0] for template in shipped_templates() if template.name == kind]
+        assert any(text.startswith(("CHIEF COMPLAINT", "DATE", "INTERVAL", "HISTORY", head[:9])) for head in own)
 
 
 def test_diversity_is_asked_for_and_calls_stay_the_same(snapshot: Path, tmp_path: Path) -> None:
@@ -168,3 +171,58 @@ def test_notes_are_about_the_synthetic_patients_of_a_codes_model(snapshot: Path,
         assert schema.titles[first + number].partition(": ")[2] in text
     with pytest.raises(ConfigurationError, match="at least 5"):
         sample(snapshot, 5, out=tmp_path / "more.parquet", sources=sources)
+
+
+def test_where_the_label_is_the_sex_the_note_says_the_same(snapshot: Path) -> None:
+    base = look_up_base(NotesSpec.model_validate(SMALL), Path())[1]
+    spec = look_up_base(NotesSpec.model_validate(SMALL), Path())[0]
+    label = SCHEMA.label.model_copy(update={"name": "sex", "values": ("female", "male")})
+    schema = SCHEMA.model_copy(update={"label": label})
+    generator = NotesGenerator(spec, schema, base, parameter_vector(build_note_lm(spec, base)))
+    request = sample_request(steps=2)
+    labels = np.array([0, 1, 0, 1])
+    documents = generator.documents(request, np.arange(4), labels)
+    assert [found.patient.sex for found in documents] == ["female", "male", "female", "male"]
+    for found in documents:
+        assert f" {found.patient.sex}" in found.text
+        assert all("\n" not in words for words in found.words)
+        assert not re.search(r"\b(\w*[a-z]) \1\b|[.,;:][.:]", found.text)
+    # A document is the same whatever stands beside it.
+    alone = generator.documents(request, np.array([2]), np.array([0]))
+    assert alone[0] == documents[2]
+
+
+def sample_request(steps: int) -> SampleRequest:
+    return SampleRequest(
+        label_counts={"no": 1},
+        sampler="confidence",
+        steps=steps,
+        seed="3",
+        guidance=Decimal(0),
+        precision="float32",
+        calibrated=False,
+        notes=NotesRequest(),
+    )
+
+
+def test_a_template_chooses_names_the_reason_again_and_knows_its_longest_gaps() -> None:
+    lists = {kind: (f"{kind} a", f"{kind} b", f"{kind} c") for kind in ("problem", "test", "treatment", "drug")}
+    text = "A: {reason}<, {problem}|>. <{words:8}|{words:20}> {words:4}\nB: {reason}; {problem}."
+    template = Template(name="x", text=text, lists=lists)
+    assert template.most_tokens == 24
+    shapes = set()
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        pieces = template.written(invented_patient(rng), rng)
+        assert sum(piece.tokens for piece in pieces if isinstance(piece, Gap)) <= 24
+        fixed = "".join(piece for piece in pieces if isinstance(piece, str))
+        first, last = re.search(r"A: (problem \w)", fixed), re.search(r"B: (problem \w); (problem \w)", fixed)
+        assert first is not None
+        assert last is not None
+        assert first[1] == last[1] != last[2]
+        shapes.add(fixed.count("problem"))
+    assert shapes == {3, 4}
+    for shipped in shipped_templates():
+        rng = np.random.default_rng(0)
+        fixed = "".join(piece for piece in shipped.written(invented_patient(rng), rng) if isinstance(piece, str))
+        assert not set("<>{}|") & set(fixed)

@@ -61,11 +61,20 @@ def outcome_drawings(
         bars = [m for m in measures if m.section == utility.SECTION and f"_{area}[" in m.key]
         guess = {m.key: 0.5 if area == "auroc" else t.base_rate for m in bars for t in tasks if f"[{t.value}]" in m.key}
         drawn[area] = charts.utility_bars(area.upper(), bars, guess, floor=floor)
-    return drawn | augmentation_lines(tasks, by_key, models, quick, floor) | site_dots(sites, floor) | epsilon_lines(record)
+    return (
+        drawn
+        | augmentation_lines(tasks, by_key, models, quick, floor)
+        | site_dots(sites, floor)
+        | epsilon_lines(record)
+    )
 
 
 def augmentation_lines(
-    tasks: Sequence[LabelTask], by_key: Mapping[str, Measure], models: Models, quick: Sequence[str], floor: str = COLUMNS
+    tasks: Sequence[LabelTask],
+    by_key: Mapping[str, Measure],
+    models: Models,
+    quick: Sequence[str],
+    floor: str = COLUMNS,
 ) -> dict[str, Drawing]:
     """One figure per area: a panel for each label value and classifier."""
     drawn = {}

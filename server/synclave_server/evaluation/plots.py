@@ -107,9 +107,9 @@ def prevalence_scatter(
             "prevalence",
             f"Scatter plot of {int(seen.sum())} {what}s: prevalence in real patients against prevalence in synthetic "
             f"patients, with the diagonal of perfect agreement. {outside} {what}s lie outside the range of chance.",
-            f"Each dot is a {what}; on the diagonal it is as frequent in synthetic as in real patients. Inside the shaded "
-            "band it differs no more than between two random groups of patients (95 %). Diamonds are the deviations "
-            "least explained by chance.",
+            f"Each dot is a {what}; on the diagonal it is as frequent in synthetic as in real patients. Inside the "
+            "shaded band it differs no more than between two random groups of patients (95 %). Diamonds are the "
+            "deviations least explained by chance.",
         )
 
 

@@ -135,10 +135,7 @@ def _how_useful(measures: Mapping[str, Measure], outcome: str, floor: str) -> It
             f"{short(measure.floor)}, all tested on real patients."
         )
         if measure.way is None and measure.floor.value is not None:
-            yield (
-                f"Here even {floor} do about as well as real patients: this outcome "
-                "tells little about a model."
-            )
+            yield (f"Here even {floor} do about as well as real patients: this outcome tells little about a model.")
         elif measure.way is not None:
             yield f"That is {degree(measure.way, floor)}."
 

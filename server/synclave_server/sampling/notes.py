@@ -28,6 +28,7 @@ from synclave_shared.model_spec import NotesSpec
 from synclave_shared.models.note_base import LoadedBase, build_note_lm
 from synclave_shared.models.parameters import load_parameter_vector
 from synclave_shared.text.chunks import heading, laid_out
+from synclave_shared.text.neighbours import public_neighbours
 from synclave_shared.text.surrogates import Surrogates
 from synclave_shared.text.templates import Gap, Patient, Template, invented_patient, shipped_templates
 
@@ -41,6 +42,9 @@ GPU_ROWS: Final = 128
 
 CHUNKS_OF_DOCUMENT: Final = 2
 """What a document of the shipped templates has in the mean: more documents are written at once than rows would hold."""
+
+NEIGHBOURS_WEIGHT: Final = 0.5
+"""Of the public pairs of neighbours beside an embedded network: best for notes that neither has seen (docs/notes.md)."""
 
 WINDOWS: Final = 4
 """Chunks of a document at most; text beyond them has no gaps filled, and is left out."""
@@ -176,6 +180,8 @@ class NotesGenerator:
         most = max(template.most_tokens for template, _ in self._choices)
         # Public: of templates alone, so that no document changes the shape of another's numbers.
         self._places = min(schema.notes.tokens, most)
+        # A published model has read more than pairs.
+        self._neighbours = public_neighbours(self._tokenizer.size) if base.folder is None else None
         logits = next(
             part.out_features for part in reversed(list(network.modules())) if isinstance(part, torch.nn.Linear)
         )
@@ -215,9 +221,7 @@ class NotesGenerator:
             found += self._tile(request, patients[part], labels[part])
         return found
 
-    def _tile(
-        self, request: SampleRequest, patients: NDArray[np.int64], labels: NDArray[np.int64]
-    ) -> list[Written]:
+    def _tile(self, request: SampleRequest, patients: NDArray[np.int64], labels: NDArray[np.int64]) -> list[Written]:
         length, tokenizer = self._schema.notes.tokens, self._tokenizer
         documents, chunks = [], []
         for number, label in zip(patients.tolist(), labels.tolist(), strict=True):
@@ -229,7 +233,9 @@ class NotesGenerator:
                 body = document.tokens[start : start + capacity]
                 ids, begin = laid_out(tokenizer, head, body, length)
                 chunks.append(
-                    _Chunk(document=len(documents) - 1, number=number, window=window, ids=ids, begin=begin, count=len(body))
+                    _Chunk(
+                        document=len(documents) - 1, number=number, window=window, ids=ids, begin=begin, count=len(body)
+                    )
                 )
         tokens: list[list[int]] = [[] for _ in documents]
         for start in range(0, len(chunks), self._rows):
@@ -270,7 +276,9 @@ class NotesGenerator:
         def logits_of(current: Tensor, positions: Tensor) -> Tensor:
             with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._reduced):
                 logits: Tensor = self._network(current, seen, positions)
-            return logits
+            if self._neighbours is None:
+                return logits
+            return self._neighbours.added(logits, current, positions, NEIGHBOURS_WEIGHT)
 
         def uniforms(stream: int) -> Tensor:
             drawn = randomness.uniform(numbers, WINDOWS * self._places, FIRST_STEP + stream)

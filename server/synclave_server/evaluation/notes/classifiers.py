@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -48,7 +49,7 @@ def _runs(run: int) -> Callable[[Note], list[str]]:
     def analyse(note: Note) -> list[str]:
         # A word that no text has: a note without any would leave nothing to fit on.
         words = ["\n", *words_of(note.text)]
-        return words if run == 1 else [" ".join(pair) for pair in zip(words, words[1:], strict=False)] or words
+        return words if run == 1 else [" ".join(pair) for pair in pairwise(words)] or words
 
     return analyse
 

@@ -95,9 +95,7 @@ def evaluate_notes(
         *augmentation.augmentation_measures(
             comparison, train_table, label, values, seed, told, note_classifiers, QUICK_OF_NOTES
         ),
-        *disclosure.disclosure_measures(
-            tables[0], tables[1], train_table, independent_words, seed, told, nearness
-        ),
+        *disclosure.disclosure_measures(tables[0], tables[1], train_table, independent_words, seed, told, nearness),
         *leak_measures(real, every_note(synthetic), train, independent_words, nearness, seed, told),
     ]
     seen = _who(real.select(comparison.other_half) if train is None else train)
@@ -164,7 +162,7 @@ def _who(dataset: NotesDataset) -> list[Hashable]:
 
 
 def _digest(dataset: NotesDataset) -> str:
-    """SHA-256 over types, texts and labels, identifiers left out: names the cohort independently of the files' format."""
+    """SHA-256 over types, texts and labels, identifiers left out: names the cohort whatever the files' format."""
     digest = hashlib.sha256()
     for notes, label in zip(dataset.notes, dataset.labels.tolist(), strict=True):
         digest.update(repr((label, [(note.type, note.text) for note in notes])).encode())

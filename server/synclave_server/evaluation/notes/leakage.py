@@ -60,7 +60,9 @@ def leak_measures(
     size = min(len(train), len(others))
     seen = train.select(np.sort(rng.choice(len(train), size, replace=False)))
     unseen = others.select(np.sort(rng.choice(len(others), size, replace=False)))
-    among = {name: every_note(part).sample(SEARCHED_NOTES, rng) for name, part in (("training", seen), ("held_out", unseen))}
+    among = {
+        name: every_note(part).sample(SEARCHED_NOTES, rng) for name, part in (("training", seen), ("held_out", unseen))
+    }
     contenders = [synthetic, every_note(players), floor(every_note(train).sample(SEARCHED_NOTES, rng), rng)]
     contenders = [table.sample(SEARCHED_NOTES, rng) for table in contenders]
     found: dict[str, list[Reading]] = {}
@@ -69,11 +71,13 @@ def leak_measures(
         name: [nearness.distance(table, notes).min(axis=1) for table in contenders] for name, notes in among.items()
     }
     threshold = link_threshold(nearest["training"][1])
-    for name, notes in among.items():
+    for name in among:
         found[f"linked_to_{name}"] = [defined(float((distance < threshold).mean())) for distance in nearest[name]]
     for name, notes in among.items():
         runs = [longest_runs(texts_of(table), texts_of(notes)) for table in contenders]
-        found[f"longest_run_{name}"] = [defined(float(run.mean()), (float(run.min()), float(run.max()))) for run in runs]
+        found[f"longest_run_{name}"] = [
+            defined(float(run.mean()), (float(run.min()), float(run.max()))) for run in runs
+        ]
         found[f"copied_{name}"] = [defined(float((run >= COPIED_WORDS).mean())) for run in runs]
     for name, part in (("training", seen), ("held_out", unseen)):
         strings = own_identifiers(part)

@@ -140,9 +140,7 @@ def _words(reference: Table, contenders: Sequence[Table]) -> list[Measure]:
 def _variety(comparison: Comparison, rng: np.random.Generator) -> list[Measure]:
     """Quotients to the reference: above 1 is as wrong as below."""
     size = min(VARIED_NOTES, len(comparison.reference), len(comparison.synthetic))
-    real, *others = (
-        texts_of(table.sample(size, rng)) for table in (comparison.reference, *comparison.contenders())
-    )
+    real, *others = (texts_of(table.sample(size, rng)) for table in (comparison.reference, *comparison.contenders()))
 
     def quotients(score: Callable[[Sequence[str]], float]) -> list[Reading]:
         truth = score(real)
@@ -207,9 +205,7 @@ def _medicine(comparison: Comparison, rng: np.random.Generator) -> tuple[list[Me
     size = min(ENTITY_NOTES, len(comparison.reference), len(comparison.synthetic))
     names = ("real", "synthetic", "other", "independent")
     tables = (comparison.reference, *comparison.contenders())
-    mentions = {
-        name: mentions_of(texts_of(table.sample(size, rng))) for name, table in zip(names, tables, strict=True)
-    }
+    mentions = {name: mentions_of(texts_of(table.sample(size, rng))) for name, table in zip(names, tables, strict=True)}
     truth, *others = mentions.values()
     measures = []
     for kind in KINDS:

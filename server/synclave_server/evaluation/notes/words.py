@@ -27,8 +27,8 @@ def how_close_notes(measures: Mapping[str, Measure]) -> Iterator[str]:
     alike, surprise = measures["self_bleu"], measures["word_surprise"]
     if alike.value.value is not None:
         yield (
-            f"Notes are {short(alike.value)} times as alike as real ones are among one another (self-BLEU): above 1 they "
-            "repeat themselves."
+            f"Notes are {short(alike.value)} times as alike as real ones are among one another (self-BLEU): above 1 "
+            "they repeat themselves."
         )
     if surprise.value.value is not None:
         yield (
@@ -59,8 +59,8 @@ def what_leaks(measures: Mapping[str, Measure]) -> Iterator[str]:
     linked, chance = measures["linked_to_training"], measures["linked_to_held_out"]
     if linked.value.value is not None:
         yield (
-            f"Sanity checks, no evidence: a linkage attack traces {percent(linked.value.value)} of the synthetic notes to "
-            f"a training note and {percent(chance.value.value or 0)} to a held-out one, which is chance."
+            f"Sanity checks, no evidence: a linkage attack traces {percent(linked.value.value)} of the synthetic notes "
+            f"to a training note and {percent(chance.value.value or 0)} to a held-out one, which is chance."
         )
     copied = measures["copied_training"]
     if copied.value.value is not None:

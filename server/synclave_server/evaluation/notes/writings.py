@@ -19,7 +19,7 @@ __all__ = ["every_note", "first_notes", "independent_words", "notes_of", "texts_
 
 
 def first_notes(dataset: NotesDataset) -> Table:
-    """The first note of each patient: a synthetic patient has one, and how many a real one has tells nothing of words."""
+    """The first note of each patient: a synthetic one has one, and how many a real one has says nothing of words."""
     return Table(features=_objects(notes[0] for notes in dataset.notes), labels=dataset.labels)
 
 
