@@ -199,7 +199,7 @@ def _variety(cells: Cells) -> list[str]:
                         _spread([one["calls"] for one in runs], 1),
                     )
                 )
-    return [*lines, "", "Self-BLEU and distinct-2 of the same 12 notes throughout; lower self-BLEU is more varied.", ""]
+    return [*lines, "", "Self-BLEU and distinct-2 of the same 8 notes throughout; lower self-BLEU is more varied.", ""]
 
 
 def _calls(cells: Cells) -> list[str]:
