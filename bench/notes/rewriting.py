@@ -72,15 +72,15 @@ def main() -> None:
     studio = Studio(notes, network, tokenizer, detector, options.work / digest[:12])
     path = options.out / "notes-rewriting.json"
     document: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    if document.get("writer") != digest:
-        document = {"writer": digest, "judge_notes": len(judged), "unseen_notes": len(unseen), "cells": {}}
+    if not document:
+        document = {"judge_notes": len(judged), "unseen_notes": len(unseen), "cells": {}}
     cells: dict[str, Any] = document["cells"]
 
     def cell(name: str, work: Callable[[], Any]) -> None:
         if name in cells or (options.only and not any(name.startswith(one) for one in options.only)):
             return
         begun = time.process_time()
-        cells[name] = work()
+        cells[name] = work() | {"writer": digest[:12]}
         path.write_text(json.dumps(document, indent=1) + "\n")
         print(f"{name}: {time.process_time() - begun:.0f} CPU s", flush=True)
 

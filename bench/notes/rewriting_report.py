@@ -64,7 +64,7 @@ def _leaks(cells: Cells) -> list[str]:
     lines += [_row("set", "notes", "gold strings", *LEAKS, "share", "95 % at most", "refused", "tries rejected")]
     lines += ["|---" * (8 + len(LEAKS)) + "|"]
     for arm, name in (
-        ("default", "as they are"),
+        ("leaks", "as they are"),
         ("unlisted", "names and towns that no list has"),
         ("published", "one word at a time, as published"),
     ):
