@@ -41,7 +41,7 @@ class Arm:
     """
 
     name: str
-    notes: tuple[int, int] = (12, 12)
+    notes: tuple[int, int] = (8, 8)
     settings: RewriteSettings = field(default_factory=RewriteSettings)
     drawing: Drawing = field(default_factory=Drawing)
     unlisted: bool = False
@@ -49,17 +49,17 @@ class Arm:
 
 
 def _arms() -> list[Arm]:
-    arms = [Arm(name="default", notes=(120, 40)), Arm(name="unlisted", notes=(40, 12), unlisted=True)]
+    arms = [Arm(name="leaks", notes=(120, 40)), Arm(name="unlisted", notes=(24, 12), unlisted=True)]
     arms += [
-        Arm(name=f"keep-{share}", notes=(20, 20), settings=RewriteSettings(ratio=1.0, keep_entities=share))
+        Arm(name=f"keep-{share}", notes=(8, 8), settings=RewriteSettings(ratio=1.0, keep_entities=share))
         for share in (1.0, 0.5, 0.25, 0.1, 0.0)
     ]
+    arms += [Arm(name="default", notes=(20, 20)), Arm(name="published", published=True)]
+    arms += [Arm(name=f"calls-{calls}", drawing=Drawing(calls=calls)) for calls in (4, 8, 16, 32)]
     arms += [Arm(name=f"ratio-{ratio}", settings=RewriteSettings(ratio=ratio)) for ratio in (0.25, 0.75)]
     arms += [Arm(name=f"temperature-{value}", drawing=Drawing(temperature=value)) for value in (0.5, 1.5)]
     arms += [Arm(name=f"top-p-{value}", drawing=Drawing(top_p=value)) for value in (0.5, 1.0)]
-    arms += [Arm(name=f"calls-{calls}", drawing=Drawing(calls=calls)) for calls in (4, 8, 16, 32)]
-    arms.append(Arm(name="one by one", notes=(3, 3), drawing=Drawing(calls=ONE_BY_ONE, order="left-to-right")))
-    arms.append(Arm(name="published", published=True))
+    arms.append(Arm(name="one by one", notes=(2, 2), drawing=Drawing(calls=ONE_BY_ONE, order="left-to-right")))
     return arms
 
 

@@ -64,7 +64,7 @@ def _leaks(cells: Cells) -> list[str]:
     lines += [_row("set", "notes", "gold strings", *LEAKS, "share", "95 % at most", "refused", "tries rejected")]
     lines += ["|---" * (8 + len(LEAKS)) + "|"]
     for arm, name in (
-        ("default", "as they are"),
+        ("leaks", "as they are"),
         ("unlisted", "names and towns that no list has"),
         ("published", "one word at a time, as published"),
     ):
@@ -199,7 +199,7 @@ def _variety(cells: Cells) -> list[str]:
                         _spread([one["calls"] for one in runs], 1),
                     )
                 )
-    return [*lines, "", "Self-BLEU and distinct-2 of the same 12 notes throughout; lower self-BLEU is more varied.", ""]
+    return [*lines, "", "Self-BLEU and distinct-2 of the same 8 notes throughout; lower self-BLEU is more varied.", ""]
 
 
 def _calls(cells: Cells) -> list[str]:

@@ -91,7 +91,7 @@ class Scorer:
             "nats_of_sources": self.judge.nats(sources),
             "reading_ease": float(np.mean([reading_ease(text) for text in texts])),
             "reading_ease_of_sources": float(np.mean([reading_ease(text) for text in sources])),
-            "distinct_2": distinct_n(texts[:12], 2),
+            "distinct_2": distinct_n(texts[:8], 2),
             "linkage_words": linkage_rate(
                 list(self.everyone.values()),
                 [dict(zip(outputs.names, outputs.texts, strict=True)).get(name) for name in self.everyone],
@@ -175,7 +175,7 @@ class Scorer:
 def variety(seeds: Sequence[Outputs]) -> float:
     """Mean self-BLEU of the rewritings of each note, over notes that every seed wrote."""
     by_name = [dict(zip(one.names, one.texts, strict=True)) for one in seeds]
-    shared = [name for name in by_name[0] if all(one.get(name) for one in by_name)][:12]
+    shared = [name for name in by_name[0] if all(one.get(name) for one in by_name)][:8]
     return float(np.mean([self_bleu([str(one[name]) for one in by_name]) for name in shared]))
 
 

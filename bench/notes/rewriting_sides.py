@@ -25,10 +25,11 @@ from synclave_shared.text.tokenizer import NoteTokenizer, embedded_tokenizer
 
 __all__ = ["bert_base_seconds", "gold_mentions", "note_types"]
 
-LONGEST = 2500
+LONGEST = 1200
 """Characters of a note that a classifier reads, real or rewritten."""
 
 KINDS = 8
+REPORTS = 20
 BERT_TOKENS = 256
 WORDS_IN_TURN = 6
 """Words that are really filled one by one with the large network: each costs the same."""
@@ -67,7 +68,7 @@ def gold_mentions(
         detector: of a site.
         tagger: whether what is kept is found by the tagger, too.
     """
-    notes = [note for corpus, _, note in ner_notes(test=True, data=data) if corpus == "maccrobat"]
+    notes = [note for corpus, _, note in ner_notes(test=True, data=data) if corpus == "maccrobat"][:REPORTS]
     finder = EntityFinder(network=shipped_entity_network() if tagger else None)
     gold, kept, kinds = 0, 0, Counter[str]()
     alive = Counter[str]()

@@ -7,7 +7,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from synclave_client.kept_secret import SECRET_BYTES, kept_secret
 from synclave_client.settings import SiteSettings
@@ -108,6 +108,7 @@ def rewrite_folder(
     drawing: Drawing,
     site: SiteSettings | None = None,
     canaries: tuple[str, ...] = (),
+    form: Literal["jsonl", "parquet"] = "jsonl",
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Rewrite all notes of a folder; returns the provenance, which is written beside them.
@@ -122,6 +123,7 @@ def rewrite_folder(
         site: whose rules and key count: a patient has the same surrogates in every call; None: no rules, and a key for
             this call alone.
         canaries: strings that no rewriting may hold.
+        form: of the file with the notes.
         progress: told the patients that are done, of how many.
 
     Raises:
@@ -167,6 +169,7 @@ def rewrite_folder(
         "temperature": drawing.temperature,
         "top_k": drawing.top_k,
         "top_p": drawing.top_p,
+        "precision": drawing.precision,
         "patients": len(patients),
         "notes": len(flat),
         "written": len(flat) - len(refused),
@@ -178,18 +181,31 @@ def rewrite_folder(
     }
     table = next(table for table in schema.tables if table.name == schema.notes.table)
     stored = {value: text for text, value in reversed(schema.label.mapping.items())}
+    rows = []
+    for own, found, name, label in zip(
+        dataset.notes, results, dataset.patient_ids, dataset.labels.tolist(), strict=True
+    ):
+        value = schema.label.values[label]
+        for note, one in zip(own, found, strict=True):
+            if one.text is None:
+                continue
+            row = {table.key: KeyedDraws(key, name).digest("patient").hex()[:16], "_origin": "rewritten"}
+            row |= {schema.label.column: stored.get(value, value), schema.notes.text: one.text}
+            row |= {} if schema.notes.type is None else {schema.notes.type: note.type}
+            rows.append(row)
     with new_folder(out) as folder:
-        with (folder / "notes.jsonl").open("w", encoding="utf-8") as file:
-            for own, found, name, label in zip(
-                dataset.notes, results, dataset.patient_ids, dataset.labels.tolist(), strict=True
-            ):
-                value = schema.label.values[label]
-                for note, one in zip(own, found, strict=True):
-                    if one.text is None:
-                        continue
-                    line = {table.key: KeyedDraws(key, name).digest("patient").hex()[:16], "_origin": "rewritten"}
-                    line |= {schema.label.column: stored.get(value, value), schema.notes.text: one.text}
-                    line |= {} if schema.notes.type is None else {schema.notes.type: note.type}
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        _write_rows(rows, folder / f"notes.{form}")
         (folder / "provenance.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return document
+
+
+def _write_rows(rows: list[dict[str, str]], path: Path) -> None:
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        return
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")

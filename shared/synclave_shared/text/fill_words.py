@@ -2,8 +2,8 @@
 
 Each masked word is one place, and what may stand there is a whole word of the language (or a number): a model of parts
 of words can so neither spell a name out nor break the layout. Words that are identifiers in the patient's notes are
-forbidden in all of them; a word that has to change is forbidden its old form. No model writes a finding or a drug into a
-real patient's note: clinical terms stand only where one stood that was not kept.
+forbidden in all of them; a word that has to change is forbidden its old form. No model writes a finding or a drug into
+a real patient's note: clinical terms stand only where one stood that was not kept.
 
 Shapes: ``R`` chunks, ``T`` tokens of each, ``V`` vocabulary, ``F`` forms of a word.
 """

@@ -101,7 +101,7 @@ def plan_note(
         draws: the patient's.
         identifying: the identifiers of all of the patient's notes.
         ratio: share of the words that are neither kept nor identifiers, which are masked.
-        keep_entities: share of the clinical mentions, and of the other numbers, that are kept; each is kept everywhere or
+        keep_entities: share of the clinical mentions, and of the other numbers, that are kept, each everywhere or
             nowhere.
         attempt: names the random numbers of this try.
     """

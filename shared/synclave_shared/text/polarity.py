@@ -18,10 +18,10 @@ hasn haven hadn positive present unable neither resolved
 nothing nobody fails failed fail failing refuses refused declines declined doubt doubtful hardly barely rather instead
 ceased gone disappeared cleared resolves resolving subsided stopped discontinued prevented avoid avoided devoid void
 couldn wouldn shouldn won mustn excluding lacked absences refusal
-normal abnormal normally abnormally abnormality abnormalities increased decreased increase decrease elevated reduced high
-low stable unstable benign malignant better worse improved worsened improving worsening acute chronic
-left right lt rt bilateral bilaterally unilateral unilaterally leftward rightward both medial medially lateral laterally
-anterior anteriorly posterior posteriorly proximal proximally distal distally upper
+normal abnormal normally abnormally abnormality abnormalities increased decreased increase decrease elevated reduced
+high low stable unstable benign malignant better worse improved worsened improving worsening acute chronic
+left right lt rt bilateral bilaterally unilateral unilaterally leftward rightward both medial medially lateral
+laterally anterior anteriorly posterior posteriorly proximal proximally distal distally upper
 lower superior superiorly inferior inferiorly
 """
 _SPANISH: Final = """

@@ -29,7 +29,8 @@ LONGEST_NOTE: Final = 50_000
 
 KEY_BYTES: Final = 16
 
-_NO_TEXT: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_NO_TEXT: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, halves of characters, and what breaks lines or turns the direction of a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ class RewriteSettings:
 
     ratio: float = 0.5
     keep_entities: float = 1.0
-    tries: int = 4
+    tries: int = 3
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1 or not 0 <= self.keep_entities <= 1 or self.tries < 1:

@@ -91,7 +91,9 @@ class NameMap:
 
     def __init__(self, draws: KeyedDraws, locale: Locale, namings: Iterable[Naming], taken: frozenset[str]) -> None:
         self._locale = locale
-        self._fixed = {*locale.titles, *locale.credentials, *locale.particles, *locale.not_names}
+        # Of the words that begin no name some are names all the same: "Dr. Ronnie June".
+        words = {*locale.not_names} - word_lists(locale.given) - word_lists(locale.family)
+        self._fixed = {*locale.titles, *locale.credentials, *locale.particles, *words}
         roles, around = self._roles(list(namings))
         sexes, given = _given(locale.code)
         surnames = _surnames(locale.family, (*locale.ordinary, *locale.given, *locale.eponyms))

@@ -190,10 +190,11 @@ class Replacements:
             word = found.group()
             if word.isdecimal():
                 return replaced_number(self._draws, PhiClass.OTHER, word)
+            # "LA" is a state before it is an article.
+            if word in self._locale.states and len(word) == 2:
+                return self._place("", word)
             if folded(word) in _WORDS_OF_STREETS:
                 return word
-            if word.upper() in self._locale.states and len(word) == 2 and word.isupper():
-                return self._place("", word)
             if len(word) < 3:
                 return word
             new = self._drawn(_towns(self._locale.places, self._locale.ordinary), "street", word)
