@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -213,6 +213,87 @@ def test_a_crash_at_any_write_leaves_the_old_ledger_or_the_new_one(
         assert [finding for finding in verify_ledger(folder).findings if finding.file] == []
     assert crashes >= 4
     assert Ledger.open(folder, KEY).size == size + 2
+
+
+class Disk:
+    """What is left of a ledger folder when the power goes off, after any number of the steps of an append.
+
+    Nothing lasts but contents of files that were flushed, under names in folders that were flushed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        self.lasting = dict(self.files)
+        self.folders = {folder, *(path for path in folder.rglob("*") if path.is_dir())}
+        self.waiting: set[Path] = set()
+        self.states: list[dict[Path, bytes]] = []
+
+    def _content(self, path: Path) -> bytes:
+        return self.files[path][: len(self.files[path]) // 2] if path in self.waiting else self.files[path]
+
+    def _note(self) -> None:
+        """The two extremes: all that was not flushed is lost, and all but halves of contents happens to be there."""
+        self.states.append({path: data for path, data in self.lasting.items() if path.parent in self.folders})
+        self.states.append({path: self._content(path) for path in self.files})
+
+    def write(self, path: Path, data: bytes) -> None:
+        self.files[path] = data
+        self.waiting.add(path)
+        self._note()
+
+    def move(self, temporary: Path, path: Path) -> None:
+        self.files[path] = self.files.pop(temporary)
+        if temporary in self.waiting:
+            self.waiting.add(path)
+        self._note()
+
+    def flush(self, paths: Iterable[Path]) -> None:
+        flushed = set(paths)
+        self.waiting -= flushed
+        for folder in flushed - self.files.keys():
+            self.folders |= {path.parent for path in self.files if path.parent.parent == folder}
+            for path in {path for path in self.lasting if path.parent == folder} - self.files.keys():
+                del self.lasting[path]
+            self.lasting.update({path: self._content(path) for path in self.files if path.parent == folder})
+        self._note()
+
+
+def one_after_another(*calls: Callable[..., object]) -> Callable[..., None]:
+    def call(*arguments: Any) -> None:
+        for each in calls:
+            each(*arguments)
+
+    return call
+
+
+@pytest.mark.parametrize("size", [2, 254, 255, 256])
+def test_a_power_cut_at_any_step_leaves_the_old_ledger_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    ledger = Ledger.create(tmp_path / "ledger", STORY.origin, KEY)
+    story = Story().introduce(size - 1)
+    story.register("berlin", "site")
+    ledger.append([entry.to_bytes() for entry in story.entries])
+    line = cosign(ledger.checkpoint(), "berlin", key_of("berlin"), START)
+    old_root, disk = ledger.root, Disk(tmp_path / "ledger")
+    with monkeypatch.context() as patch:
+        for name in ("_write", "_move", "_flush"):
+            patch.setattr(store, name, one_after_another(getattr(disk, name[1:]), getattr(store, name)))
+        assert ledger.update(DATA[1:3], [(size, "berlin", line)]) == {}
+    assert len(disk.states) >= 12
+    for number, state in enumerate([*disk.states, disk.lasting]):
+        folder = tmp_path / str(number)
+        for path, data in state.items():
+            target = folder / path.relative_to(disk.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        left = Ledger.open(folder, KEY)
+        assert left.root in (old_root, ledger.root)
+        assert not [finding for finding in verify_ledger(folder).findings if finding.file]
+    # What was there when the step had ended lasts.
+    assert left.root == ledger.root
+    assert set(files_of(folder / "witness")) == {str(size)}
 
 
 def test_a_failed_write_leaves_the_open_ledger_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -302,14 +302,17 @@ class Ledger:
 
     def _read_witnesses(self) -> None:
         for path in self._witness_files():
-            note = parse_note(_read_text(path))
-            size = note.checkpoint.size
-            if size > self.size or note.checkpoint != self._checkpoint(size):
+            try:
+                note = parse_note(_read_text(path))
+                size = note.checkpoint.size
+                extended = size <= self.size and note.checkpoint == self._checkpoint(size)
+                self._require(extended, "one that this ledger extends", "another one")
+            except LedgerError as error:
                 raise LedgerError(
-                    expected="co-signed checkpoints that this ledger extends",
-                    found=f"another one in {path}",
+                    expected=f"a checkpoint of this ledger, co-signed, in {path}",
+                    found=error.found,
                     remedy="Run `synclave-audit verify` to see what was changed; restore the ledger from a copy.",
-                )
+                ) from None
             for line in note.signatures:
                 self._note_cosignature(note.checkpoint, line)
 
