@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synclave_shared.errors import LedgerError
-from synclave_shared.ledger import store
+from synclave_shared.ledger import durable
 from synclave_shared.ledger.checkpoint import parse_note
 from synclave_shared.ledger.entry import COORDINATOR, KeyRegistered, parse_entry, sign_entry
 from synclave_shared.ledger.keys import SigningKey
@@ -154,7 +154,7 @@ class Crash(BaseException):
 
 def append_and_crash(folder: Path, monkeypatch: pytest.MonkeyPatch, writes: int) -> bool:
     """Append two entries, and stop before write or rename number ``writes``; whether it got that far."""
-    write, move, count = store._write, store._move, 0
+    write, move, count = durable._write, durable._move, 0
 
     def counted() -> bool:
         nonlocal count
@@ -175,8 +175,8 @@ def append_and_crash(folder: Path, monkeypatch: pytest.MonkeyPatch, writes: int)
 
     ledger = Ledger.open(folder, KEY)
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_write", writing)
-        patch.setattr(store, "_move", moving)
+        patch.setattr(durable, "_write", writing)
+        patch.setattr(durable, "_move", moving)
         try:
             ledger.append(DATA[1:3])
         except Crash:
@@ -279,7 +279,7 @@ def test_a_power_cut_at_any_step_leaves_the_old_ledger_or_the_new_one(
     old_root, disk = ledger.root, Disk(tmp_path / "ledger")
     with monkeypatch.context() as patch:
         for name in ("_write", "_move", "_flush"):
-            patch.setattr(store, name, one_after_another(getattr(disk, name[1:]), getattr(store, name)))
+            patch.setattr(durable, name, one_after_another(getattr(disk, name[1:]), getattr(durable, name)))
         assert ledger.update(DATA[1:3], [(size, "berlin", line)]) == {}
     assert len(disk.states) >= 12
     for number, state in enumerate([*disk.states, disk.lasting]):
@@ -304,7 +304,7 @@ def test_a_failed_write_leaves_the_open_ledger_as_it_was(tmp_path: Path, monkeyp
         raise OSError(28, "No space left on device", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_write", full)
+        patch.setattr(durable, "_write", full)
         with pytest.raises(LedgerError, match="No space"):
             ledger.append([ENTRY])
     assert (ledger.root, ledger.size) == (root, len(DATA))
@@ -364,13 +364,13 @@ def test_a_step_waits_twice_for_the_disk_and_flushes_what_it_names(
 ) -> None:
     ledger = STORY.write(tmp_path)
     size, waits = ledger.size, []
-    real = store._flush
+    real = durable._flush
 
     def flush(paths: Iterable[Path]) -> None:
         waits.append(sorted(str(path.relative_to(tmp_path)) for path in paths))
         real(paths)
 
-    monkeypatch.setattr(store, "_flush", flush)
+    monkeypatch.setattr(durable, "_flush", flush)
     line = cosign(ledger.checkpoint(), "berlin", key_of("berlin"), START + timedelta(seconds=1))
     ledger.update(DATA[:1], [(size, "berlin", line)])
     partial = ["tile/0/000.p", f"tile/0/000.p/{size + 1}", "tile/entries/000.p", f"tile/entries/000.p/{size + 1}"]
