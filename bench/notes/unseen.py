@@ -1,6 +1,6 @@
 """How detection does on what it was not made with: ``python -m bench.notes.unseen --data DIR --taggers FOLDER``.
 
-Writes bench/results/notes-detection-unseen.{json,md}. FOLDER has taggers of ``bench.notes.train_tagger``: ``phi-all-0``, which ships,
+Writes bench/results/notes-detection-unseen.{json,md}, and goes on from the JSON file where it was broken off. FOLDER has taggers of ``bench.notes.train_tagger``: ``phi-all-0``, which ships,
 and ``phi-fold0-1``, ``phi-fold1-2`` (``--seed 1 --hold-out 0``, ``--seed 2 --hold-out 1``), each of which is measured on
 the sentences of the templates that it was not shown, too.
 """
@@ -14,7 +14,7 @@ import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.notes.corpora import (
     Gold,
@@ -74,6 +74,8 @@ def main() -> None:
             unlisted = [with_unlisted_names(note, 1) for note in notes]
             sets.append((f"Forms written by hand, {part} part, names and towns that no list has", unlisted, shipped))
     for fold in (0, 1):
+        if f"phi-fold{fold}-{fold + 1}" not in every:
+            continue
         notes = [
             of_templates(note, lambda template, fold=fold: held_out(template, fold), known)
             for note in injected_notes(test=True, data=data)[:limit]
@@ -101,7 +103,8 @@ def main() -> None:
 def write(out: Path, sets: Sequence[tuple[str, list[Note], dict[str, PhiTagger]]]) -> None:
     """All tables."""
     finder, base = EntityFinder(), Detector.for_locale("en")
-    answer: dict[str, object] = {}
+    kept = out / "notes-detection-unseen.json"
+    answer: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else {}
     lines = [
         "# Detection of identifiers on what it was not made with",
         "",
@@ -118,12 +121,16 @@ def write(out: Path, sets: Sequence[tuple[str, list[Note], dict[str, PhiTagger]]
         first = replace(base, tagger=next(iter(taggers.values())))
         if "written" in title:
             arms["+ own record"] = lambda note, d=first: d.of_patient(record_of(note))
-        rows = []
+        have = {one["arm"]: one for one in answer.get(title, {}).get("rows", [])}
         for name, detector_for in arms.items():
+            if name in have:
+                continue
             begun = time.process_time()
             found = [detector_for(note).detect(note.text) for note in notes]
-            rows.append(row(name, notes, found, time.process_time() - begun, medicine))
+            have[name] = row(name, notes, found, time.process_time() - begun, medicine)
+        rows = [have[name] for name in arms]
         answer[title] = {"notes": len(notes), "rows": rows}
+        kept.write_text(json.dumps(answer, indent=1) + "\n")
         lines += [f"## {title}", "", f"{len(notes)} notes, {sum(len(note.gold) for note in notes)} identifiers.", ""]
         lines += [*table(rows), ""]
         seeds = [one for one in rows if "seed" in str(one["arm"])]
@@ -133,13 +140,12 @@ def write(out: Path, sets: Sequence[tuple[str, list[Note], dict[str, PhiTagger]]
                 f"Recall over seeds: {statistics.mean(recalls):.4f}, spread {max(recalls) - min(recalls):.4f}.",
                 "",
             ]
-        last = rows[1]
+        last = rows[1]  # what ships, without the record
         cells = [
             f"{label} {one['token_recall']:.3f} ({one['entities']})"
             for label, one in last["classes"].items()  # type: ignore[attr-defined]
         ]
         lines += [f"By class, {last['arm'].removeprefix('+ ')}: {', '.join(cells)}.", ""]  # type: ignore[attr-defined]
-    (out / "notes-detection-unseen.json").write_text(json.dumps(answer, indent=1) + "\n")
     (out / "notes-detection-unseen.md").write_text("\n".join(lines))
 
 
