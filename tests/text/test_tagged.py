@@ -29,14 +29,14 @@ class _Says:
     ("text", "said", "kept"),
     [
         (
-            "Was seen by Zorna Quell rounding later in the day",
-            _Says("Zorna Quell rounding", PhiClass.NAME, "doctor"),
+            "Was seen by Zorna Quell today and then later in the day",
+            _Says("Zorna Quell today", PhiClass.NAME, "doctor"),
             ["Zorna Quell"],
         ),
         ("Zorna Quell, PsyD wrote this", _Says("Zorna Quell, PsyD", PhiClass.NAME, "doctor"), ["Zorna Quell"]),
         ("We noted Tel 99 12 34 there", _Says("Tel 99 12 34", PhiClass.PHONE, "phone"), ["99 12 34"]),
         ("We saw Quibble's nodes there", _Says("Quibble", PhiClass.NAME, "patient"), []),
-        ("The left ICA EDV was low and the flow was slow there", _Says("ICA EDV", PhiClass.NAME, "patient"), []),
+        ("The left ICA EDV was low and the flow was slow there", _Says("EDV", PhiClass.NAME, "patient"), []),
         ("Well. Zornly, the pain fell", _Says("Zornly", PhiClass.NAME, "patient", 0.6), []),
         ("Well. Zornly, the pain fell", _Says("Zornly", PhiClass.NAME, "patient", 0.9), ["Zornly"]),
         ("Mother died at 70 of it", _Says("70", PhiClass.DATE, "age"), []),
