@@ -1,8 +1,8 @@
 """How detection does on what it was not made with: ``python -m bench.notes.unseen --data DIR --taggers FOLDER``.
 
-Writes bench/results/notes-detection-unseen.{json,md}. FOLDER has taggers of ``bench.notes.train_tagger``: ``phi-all-SEED``
-(what ships is seed 0) and ``phi-fold0-0``, ``phi-fold1-0`` (``--hold-out``), each measured on the sentences of the
-templates that it was not shown.
+Writes bench/results/notes-detection-unseen.{json,md}, and goes on from the JSON file where it was broken off. FOLDER has taggers of ``bench.notes.train_tagger``: ``phi-all-0``, which ships,
+and ``phi-fold0-1``, ``phi-fold1-2`` (``--seed 1 --hold-out 0``, ``--seed 2 --hold-out 1``), each of which is measured on
+the sentences of the templates that it was not shown, too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.notes.corpora import (
     Gold,
@@ -27,7 +27,7 @@ from bench.notes.corpora import (
     templates_of,
 )
 from bench.notes.detection import ROOT, record_of, row, table, tagger_from, with_unlisted_names
-from bench.notes.written_notes import HALVES, written_notes
+from bench.notes.written_notes import PARTS, written_notes
 from synclave_shared.text.entities import EntityFinder
 from synclave_shared.text.phi import Detector
 
@@ -64,29 +64,34 @@ def main() -> None:
     options = parser.parse_args()
     data, limit = options.data, options.limit
     every = {path.stem: tagger_from(path, "en") for path in sorted(options.taggers.glob("phi-*.safetensors"))}
-    ours = {name: tagger for name, tagger in every.items() if name.startswith("phi-all-")}
     known = templates_of(data)
-    shipped = {"": ours["phi-all-0"]}
+    shipped = {"": every["phi-all-0"]}
     sets: list[tuple[str, list[Note], dict[str, PhiTagger]]] = []
-    for half in HALVES:
-        notes = written_notes(half)
-        sets.append((f"Forms written by hand, {half} half", notes, ours))
-        if half == "second":
+    for part in PARTS:
+        notes = written_notes(part)
+        sets.append((f"Forms written by hand, {part} part", notes, every))
+        if part == "third":
             unlisted = [with_unlisted_names(note, 1) for note in notes]
-            sets.append((f"Forms written by hand, {half} half, names and towns that no list has", unlisted, shipped))
+            sets.append((f"Forms written by hand, {part} part, names and towns that no list has", unlisted, shipped))
     for fold in (0, 1):
+        if f"phi-fold{fold}-{fold + 1}" not in every:
+            continue
         notes = [
             of_templates(note, lambda template, fold=fold: held_out(template, fold), known)
             for note in injected_notes(test=True, data=data)[:limit]
         ]
         sets.append(
-            (f"Injected notes, half {fold} of the templates, held out", notes, {"": every[f"phi-fold{fold}-0"]})
+            (
+                f"Injected notes, half {fold} of the templates, held out",
+                notes,
+                {"": every[f"phi-fold{fold}-{fold + 1}"]},
+            )
         )
     sentences = [
         replace(note, gold=tuple(one for one in note.gold if one.label not in NOT_IDENTIFYING))
         for note in pii_notes(data, test=True)
     ]
-    sets.append(("PII sentences, a quarter of the templates, held out", sentences, {"": every["phi-fold0-0"]}))
+    sets.append(("PII sentences, a quarter of the templates, held out", sentences, {"": every["phi-fold0-1"]}))
     for part in ("note", "dialogue"):
         notes = dialogue_notes(data, part)[: limit if part == "note" else limit // 2]
         names = "names of patient and doctor alone (precision does not count)"
@@ -98,7 +103,8 @@ def main() -> None:
 def write(out: Path, sets: Sequence[tuple[str, list[Note], dict[str, PhiTagger]]]) -> None:
     """All tables."""
     finder, base = EntityFinder(), Detector.for_locale("en")
-    answer: dict[str, object] = {}
+    kept = out / "notes-detection-unseen.json"
+    answer: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else {}
     lines = [
         "# Detection of identifiers on what it was not made with",
         "",
@@ -111,16 +117,20 @@ def write(out: Path, sets: Sequence[tuple[str, list[Note], dict[str, PhiTagger]]
         arms = {"without tagger": lambda _note: base}
         for name, tagger in taggers.items():
             with_tagger = replace(base, tagger=tagger)
-            arms[f"+ tagger{name.replace('phi-all-', ', seed ')}"] = lambda _note, d=with_tagger: d
+            arms[f"+ tagger, seed {name[-1]}" if name else "+ tagger"] = lambda _note, d=with_tagger: d
         first = replace(base, tagger=next(iter(taggers.values())))
         if "written" in title:
             arms["+ own record"] = lambda note, d=first: d.of_patient(record_of(note))
-        rows = []
+        have = {one["arm"]: one for one in answer.get(title, {}).get("rows", [])}
         for name, detector_for in arms.items():
+            if name in have:
+                continue
             begun = time.process_time()
             found = [detector_for(note).detect(note.text) for note in notes]
-            rows.append(row(name, notes, found, time.process_time() - begun, medicine))
+            have[name] = row(name, notes, found, time.process_time() - begun, medicine)
+        rows = [have[name] for name in arms]
         answer[title] = {"notes": len(notes), "rows": rows}
+        kept.write_text(json.dumps(answer, indent=1) + "\n")
         lines += [f"## {title}", "", f"{len(notes)} notes, {sum(len(note.gold) for note in notes)} identifiers.", ""]
         lines += [*table(rows), ""]
         seeds = [one for one in rows if "seed" in str(one["arm"])]
@@ -130,13 +140,12 @@ def write(out: Path, sets: Sequence[tuple[str, list[Note], dict[str, PhiTagger]]
                 f"Recall over seeds: {statistics.mean(recalls):.4f}, spread {max(recalls) - min(recalls):.4f}.",
                 "",
             ]
-        last = rows[1]
+        last = rows[1]  # what ships, without the record
         cells = [
             f"{label} {one['token_recall']:.3f} ({one['entities']})"
             for label, one in last["classes"].items()  # type: ignore[attr-defined]
         ]
         lines += [f"By class, {last['arm'].removeprefix('+ ')}: {', '.join(cells)}.", ""]  # type: ignore[attr-defined]
-    (out / "notes-detection-unseen.json").write_text(json.dumps(answer, indent=1) + "\n")
     (out / "notes-detection-unseen.md").write_text("\n".join(lines))
 
 

@@ -184,7 +184,11 @@ class _Fill:
 
     def value(self, base: str, pick) -> str:  # type: ignore[no-untyped-def]
         draw = self.draw
-        towns = {"us": None, "uk": _UK[self.half if self.half in HALVES else "second"], "au": _AU[self.half if self.half in HALVES else "second"]}[self.land]
+        towns = {
+            "us": None,
+            "uk": _UK[self.half if self.half in HALVES else "second"],
+            "au": _AU[self.half if self.half in HALVES else "second"],
+        }[self.land]
         if base == "hosp":
             own = f"{pick([self.name('family'), 'St ' + self.name('given') + chr(39) + 's', self.value('city', pick), pick(['Royal', 'Mercy', 'Lakeside', 'Northgate']) + ' ' + self.name('city')])} {pick(['Hospital', 'Medical Center', 'Health Centre', 'Clinic', 'Infirmary', 'Regional Hospital', 'Memorial', 'Cancer Center', 'VA'] if self.land == 'us' else ['Hospital', 'Infirmary', 'General Hospital', 'Health Centre', 'Medical Centre', 'Base Hospital'])}"
             return pick(self.lists["facility"]).title() if self.land == "us" and draw.random() < 0.4 else own

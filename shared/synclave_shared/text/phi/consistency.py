@@ -22,6 +22,8 @@ _SURE: Final = 0.65
 _SURE_TAGGER: Final = 0.9
 """The same of what the tagger alone says: an error of it would be found again and again."""
 
+_INITIALS: Final = re.compile(r" ?\(((?:[A-Z]\.?){2,3})\)")
+
 _MOST_PLACES: Final = 200
 """Different places and numbers that are looked for again; a note has a handful, a hostile text has thousands."""
 
@@ -49,6 +51,10 @@ def find_again(
                     for piece in part.key.split("-"):
                         if len(piece) > 3:
                             names.setdefault(piece, span)
+            # Maria Lopez (ML)
+            behind = _INITIALS.match(text, span.end)
+            if behind and len(parts) > 1 and behind.group(1)[0] == parts[0].text[0].upper():
+                yield _copy(span, *behind.span(1), 0.7)
             if 2 <= len(parts) <= 3 and all(part.capital for part in parts):
                 initials.setdefault(r"\. ?".join(part.text[0].upper() for part in parts), span)
         elif (span.phi is PhiClass.PLACE and span.kind in ("facility", "city", "street")) or span.phi is PhiClass.OTHER:

@@ -132,6 +132,12 @@ def date_patterns(words: DateWords) -> tuple[Pattern, ...]:
             first=_either(weekdays, months),
         ),
         make(
+            "month-days-year",
+            rf"(?<!\w){m}[ ]\d{{1,2}}(?: and |, | & |[ ]?-[ ]?| to )\d{{1,2}},? (?:19|20)\d\d(?!\w)",
+            0.95,
+            first=months,
+        ),
+        make(
             "day-month",
             rf"(?<![\w/.]){weekday}{d}[ .\-]{{0,2}}{of}(?:{words.months})\b(?!\w)",
             0.9,

@@ -75,6 +75,19 @@ class _Finder:
             return trusted or self.lexicon.name(word)
         return False
 
+    def _initials(self, place: int) -> bool:
+        """``KL`` of ``Professor KL Meyer``."""
+        word, following = self.words[place], self.words[place + 1] if place + 1 < len(self.words) else None
+        return (
+            word.shouted
+            and len(word.text) < 4
+            and following is not None
+            and following.gap == " "
+            and following.capital
+            and not following.shouted
+            and not self.lexicon.plain(following)
+        )
+
     def _degree(self, word: Word, before: Word) -> bool:
         """Whether ``word`` is a degree behind a name: ``MBBS``, ``M.D.``."""
         if word.initial:
@@ -112,6 +125,9 @@ class _Finder:
                     continue
                 if not word.capital:
                     break
+            if trusted and end == place and self._initials(end):
+                end += 1
+                continue
             if not self._namely(word, trusted=trusted):
                 break
             if end > place and self._degree(word, words[end - 1]):
@@ -219,7 +235,13 @@ class _Finder:
         if not word.capital or word.key in self.locale.titles:
             return
         before = self.words[place - 1] if place else None
-        inside = before is not None and self._joined(place) and before.capital and self._namely(before, trusted=False)
+        inside = (
+            before is not None
+            and "(" not in word.gap
+            and self._joined(place)
+            and before.capital
+            and self._namely(before, trusted=False)
+        )
         if not inside:
             yield from self._listed(place)
             yield from self._cued(place)
@@ -243,6 +265,10 @@ class _Finder:
             or before.key in self.locale.small_cues
         )
         # A drug or a misspelt word may follow "with"; no list has either for a name.
+        behind = self.words[place + 1] if place + 1 < len(self.words) else None
+        cue = cue or (
+            behind is not None and behind.gap in (" ", ", ") and behind.key in ("rn", "md", "lpn", "cna", "rmo", "en")
+        )
         if not cue or self.lexicon.plain(word) or word.key in self.locale.not_names or self._eponym(place + 1):
             return
         end = place + 1
@@ -288,7 +314,9 @@ class _Finder:
             end = first + 1 if known and word.key not in self.locale.not_names and word.gap != ".\n" else first
         if end == first:
             return
-        if weak and not any(self.lexicon.name(part) and not self.lexicon.plain(part) for part in self.words[first:end]):
+        parts = [part for part in self.words[first:end] if not part.initial]
+        known = any(self.lexicon.name(part) and not self.lexicon.plain(part) for part in parts)
+        if weak and not known and not (title.capital and len(parts) > 1 and self._unknown(parts)):
             return
         if all(part.initial for part in self.words[first:end]) and word.text in "XYZABI":
             return
@@ -392,6 +420,14 @@ class _Finder:
             known and self.locale.cues_after.match(behind)
         ):
             yield self._span(place, end, "person", 0.7)
+        elif (
+            before.endswith("(")
+            and behind.startswith((")", "/"))
+            and (known or self._unknown(parts))
+            and not word.shouted
+        ):
+            # IR (Laker); drugs in brackets are in the lists.
+            yield self._span(place, end, "person", 0.6)
         elif self._unknown(parts) and _BY.search(before):
             yield self._span(place, end, "person", 0.6)
 
