@@ -1,7 +1,7 @@
 """Which MTSamples notes serve for what where a language model of notes is measured: disjoint, copies kept together.
 
 Three fifths of the notes are *public*: the embedded model begins with them. A fifth are the *patients* of private
-training, a fifth the *reference*: nobody trains on it. Many notes are near copies of others, and a copy in another
+training, a fifth the *reference*: nothing is trained on it. Many notes are near copies of others, and a copy in another
 part would be a patient whom the reference knows; so notes that share many runs of words are one group, and a hash
 deals out groups.
 """
