@@ -44,7 +44,7 @@ CHUNKS_OF_DOCUMENT: Final = 2
 """What a document of the shipped templates has in the mean: more documents are written at once than rows would hold."""
 
 NEIGHBOURS_WEIGHT: Final = 0.5
-"""Of the public pairs of neighbours beside an embedded network: best for notes that neither has seen (docs/notes.md)."""
+"""Of the public pairs of neighbours beside an embedded network: best for notes that neither has seen."""
 
 WINDOWS: Final = 4
 """Chunks of a document at most; text beyond them has no gaps filled, and is left out."""
