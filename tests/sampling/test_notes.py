@@ -15,7 +15,7 @@ from synclave_server.sampling.cohort_writer import digest_of
 from synclave_server.sampling.engine import sample
 from synclave_server.sampling.note_patients import CodesCohort
 from synclave_server.sampling.note_rows import NOTE_BYTES, pack_note, unpack_note
-from synclave_server.sampling.notes import NotesGenerator, NotesSources
+from synclave_server.sampling.notes import NotesGenerator, NotesSources, _agreeing
 from synclave_server.sampling.request import NotesRequest, SampleRequest
 from synclave_server.sampling.rows import synthetic_id
 from synclave_server.snapshots import write_snapshot
@@ -176,13 +176,13 @@ def test_notes_are_about_the_synthetic_patients_of_a_codes_model(snapshot: Path,
 def test_where_the_label_is_the_sex_the_note_says_the_same(snapshot: Path) -> None:
     base = look_up_base(NotesSpec.model_validate(SMALL), Path())[1]
     spec = look_up_base(NotesSpec.model_validate(SMALL), Path())[0]
-    label = SCHEMA.label.model_copy(update={"name": "sex", "values": ("female", "male")})
+    label = SCHEMA.label.model_copy(update={"name": "sex", "values": ("female", "male", "not told")})
     schema = SCHEMA.model_copy(update={"label": label})
     generator = NotesGenerator(spec, schema, base, parameter_vector(build_note_lm(spec, base)))
     request = sample_request(steps=2)
-    labels = np.array([0, 1, 0, 1])
+    labels = np.array([0, 1, 0, 2])
     documents = generator.documents(request, np.arange(4), labels)
-    assert [found.patient.sex for found in documents] == ["female", "male", "female", "male"]
+    assert [found.patient.sex for found in documents] == ["female", "male", "female", "patient"]
     for found in documents:
         assert f" {found.patient.sex}" in found.text
         assert all("\n" not in words for words in found.words)
@@ -190,6 +190,18 @@ def test_where_the_label_is_the_sex_the_note_says_the_same(snapshot: Path) -> No
     # A document is the same whatever stands beside it.
     alone = generator.documents(request, np.array([2]), np.array([0]))
     assert alone[0] == documents[2]
+
+
+@pytest.mark.parametrize(
+    ("sex", "expected"),
+    [
+        ("female", "She hurt herself; I told her that her knee. Sheba"),
+        ("male", "He hurt himself; I told him that his knee. Sheba"),
+        ("patient", "The patient hurt the patient; I told the patient that the patient's knee. Sheba"),
+    ],
+)
+def test_pronouns_agree_with_the_patient(sex: str, expected: str) -> None:
+    assert _agreeing("He hurt himself; I told him that his knee. Sheba", sex) == expected
 
 
 def sample_request(steps: int) -> SampleRequest:

@@ -44,14 +44,26 @@ CHUNKS_OF_DOCUMENT: Final = 2
 """What a document of the shipped templates has in the mean: more documents are written at once than rows would hold."""
 
 NEIGHBOURS_WEIGHT: Final = 0.5
-"""Of the public pairs of neighbours beside an embedded network: best for notes that neither has seen (docs/notes.md)."""
+"""Of the public pairs of neighbours beside an embedded network: best for notes that neither has seen."""
 
 WINDOWS: Final = 4
 """Chunks of a document at most; text beyond them has no gaps filled, and is left out."""
 
+UNTOLD: Final = "patient"
+"""What a note calls somebody of whose sex the label says that it is not told."""
+
 _SPACES: Final = re.compile(r"[^\S\n]+(?=[.,;:\n])")
 _TWICE: Final = re.compile(r"\b([^\W\d_]+)(?: \1\b)+", re.IGNORECASE)
 _STOPS: Final = re.compile(r"[.,;:]+(?=[.:])|[,;]+(?=[,;])")
+_PRONOUN: Final = re.compile(r"\b(he|she|him|his|hers?|himself|herself)\b", re.IGNORECASE)
+_PRONOUNS: Final = {
+    "female": {"he": "she", "him": "her", "his": "her", "himself": "herself"},
+    "male": {"she": "he", "her": "his", "hers": "his", "herself": "himself"},
+    UNTOLD: dict.fromkeys(("he", "she", "him"), "the patient")
+    | dict.fromkeys(("his", "her", "hers"), "the patient's")
+    | dict.fromkeys(("himself", "herself"), "the patient"),
+}
+"""What pronouns become where they contradict the patient's sex; of "her" most mean "his"."""
 _SEX: Final = re.compile(r"\b(?:sex|gender)\b", re.IGNORECASE)
 
 
@@ -303,12 +315,12 @@ class NotesGenerator:
         return tokens
 
     def _sex_of_label(self, label: int) -> str | None:
-        """The sex that a label tells, where it is the label; None: it tells none."""
+        """The sex that a label tells, or that it is not told; None: the label is about something else."""
         about = self._schema.label
         if not _SEX.search(f"{about.name} {about.title}"):
             return None
         value = about.values[label].lower()
-        return {"f": "female", "m": "male", "w": "female"}.get(value[:1])
+        return {"f": "female", "m": "male", "w": "female"}.get(value[:1], UNTOLD)
 
     def _written(self, document: _Document, tokens: list[int]) -> Written:
         """The document: fixed text as it was written, gaps as they were filled, slots filled from public lists."""
@@ -320,12 +332,23 @@ class NotesGenerator:
                 text += piece.text
                 continue
             written = " ".join(self._tokenizer.decode(tokens[piece.start : piece.stop]).replace("\ufffd", "").split())
+            written = _agreeing(written, document.patient.sex)
             words.append(written)
             text += written if not text or text[-1].isspace() else f" {written}"
         surrogates = Surrogates(document.rng, document.patient.sex, document.patient.age)
         return Written(
             kind=document.kind, patient=document.patient, words=tuple(words), text=surrogates.fill(_tidied(text))
         )
+
+
+def _agreeing(words: str, sex: str) -> str:
+    """The words with pronouns of the patient's sex: a gap knows little of what another one says."""
+
+    def agree(match: re.Match[str]) -> str:
+        found = _PRONOUNS[sex].get(match[0].lower(), match[0])
+        return found[:1].upper() + found[1:] if match[0][0].isupper() else found
+
+    return _PRONOUN.sub(agree, words)
 
 
 def _tidied(text: str) -> str:
