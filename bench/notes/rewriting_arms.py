@@ -25,8 +25,6 @@ from synclave_shared.text.tokenizer import NoteTokenizer
 __all__ = ["ARMS", "TOKENS", "Arm", "Outputs", "Studio"]
 
 TOKENS = 256
-ONE_BY_ONE = 10**6
-"""Calls: so many that each fills one place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,17 +47,16 @@ class Arm:
 
 
 def _arms() -> list[Arm]:
-    arms = [Arm(name="leaks", notes=(120, 40)), Arm(name="unlisted", notes=(24, 12), unlisted=True)]
+    arms = [Arm(name="default", notes=(20, 20)), Arm(name="published", published=True)]
+    arms += [Arm(name=f"calls-{calls}", drawing=Drawing(calls=calls)) for calls in (4, 8, 16, 32)]
     arms += [
-        Arm(name=f"keep-{share}", notes=(8, 8), settings=RewriteSettings(ratio=1.0, keep_entities=share))
+        Arm(name=f"keep-{share}", settings=RewriteSettings(ratio=1.0, keep_entities=share))
         for share in (1.0, 0.5, 0.25, 0.1, 0.0)
     ]
-    arms += [Arm(name="default", notes=(20, 20)), Arm(name="published", published=True)]
-    arms += [Arm(name=f"calls-{calls}", drawing=Drawing(calls=calls)) for calls in (4, 8, 16, 32)]
     arms += [Arm(name=f"ratio-{ratio}", settings=RewriteSettings(ratio=ratio)) for ratio in (0.25, 0.75)]
     arms += [Arm(name=f"temperature-{value}", drawing=Drawing(temperature=value)) for value in (0.5, 1.5)]
     arms += [Arm(name=f"top-p-{value}", drawing=Drawing(top_p=value)) for value in (0.5, 1.0)]
-    arms.append(Arm(name="one by one", notes=(2, 2), drawing=Drawing(calls=ONE_BY_ONE, order="left-to-right")))
+    arms += [Arm(name="leaks", notes=(120, 40)), Arm(name="unlisted", notes=(24, 12), unlisted=True)]
     return arms
 
 

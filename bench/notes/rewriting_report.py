@@ -221,7 +221,6 @@ def _calls(cells: Cells) -> list[str]:
     slow = float(np.mean([one["fill_s"] for one in published])) if published else float("nan")
     for name, arm in (
         *((f"{calls} calls", f"calls-{calls}") for calls in (4, 8, 16, 32)),
-        ("one place a call, left to right", "one by one"),
         ("one word at a time, as published", "published"),
     ):
         runs = _of(cells, f"arm/{arm}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -73,9 +73,12 @@ class Scorer:
             for text, one, new, other in zip(sources, before, texts, after, strict=True)
         ]
         counts = np.array([(one.source, one.output, one.shared) for one in kept], float).reshape(-1, 3)
-        turned = [
-            flips(text, one, new, other) for text, one, new, other in zip(sources, before, texts, after, strict=True)
-        ]
+        turned = []
+        for at, text, one, new, other in zip(written, sources, before, texts, after, strict=True):
+            if outputs.kept[at]:
+                # Where each mention went is known, and need not be found again.
+                one, other = _moved(one, outputs.kept[at], outputs.kept_there[at])
+            turned.append(flips(text, one, new, other))
         flipped = np.array([(one.findings, one.negation, one.side, one.either) for one in turned], float).reshape(-1, 4)
         found |= {
             "entity_f1": _f1(counts.sum(0)),
@@ -170,6 +173,16 @@ class Scorer:
             counts += kinds
             which += [[note.name, *one] for one in strings]
         return {"gold": total, "leaks": {kind: counts[kind] for kind in LEAKS}, "leaked": which}
+
+
+def _moved(
+    mentions: Sequence[Entity], kept: Sequence[Sequence[int]], there: Sequence[Sequence[int]]
+) -> tuple[list[Entity], list[Entity]]:
+    """The mentions that were kept whole, and where they stand in the output."""
+    starts = {start: place for place, (start, _) in enumerate(kept)}
+    ends = {end: place for place, (_, end) in enumerate(kept)}
+    whole = [one for one in mentions if one.start in starts and one.end in ends]
+    return whole, [replace(one, start=there[starts[one.start]][0], end=there[ends[one.end]][1]) for one in whole]
 
 
 def variety(seeds: Sequence[Outputs]) -> float:

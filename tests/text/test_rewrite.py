@@ -86,6 +86,13 @@ def test_a_model_writes_no_clinical_term_and_no_other_number() -> None:
     assert not written & POLARITY
 
 
+def test_letters_that_touch_digits_are_kept_and_long_numbers_are_not() -> None:
+    found = rewritten("Staging was T2N0M0 at C5-6 on 3 levels, and the item was 7461928350 there. " * 3, ratio=1.0)
+    assert found.text is not None
+    assert found.text.count("T2N0M0 ") == found.text.count("C5-6 ") == 3
+    assert "7461928350" not in found.text
+
+
 def test_a_secret_key_makes_the_same_surrogates_again_and_another_key_others() -> None:
     assert rewritten(NOTE) == rewritten(NOTE)
     assert rewritten(NOTE).text != rewritten(NOTE, key=b"j" * 32).text

@@ -117,7 +117,7 @@ def plan_note(
         surface = text[word.start : word.end]
         if surface.casefold() in POLARITY:
             word.role = Role.KEPT
-        elif word.role is Role.FREE and _is_number(surface):
+        elif word.role is Role.FREE and _is_value(text, word):
             # A number that changes is a wrong value: nobody sees that it was written by a model.
             word.role = Role.KEPT if draws.share("number", surface) < keep_entities else Role.CHANGED
     stream = draws.generator("words", attempt)
@@ -135,9 +135,11 @@ def plan_note(
     )
 
 
-def _is_number(surface: str) -> bool:
-    """Digits, but not so many that they may be somebody's number."""
-    return surface.isdecimal() and len(surface) <= LONGEST_NUMBER
+def _is_value(text: str, word: Word) -> bool:
+    """Digits, but not so many that they may be somebody's number; and letters that touch digits, as in T2N0M0."""
+    if text[word.start].isdecimal():
+        return word.end - word.start <= LONGEST_NUMBER
+    return text[word.start - 1 : word.start].isdecimal() or text[word.end : word.end + 1].isdecimal()
 
 
 def _mark(words: Sequence[Word], spans: Iterable[tuple[int, int]], role: Role) -> list[Word]:

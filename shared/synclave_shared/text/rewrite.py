@@ -259,4 +259,4 @@ def _cased(word: str, like: str) -> str:
         return word.upper()
     if like[0].isupper():
         return word[0].upper() + word[1:]
-    return word if word.isupper() and len(word) > 1 else word.lower()
+    return word.lower()
