@@ -28,7 +28,7 @@ from typing import Any
 
 from bench.ledger.witnessing import witnessing_seconds
 from bench.ledger.writing import SITES, Run, make_plan, write_ledger
-from synclave_shared.ledger import store
+from synclave_shared.ledger import durable
 from synclave_shared.ledger.store import Ledger
 from synclave_shared.ledger.verify import verify_ledger
 from synclave_shared.ledger.witness import cosign, present
@@ -105,7 +105,7 @@ class Waits:
 @contextlib.contextmanager
 def counted_waits() -> Iterator[Waits]:
     """Count what the ledger makes durable."""
-    real, waits = store._flush, Waits()
+    real, waits = durable._flush, Waits()
 
     def flush(paths: Iterable[Path]) -> None:
         waiting, begun = list(paths), time.perf_counter()
@@ -113,11 +113,11 @@ def counted_waits() -> Iterator[Waits]:
         waits.flushes += len(waiting)
         waits.seconds += time.perf_counter() - begun
 
-    store._flush = flush
+    durable._flush = flush
     try:
         yield waits
     finally:
-        store._flush = real
+        durable._flush = real
 
 
 def flush_ms(folder: Path) -> float:

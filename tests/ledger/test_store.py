@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synclave_shared.errors import LedgerError
-from synclave_shared.ledger import store
+from synclave_shared.ledger import durable
 from synclave_shared.ledger.checkpoint import parse_note
 from synclave_shared.ledger.entry import COORDINATOR, KeyRegistered, parse_entry, sign_entry
 from synclave_shared.ledger.keys import SigningKey
@@ -154,7 +154,7 @@ class Crash(BaseException):
 
 def append_and_crash(folder: Path, monkeypatch: pytest.MonkeyPatch, writes: int) -> bool:
     """Append two entries, and stop before write or rename number ``writes``; whether it got that far."""
-    write, move, count = store._write, store._move, 0
+    write, move, count = durable._write, durable._move, 0
 
     def counted() -> bool:
         nonlocal count
@@ -175,8 +175,8 @@ def append_and_crash(folder: Path, monkeypatch: pytest.MonkeyPatch, writes: int)
 
     ledger = Ledger.open(folder, KEY)
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_write", writing)
-        patch.setattr(store, "_move", moving)
+        patch.setattr(durable, "_write", writing)
+        patch.setattr(durable, "_move", moving)
         try:
             ledger.append(DATA[1:3])
         except Crash:
@@ -215,6 +215,87 @@ def test_a_crash_at_any_write_leaves_the_old_ledger_or_the_new_one(
     assert Ledger.open(folder, KEY).size == size + 2
 
 
+class Disk:
+    """What is left of a ledger folder when the power goes off, after any number of the steps of an append.
+
+    Nothing lasts but contents of files that were flushed, under names in folders that were flushed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        self.lasting = dict(self.files)
+        self.folders = {folder, *(path for path in folder.rglob("*") if path.is_dir())}
+        self.waiting: set[Path] = set()
+        self.states: list[dict[Path, bytes]] = []
+
+    def _content(self, path: Path) -> bytes:
+        return self.files[path][: len(self.files[path]) // 2] if path in self.waiting else self.files[path]
+
+    def _note(self) -> None:
+        """The two extremes: all that was not flushed is lost, and all but halves of contents happens to be there."""
+        self.states.append({path: data for path, data in self.lasting.items() if path.parent in self.folders})
+        self.states.append({path: self._content(path) for path in self.files})
+
+    def write(self, path: Path, data: bytes) -> None:
+        self.files[path] = data
+        self.waiting.add(path)
+        self._note()
+
+    def move(self, temporary: Path, path: Path) -> None:
+        self.files[path] = self.files.pop(temporary)
+        if temporary in self.waiting:
+            self.waiting.add(path)
+        self._note()
+
+    def flush(self, paths: Iterable[Path]) -> None:
+        flushed = set(paths)
+        self.waiting -= flushed
+        for folder in flushed - self.files.keys():
+            self.folders |= {path.parent for path in self.files if path.parent.parent == folder}
+            for path in {path for path in self.lasting if path.parent == folder} - self.files.keys():
+                del self.lasting[path]
+            self.lasting.update({path: self._content(path) for path in self.files if path.parent == folder})
+        self._note()
+
+
+def one_after_another(*calls: Callable[..., object]) -> Callable[..., None]:
+    def call(*arguments: Any) -> None:
+        for each in calls:
+            each(*arguments)
+
+    return call
+
+
+@pytest.mark.parametrize("size", [2, 254, 255, 256])
+def test_a_power_cut_at_any_step_leaves_the_old_ledger_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    ledger = Ledger.create(tmp_path / "ledger", STORY.origin, KEY)
+    story = Story().introduce(size - 1)
+    story.register("berlin", "site")
+    ledger.append([entry.to_bytes() for entry in story.entries])
+    line = cosign(ledger.checkpoint(), "berlin", key_of("berlin"), START)
+    old_root, disk = ledger.root, Disk(tmp_path / "ledger")
+    with monkeypatch.context() as patch:
+        for name in ("_write", "_move", "_flush"):
+            patch.setattr(durable, name, one_after_another(getattr(disk, name[1:]), getattr(durable, name)))
+        assert ledger.update(DATA[1:3], [(size, "berlin", line)]) == {}
+    assert len(disk.states) >= 12
+    for number, state in enumerate([*disk.states, disk.lasting]):
+        folder = tmp_path / str(number)
+        for path, data in state.items():
+            target = folder / path.relative_to(disk.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        left = Ledger.open(folder, KEY)
+        assert left.root in (old_root, ledger.root)
+        assert not [finding for finding in verify_ledger(folder).findings if finding.file]
+    # What was there when the step had ended lasts.
+    assert left.root == ledger.root
+    assert set(files_of(folder / "witness")) == {str(size)}
+
+
 def test_a_failed_write_leaves_the_open_ledger_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = STORY.write(tmp_path)
     root = ledger.root
@@ -223,7 +304,7 @@ def test_a_failed_write_leaves_the_open_ledger_as_it_was(tmp_path: Path, monkeyp
         raise OSError(28, "No space left on device", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_write", full)
+        patch.setattr(durable, "_write", full)
         with pytest.raises(LedgerError, match="No space"):
             ledger.append([ENTRY])
     assert (ledger.root, ledger.size) == (root, len(DATA))
@@ -283,13 +364,13 @@ def test_a_step_waits_twice_for_the_disk_and_flushes_what_it_names(
 ) -> None:
     ledger = STORY.write(tmp_path)
     size, waits = ledger.size, []
-    real = store._flush
+    real = durable._flush
 
     def flush(paths: Iterable[Path]) -> None:
         waits.append(sorted(str(path.relative_to(tmp_path)) for path in paths))
         real(paths)
 
-    monkeypatch.setattr(store, "_flush", flush)
+    monkeypatch.setattr(durable, "_flush", flush)
     line = cosign(ledger.checkpoint(), "berlin", key_of("berlin"), START + timedelta(seconds=1))
     ledger.update(DATA[:1], [(size, "berlin", line)])
     partial = ["tile/0/000.p", f"tile/0/000.p/{size + 1}", "tile/entries/000.p", f"tile/entries/000.p/{size + 1}"]

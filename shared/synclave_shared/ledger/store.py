@@ -14,9 +14,8 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 from synclave_shared.errors import LedgerError
 from synclave_shared.ledger.checkpoint import (
@@ -29,6 +28,7 @@ from synclave_shared.ledger.checkpoint import (
     parse_note,
     sign_checkpoint,
 )
+from synclave_shared.ledger.durable import TEMPORARY_SUFFIX, commit
 from synclave_shared.ledger.entry import KeyRegistered, KeyRotated, parse_entry
 from synclave_shared.ledger.keys import SigningKey
 from synclave_shared.ledger.merkle import EMPTY_ROOT, MerkleTree, leaf_hash
@@ -48,11 +48,6 @@ from synclave_shared.ledger.tiles import (
 )
 
 __all__ = ["Ledger"]
-
-TEMPORARY_SUFFIX: Final = ".new"
-
-MAX_WRITERS: Final = 16
-"""Threads that wait for the disk at the same time; more make nothing faster."""
 
 
 class Ledger:
@@ -88,7 +83,7 @@ class Ledger:
         note = _signed(checkpoint, key)
         with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            _commit({}, {folder / CHECKPOINT_PATH: note.text.encode()})
+            commit({}, {folder / CHECKPOINT_PATH: note.text.encode()})
         return cls(folder, note, key)
 
     @classmethod
@@ -283,7 +278,7 @@ class Ledger:
         replaced = {path: data for path, data in witnessed.items() if path not in present or path.read_bytes() != data}
         if note != self._note:
             replaced[self._folder / CHECKPOINT_PATH] = note.text.encode()
-        _commit({self._folder / path: data for path, data in files.items()}, replaced)
+        commit({self._folder / path: data for path, data in files.items()}, replaced)
         self._note = note
         for path in present - witnessed.keys():
             path.unlink(missing_ok=True)
@@ -302,14 +297,17 @@ class Ledger:
 
     def _read_witnesses(self) -> None:
         for path in self._witness_files():
-            note = parse_note(_read_text(path))
-            size = note.checkpoint.size
-            if size > self.size or note.checkpoint != self._checkpoint(size):
+            try:
+                note = parse_note(_read_text(path))
+                size = note.checkpoint.size
+                extended = size <= self.size and note.checkpoint == self._checkpoint(size)
+                self._require(extended, "one that this ledger extends", "another one")
+            except LedgerError as error:
                 raise LedgerError(
-                    expected="co-signed checkpoints that this ledger extends",
-                    found=f"another one in {path}",
+                    expected=f"a checkpoint of this ledger, co-signed, in {path}",
+                    found=error.found,
                     remedy="Run `synclave-audit verify` to see what was changed; restore the ledger from a copy.",
-                )
+                ) from None
             for line in note.signatures:
                 self._note_cosignature(note.checkpoint, line)
 
@@ -425,58 +423,6 @@ def _with_line(note: Note, signature: NoteSignature) -> Note:
 
 def _read_text(path: Path) -> str:
     return path.read_bytes().decode("utf-8")
-
-
-def _commit(new: Mapping[Path, bytes], replaced: Mapping[Path, bytes]) -> None:
-    """Make files durable so that, after a crash, who reads those in ``replaced`` finds what they need among ``new``.
-
-    Args:
-        new: contents of files that nothing refers to yet, so that half of one does no harm.
-        replaced: contents of files that are read at any time: after a crash each is the old one or the new one.
-    """
-    temporary = {path: path.with_name(path.name + TEMPORARY_SUFFIX) for path in replaced}
-    waiting = {*new, *temporary.values(), *(path.parent for path in new)}
-    for path in (*new, *replaced):
-        waiting |= _make_folder(path.parent)
-        _write(temporary.get(path, path), new.get(path) or replaced[path])
-    _flush(waiting)
-    for path in replaced:
-        _move(temporary[path], path)
-    _flush({path.parent for path in replaced})
-
-
-def _make_folder(path: Path) -> set[Path]:
-    """Make a folder if there is none. Returns the folders in which a new one is listed."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    return {folder.parent for folder in missing}
-
-
-def _flush(paths: Iterable[Path]) -> None:
-    """Wait until files and folders are on disk: for all at once, in about the time of one."""
-    waiting = list(paths)
-    if len(waiting) < 2:
-        for path in waiting:
-            _flush_one(path)
-        return
-    with ThreadPoolExecutor(min(len(waiting), MAX_WRITERS)) as pool:
-        list(pool.map(_flush_one, waiting))
-
-
-def _flush_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _move(temporary: Path, path: Path) -> None:
-    temporary.replace(path)
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
 
 
 @contextlib.contextmanager
