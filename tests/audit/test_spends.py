@@ -185,5 +185,8 @@ def test_ranges_and_deltas_are_short_and_plain() -> None:
     assert listed([(2, 3), (1, 4), (1, 7), (1, 8)]) == "4, 7-8 of ledger 1; 3 of ledger 2"
     assert listed([(0, 4), (0, 5)]) == "4-5"
     assert listed([]) == ""
+    ends = [*range(0, 200, 2), 300, 301, 302]
+    assert ranges(ends).endswith("54, 56, ... 300-302 (103 in all)")
+    assert ranges([*range(0, 58, 2), 80, 81]).endswith("54, 56, 80-81")
     assert small(1e-5) == "0.00001"
     assert small(0.05) == "0.05"

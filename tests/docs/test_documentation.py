@@ -121,6 +121,7 @@ def test_figures_are_quoted_as_the_bench_printed_them() -> None:
         "series-guidance",
         "series-augment",
         "ledger",
+        "ledger-report",
         "gpu",
     ):
         figures = (ROOT / "bench" / "results" / f"{name}.md").read_text(encoding="utf-8").strip()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -56,17 +57,25 @@ MOST_RANGES: Final = 30
 
 def ranges(indices: Iterable[int]) -> str:
     """Indices as short text, say ``4, 7-9``; a long list ends with its last index and how many there are."""
-    parts: list[list[int]] = []
     known = sorted(set(indices))
-    for index in known:
-        if parts and index == parts[-1][1] + 1:
-            parts[-1][1] = index
-        else:
-            parts.append([index, index])
+    parts = list(itertools.islice(_runs(known), MOST_RANGES + 1))
     texts = [str(first) if first == last else f"{first}-{last}" for first, last in parts]
     if len(texts) > MOST_RANGES:
-        texts = [*texts[: MOST_RANGES - 1], f"... {texts[-1]} ({len(known):,} in all)"]
+        start = len(known) - 1
+        while known[start - 1] == known[start] - 1:
+            start -= 1
+        last = str(known[-1]) if start == len(known) - 1 else f"{known[start]}-{known[-1]}"
+        texts = [*texts[: MOST_RANGES - 1], f"... {last} ({len(known):,} in all)"]
     return ", ".join(texts)
+
+
+def _runs(known: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and last of each run of indices without a gap."""
+    start = 0
+    for place in range(1, len(known) + 1):
+        if place == len(known) or known[place] != known[place - 1] + 1:
+            yield known[start], known[place - 1]
+            start = place
 
 
 def listed(places: Iterable[tuple[int, int]]) -> str:

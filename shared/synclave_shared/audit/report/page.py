@@ -91,8 +91,9 @@ def write_report(facts: Facts, folder: Path) -> tuple[Path, ...]:
         )
     contents = {
         "index.html": render(facts),
-        "report.json": _json(facts_document(facts)),
-        "registry.json": _json(registry_document(facts)),
+        # For programs, on one line: a million entries are named in seconds and half the bytes.
+        "report.json": _json(facts_document(facts), indent=None),
+        "registry.json": _json(registry_document(facts), indent=2),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
@@ -100,5 +101,5 @@ def write_report(facts: Facts, folder: Path) -> tuple[Path, ...]:
     return tuple(folder / name for name in contents)
 
 
-def _json(document: object) -> str:
-    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+def _json(document: object, *, indent: int | None) -> str:
+    return json.dumps(document, indent=indent, allow_nan=False) + "\n"
