@@ -3,7 +3,7 @@
 The test notes (a third of the sample numbers, by hash) are in no training note and no word list of medicine, and their
 names in no synthetic training note; the second test set gives the same notes names that no list has. Their *templates*
 are seen: the rest of the same pack uses the same ones, was read while cues were written, and is part of the tagger's
-training (``train_tagger --no-injected`` leaves it out). Trained parts are repeated with every file in --taggers.
+training (``train_tagger --hold-out`` leaves half of them out; ``bench.notes.unseen`` measures on those). Trained parts are repeated with every file in --taggers.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import json
 import math
 import random
 import re
+import statistics
 import subprocess
 import time
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file
 
@@ -34,7 +35,7 @@ from synclave_shared.text.spans import PhiClass, Span
 from synclave_shared.text.tagger import Tagger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
 PEER = ROOT / ".peers/presidio/bin/python"
@@ -274,6 +275,39 @@ def table(rows: Sequence[dict[str, object]]) -> list[str]:
     return lines
 
 
+def over_seeds(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Mean and spread of what the trained part changes."""
+    seeds = [one for one in rows if re.fullmatch(r"\+ tagger, seed \d+", one["arm"])]
+    if len(seeds) < 2:
+        return []
+    parts = []
+    for name, key in (("recall", "token_recall"), ("full cover", "full_recall"), ("precision", "precision")):
+        values = [float(one[key]) for one in seeds]
+        parts.append(f"{name} {statistics.mean(values):.4f} ({min(values):.4f}-{max(values):.4f})")
+    return [f"Over {len(seeds)} seeds, mean (least-most): {', '.join(parts)}.", ""]
+
+
+def page(answer: Mapping[str, dict[str, Any]]) -> list[str]:
+    """The results as Markdown."""
+    lines = [
+        "# Detection of identifiers",
+        "",
+        "`python -m bench.notes.detection --data DIR`; how to read it, and what it cannot tell: [docs/notes.md](../../docs/notes.md).",
+        "",
+    ]
+    for name, one in answer.items():
+        lines += [f"## {name}", "", f"{one['notes']} notes, {one['identifiers']} identifiers.", ""]
+        lines += [*table(one["rows"]), "", *over_seeds(one["rows"])]
+        last = one["rows"][-1]
+        lines += ["By class, last line:", "", "| class | identifiers | tokens | full |", "|---|---|---|---|"]
+        lines += [
+            f"| {label} | {counts['entities']} | {counts['token_recall']:.4f} | {counts['full_recall']:.4f} |"
+            for label, counts in last["classes"].items()
+        ]
+        lines.append("")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True, help="folder of public packs, docs/notes.md")
@@ -293,30 +327,16 @@ def main() -> None:
             [hipaa_only(note) for note in meddocan_notes("dev", options.data)[: options.limit]],
         ),
     }
-    answer: dict[str, object] = {}
-    lines = [
-        "# Detection of identifiers",
-        "",
-        "`python -m bench.notes.detection --data DIR`; how to read it, and what it cannot tell: [docs/notes.md](../../docs/notes.md).",
-        "",
-    ]
+    answer: dict[str, dict[str, Any]] = {}
     for name, (code, notes) in sets.items():
         entities = sum(len(note.gold) for note in notes)
         print(f"{name}: {len(notes)} notes, {entities} identifiers", flush=True)
         medicine = [[(e.start, e.end) for e in finder.find(note.text)] if code == "en" else [] for note in notes]
         rows = arms(notes, code, options.taggers, medicine)
         answer[name] = {"notes": len(notes), "identifiers": entities, "rows": rows}
-        lines += [f"## {name}", "", f"{len(notes)} notes, {entities} identifiers.", "", *table(rows), ""]
-        last = rows[-1]
-        lines += ["By class, last line:", "", "| class | identifiers | tokens | full |", "|---|---|---|---|"]
-        lines += [
-            f"| {label} | {one['entities']} | {one['token_recall']:.4f} | {one['full_recall']:.4f} |"
-            for label, one in last["classes"].items()
-        ]  # type: ignore[attr-defined]
-        lines.append("")
     options.out.mkdir(exist_ok=True)
     (options.out / "notes-detection.json").write_text(json.dumps(answer, indent=1) + "\n")
-    (options.out / "notes-detection.md").write_text("\n".join(lines))
+    (options.out / "notes-detection.md").write_text("\n".join(page(answer)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from bench.notes.corpora import (
     read_jsonl,
     templates_of,
 )
-from bench.notes.detection import ROOT, record_of, row, table, tagger_from, with_unlisted_names
+from bench.notes.detection import ROOT, over_seeds, record_of, row, table, tagger_from, with_unlisted_names
 from bench.notes.written_notes import PARTS, written_notes
 from synclave_shared.text.entities import EntityFinder
 from synclave_shared.text.phi import Detector
@@ -133,13 +132,7 @@ def write(out: Path, sets: Sequence[tuple[str, list[Note], dict[str, PhiTagger]]
         kept.write_text(json.dumps(answer, indent=1) + "\n")
         lines += [f"## {title}", "", f"{len(notes)} notes, {sum(len(note.gold) for note in notes)} identifiers.", ""]
         lines += [*table(rows), ""]
-        seeds = [one for one in rows if "seed" in str(one["arm"])]
-        if len(seeds) > 1:
-            recalls = [float(one["token_recall"]) for one in seeds]  # type: ignore[arg-type]
-            lines += [
-                f"Recall over seeds: {statistics.mean(recalls):.4f}, spread {max(recalls) - min(recalls):.4f}.",
-                "",
-            ]
+        lines += over_seeds(rows)
         last = rows[1]  # what ships, without the record
         cells = [
             f"{label} {one['token_recall']:.3f} ({one['entities']})"
