@@ -205,9 +205,7 @@ class NotesSpec(FrozenModel):
     @model_validator(mode="after")
     def _adapters_need_weights(self) -> Self:
         if self.adapter_rank and self.base == EMBEDDED:
-            raise ValueError(
-                "adapter_rank needs a published base: of the embedded one all parameters are trained"
-            )
+            raise ValueError("adapter_rank needs a published base: of the embedded one all parameters are trained")
         return self
 
     def parameter_count(self) -> int:
