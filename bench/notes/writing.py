@@ -353,7 +353,7 @@ def cell(name: str, work: Callable[[], dict[str, float]]) -> dict[str, float]:
 
 
 def _name(epsilon: float) -> str:
-    return f"{epsilon:g}" if epsilon else "untrained"
+    return f"{epsilon:g}" if epsilon else "public notes alone"
 
 
 def _spread(values: Sequence[float], digits: int = 3) -> str:
@@ -374,7 +374,7 @@ def markdown(results: Results, machine: str, data: Data, seeds: int) -> str:
     lines = [
         f"Machine: {machine}. {len(data.patients)} patients of {len(set(data.sites))} sites, {len(data.held_out)} held-out "
         f"notes; embedded model, {ROUNDS} rounds of {STEPS} steps, selection rate {RATE}, delta {DELTA}; {NOTES} notes of "
-        f"10 calls, temperature 1; mean ± standard deviation over {seeds} seeds.",
+        f"10 calls, temperature 1; mean (± standard deviation) over {seeds} seed{'s' * (seeds > 1)}.",
         "",
         "Leaks. *Chance* is the same among as many held-out notes. The last row has the patients' own notes in place of "
         "synthetic ones: what the measures show where all is leaked.",
@@ -473,7 +473,7 @@ def measure(section: str, data: Data, seed: int, results: Results) -> None:
 
     if section == "leaks":
         for epsilon in EPSILONS:
-            add(_name(epsilon), f"leaks-{_name(epsilon)}", partial(leaks, epsilon))
+            add(_name(epsilon), f"leaks-{epsilon:g}", partial(leaks, epsilon))
         add("the patients' own notes", "leaks-patients", partial(leaks_and_use, data, None, seed))
     elif section == "diversity":
         for way in WAYS:
