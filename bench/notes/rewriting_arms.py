@@ -56,6 +56,8 @@ def _arms() -> list[Arm]:
     arms += [Arm(name=f"ratio-{ratio}", settings=RewriteSettings(ratio=ratio)) for ratio in (0.25, 0.75)]
     arms += [Arm(name=f"temperature-{value}", drawing=Drawing(temperature=value)) for value in (0.5, 1.5)]
     arms += [Arm(name=f"top-p-{value}", drawing=Drawing(top_p=value)) for value in (0.5, 1.0)]
+    # Draws as the published way has them: what is left to compare is how many calls it takes.
+    arms += [Arm(name=f"top-6-calls-{calls}", drawing=Drawing(calls=calls, top_k=6, top_p=1.0)) for calls in (8, 16)]
     arms += [Arm(name="leaks", notes=(120, 40)), Arm(name="unlisted", notes=(24, 12), unlisted=True)]
     return arms
 

@@ -83,7 +83,8 @@ def _leaks(cells: Cells) -> list[str]:
         "",
         "*missed*: the detector did not cover it. *elsewhere*: it was replaced, and the same words stand in the source"
         " where gold marks nothing. *predicted*: neither; the model or another surrogate wrote it. *name part*: one word of"
-        " a name. Notes count once for each seed.",
+        " a name. Notes count once for each seed. The first two lines were made with an earlier state of the same language model's"
+        " training (step 700 of 900).",
         "",
     ]
 
@@ -181,7 +182,7 @@ def _variety(cells: Cells) -> list[str]:
     lines = [
         "## Variety",
         "",
-        _row("control", "self-BLEU of three rewritings", "distinct-2", "nats a word", "mentions F1", "calls a note"),
+        _row("control", "self-BLEU of a note's rewritings", "distinct-2", "nats a word", "mentions F1", "calls a note"),
         "|---|---|---|---|---|---|",
     ]
     for control, values, default in _CONTROLS:
@@ -214,14 +215,17 @@ def _calls(cells: Cells) -> list[str]:
             "nats a word",
             "source's nats",
             "mentions F1",
+            "findings turned or moved",
         ),
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     published = _of(cells, "arm/published")
     slow = float(np.mean([one["fill_s"] for one in published])) if published else float("nan")
     for name, arm in (
         *((f"{calls} calls", f"calls-{calls}") for calls in (4, 8, 16, 32)),
-        ("one word at a time, as published", "published"),
+        ("8 calls, of the 6 likeliest words", "top-6-calls-8"),
+        ("16 calls, of the 6 likeliest words", "top-6-calls-16"),
+        ("one word at a time, of the 6 likeliest, as published", "published"),
     ):
         runs = _of(cells, f"arm/{arm}")
         if runs:
@@ -234,6 +238,7 @@ def _calls(cells: Cells) -> list[str]:
                     _spread([one["nats"] for one in runs]),
                     _spread([one["nats_of_sources"] for one in runs]),
                     _spread([one["entity_f1"] for one in runs]),
+                    _spread([one["flips"] for one in runs], 1, True),
                 )
             )
     return [*lines, ""]
