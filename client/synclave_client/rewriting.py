@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from synclave_client.kept_secret import SECRET_BYTES, kept_secret
 from synclave_client.settings import SiteSettings
 from synclave_shared.data.new_folder import new_folder
-from synclave_shared.data.notes.reading import load_notes
+from synclave_shared.data.notes.reading import read_notes
 from synclave_shared.data.notes.schema import NotesSchema
 from synclave_shared.errors import ConfigurationError, SnapshotError
 from synclave_shared.model_spec import NotesSpec
@@ -38,7 +38,6 @@ STATEMENT: Final = (
     "Rewritten notes of real patients: they can be linked to their sources and stay inside the hospital. "
     "No epsilon is claimed for them."
 )
-
 
 _TOGETHER: Final = 16
 """Patients that are rewritten in the same calls of the network."""
@@ -130,7 +129,10 @@ def rewrite_folder(
         ConfigurationError, DataError, SchemaError, SnapshotError, PlanError: if something cannot be used.
     """
     schema = NotesSchema.load(schema_file)
-    dataset = load_notes(schema, notes)
+    dataset, report = read_notes(schema, notes)
+    if dataset is None:
+        raise report.error()
+    empty = sum(notice.count for notice in report.notices if notice.column == schema.notes.text)
     network, tokenizer, digest = read_note_model(model)
     rules = None if site is None or site.rules_file is None else read_rules(site.rules_file)
     detector = site_detector(schema.notes.language, rules)
@@ -155,7 +157,12 @@ def rewrite_folder(
     flat = [one for own in results for one in own]
     sources = [note.text for own in dataset.notes for note in own]
     mentions, kept = (sum(one.entities[place] for one in flat) for place in (0, 1))
-    refused = [{"row": number, "reason": one.refusal} for number, one in enumerate(flat) if one.text is None]
+    refused = [
+        {"patient": name, "note": number, "reason": one.refusal}
+        for name, own in zip(dataset.patient_ids, results, strict=True)
+        for number, one in enumerate(own, start=1)
+        if one.text is None
+    ]
     document: dict[str, Any] = {
         "statement": STATEMENT,
         "linkable": True,
@@ -174,6 +181,7 @@ def rewrite_folder(
         "notes": len(flat),
         "written": len(flat) - len(refused),
         "refused": refused,
+        "without_text": empty,
         "rejected_tries": dict(Counter(reason for one in flat for reason in one.rejected)),
         "entities": mentions,
         "entities_kept": kept,

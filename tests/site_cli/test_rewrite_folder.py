@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from safetensors.numpy import save
 
 from synclave_client.rewriting import rewrite_folder
-from synclave_shared.canonical import sha256_hex
+from synclave_server.pretraining import PretrainedModel
+from synclave_server.public_model import write_public_model
 from synclave_shared.data.notes.reading import load_notes
 from synclave_shared.data.notes.schema import NotesSchema
 from synclave_shared.model_spec import NotesSpec
 from synclave_shared.models.note_base import build_note_lm, look_up_base
 from synclave_shared.models.parameters import parameter_vector
+from synclave_shared.models.stored.public_model import PublicTraining
 from synclave_shared.text.fill_words import Drawing
 from synclave_shared.text.rewrite import RewriteSettings
 
@@ -44,10 +45,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A public model that has learnt nothing."""
     folder = tmp_path_factory.mktemp("model")
     spec, base = look_up_base(NotesSpec(width=64, blocks=1), folder)
-    content = save({"model": np.asarray(parameter_vector(build_note_lm(spec, base)), np.float32)})
-    (folder / "model.safetensors").write_bytes(content)
-    record = {"model": json.loads(spec.model_dump_json()), "tensors_digest": sha256_hex(content)}
-    (folder / "public-model.json").write_text(json.dumps(record))
+    none = np.zeros(0, np.float32)
+    learnt = PretrainedModel(
+        parameters=np.asarray(parameter_vector(build_note_lm(spec, base)), np.float32), anchor=none, label_shares=none
+    )
+    training = PublicTraining(
+        patients=1, files=(), steps=1, batch_size=1, seed=0, precision="float32", device="cpu", versions={}
+    )
+    write_public_model(folder, NotesSchema.load(SCHEMA), spec, learnt, training)
     return folder
 
 
@@ -74,9 +79,9 @@ def rewritten(model: Path, tmp_path: Path, **settings: Any) -> tuple[dict[str, A
 def test_hostile_notes_give_a_safe_text_or_a_refusal_that_says_why(model: Path, tmp_path: Path) -> None:
     document, out = rewritten(model, tmp_path)
     lines = [json.loads(line) for line in (out / "notes.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert document["notes"] == len(HOSTILE) == len(lines) + len(document["refused"])
-    reasons = {list(HOSTILE)[one["row"]]: one["reason"] for one in document["refused"]}
-    assert reasons.pop("empty") == "empty"
+    assert document["without_text"] == 1
+    assert document["notes"] == len(HOSTILE) - 1 == len(lines) + len(document["refused"])
+    reasons = {one["patient"]: one["reason"] for one in document["refused"]}
     assert reasons.pop("book") == "too-long"
     assert set(reasons.values()) <= {"identifier", "overlap"}
     assert "plain" not in reasons

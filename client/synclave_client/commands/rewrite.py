@@ -87,7 +87,9 @@ def rewrite(
         if document["linkage_top1"] is not None:
             console.print(f"Traced to their source by TF-IDF: {document['linkage_top1']:.1%}.")
         for one in document["refused"]:
-            console.print(f"Refused: note {one['row']} ({one['reason']}).")
+            console.print(f"Refused: patient {escape(one['patient'])}, note {one['note']} ({one['reason']}).")
+        if document["without_text"]:
+            console.print(f"Rows without text: {document['without_text']}.")
         console.print(f"[bold]{document['statement']}[/bold]")
 
     show(document, as_json, draw)

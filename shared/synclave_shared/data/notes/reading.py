@@ -92,7 +92,8 @@ def _notes(
     _check_length(schema, texts, rows, faults)
     if kinds is not None:
         _check_kinds(schema, kinds, rows, faults)
-    empty = int((texts.index == EMPTY).sum())
+    blank = {number for number, text in enumerate(texts.texts) if not _plain(text).strip()} | {EMPTY}
+    empty = sum(index in blank for index in texts.index.tolist())
     faults.notice(file=rows.source.file, column=schema.notes.text, code="missing", count=empty)
     if faults.total:
         return None
