@@ -272,13 +272,33 @@ def test_an_auditor_who_knows_both_keys_joins_them(write: Write) -> None:
 
 def test_a_rotation_in_one_ledger_links_the_keys_of_both(write: Write) -> None:
     def rotated() -> Story:
-        story = first()
+        story = Story(FIRST).opening()
+        story.round(0)
         story.rotate("oslo", stranger("oslo"))
+        for number in (1, 2):
+            story.round(number)
+        story.close(2)
         return story
 
     ledgers = read_ledgers([write(rotated, "a"), write(of_another_oslo, "b", LATER, key_of=stranger)])
     assert codes(ledgers) == []
     assert [(account.site, account.ledgers) for account in accounts(ledgers)] == [("berlin", (1, 2)), ("oslo", (1, 2))]
+
+
+def test_who_writes_in_a_sites_name_does_not_become_it_by_a_rotation_to_its_key(write: Write) -> None:
+    real = key_of("oslo")
+
+    def forged() -> Story:
+        story = of_another_oslo()
+        story.rotate("oslo", real)
+        return story
+
+    a, b = write(first, "a"), write(forged, "b", LATER, key_of=stranger)
+    ledgers = read_ledgers([a, b], site_keys={"oslo": [real.public_text]})
+    found = [(each.ledger, each.finding.code) for each in ledgers.all_findings()]
+    assert (2, "site-key-unexpected") in found
+    assert not ledgers.valid
+    assert [account.ledgers for account in accounts(ledgers)] == [(1, 2), (1,), (2,)]
 
 
 def test_another_name_of_a_data_set_is_another_data_set(write: Write) -> None:
@@ -332,3 +352,20 @@ def test_all_is_composed_at_the_delta_of_the_budget_that_holds(write: Write) -> 
     ledgers = read_ledgers([write(first, "a"), write(strict, "b", LATER)])
     assert [account.delta for account in accounts(ledgers)] == [1e-6] * 2
     assert ledgers.findings[0].finding.explanation.count("delta 0.000001") == 1
+
+
+def test_a_larger_delta_stated_later_makes_nothing_cheaper(write: Write) -> None:
+    loose = SECOND.model_copy(update={"privacy": SECOND.privacy.model_copy(update={"delta": Decimal("0.1")})})
+    both = epsilon([*FIRST.mechanisms(), *SECOND.mechanisms()], 1e-5)
+    limit = f"{both * 0.95:.4f}"
+
+    def later() -> Story:
+        story = Story(loose)
+        story.budget = Budget(epsilon=Decimal(limit), delta=Decimal("0.1"))
+        return story.whole()
+
+    ledgers = read_ledgers([write(lambda: Story(FIRST, limit).whole(), "a"), write(later, "b", LATER)])
+    assert [(account.delta, account.epsilon) for account in accounts(ledgers)] == [(1e-5, pytest.approx(both))] * 2
+    assert all(account.exceeded for account in accounts(ledgers))
+    assert codes(ledgers).count((2, "budget-exceeded")) == 2
+    assert not ledgers.valid

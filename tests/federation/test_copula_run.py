@@ -106,8 +106,10 @@ def test_a_copula_costs_two_sums_and_its_snapshot_draws_patients(world: World, t
     real = np.concatenate([load_patients(SCHEMA, HEART / folder).features[:] for folder in PATIENTS.values()]).mean(
         axis=0
     )
-    # The marginals' noise is 2 * 5 * sqrt(3) = 17 on sums over some 700 patients.
-    assert np.abs(drawn - real).max() < 0.15
+    # The marginals' noise is 2 * 5 * sqrt(3) = 17 on sums over 540 patients, .032 of a prevalence; the largest of 73 is
+    # .08 to .14 in most runs. Ten times that noise, or columns that were exchanged, would be far beyond both bounds.
+    assert np.abs(drawn - real).mean() < 0.08
+    assert np.abs(drawn - real).max() < 0.3
 
 
 def test_the_noise_is_that_of_the_sites_which_are_in_the_sum(world: World) -> None:

@@ -312,6 +312,32 @@ def test_a_failed_write_leaves_the_open_ledger_as_it_was(tmp_path: Path, monkeyp
     assert Ledger.open(tmp_path, KEY).root == ledger.root
 
 
+def test_what_cannot_be_removed_after_an_append_stays_and_nothing_is_signed_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger.create(tmp_path, STORY.origin, KEY)
+    ledger.append(DATA[:6])
+
+    def lines(size: int) -> list[tuple[int, str, str]]:
+        return [(size, site, cosign(ledger.checkpoint(size), site, key_of(site), START)) for site in SITES]
+
+    ledger.update(DATA[6:8], lines(6))
+
+    def stuck(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(5, "Input/output error", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", stuck)
+        ledger.update(DATA[8:10], lines(8))
+    assert ledger.size == 10
+    assert set(files_of(tmp_path / "witness")) == {"6", "8"}
+    ledger.update(DATA[10:], lines(10))
+    assert set(files_of(tmp_path / "witness")) == {"10"}
+    assert verify_ledger(tmp_path).valid
+    assert Ledger.open(tmp_path, KEY).root == ledger.root
+    assert verify_ledger(tmp_path).findings == (), "opening removes what was left"
+
+
 @pytest.mark.parametrize("path", ["checkpoint", "tile/entries/000.p/25"])
 @pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: b"", lambda d: d[:9] + b"\x00" + d[10:], None])
 def test_a_damaged_ledger_is_not_opened(tmp_path: Path, path: str, damage: Any) -> None:

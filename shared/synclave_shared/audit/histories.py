@@ -2,9 +2,9 @@
 
 What *the same data set* is:
 
-- The same site: the same name, with a key in common. The keys of a name within one ledger are linked by its signed
-  rotations; keys of two ledgers by one that is in both, or by an auditor who gives both as keys of that site. The same
-  name with other keys is another site.
+- The same site: the same name, with a key in common that signed an entry in both. The keys of a name within one ledger
+  are linked by its signed rotations, once the new key has signed too; keys of two ledgers by one that is in both, or by
+  an auditor who gives both as keys of that site. The same name with other keys is another site.
 - And the same data set's name, as the site signs it in its acceptances and reservations. What all data sets of a site
   cost together bounds what two names for the same patients would hide.
 
@@ -61,7 +61,7 @@ class History:
         mechanisms: what each of them reserved.
         reserved: the plan, round and time of each.
         budgets: as they were stated, in order; the last one holds.
-        delta: of the budget stated last, or of the first reservation if there is no budget.
+        delta: the smallest of any budget that was stated; of any reservation if there is no budget.
     """
 
     site: str
@@ -84,7 +84,7 @@ def sites_of(readings: Sequence[Reading], known: Mapping[str, Sequence[str]]) ->
     for reading in readings:
         for name in reading.sites():
             actor = reading.replay.actors.by_name.get(name)
-            keys = frozenset(actor.keys if actor and actor.role == "site" else ())
+            keys = frozenset(actor.proven_keys if actor and actor.role == "site" else ())
             vouched = frozenset(known.get(name, ()))
             if keys & vouched:
                 keys |= vouched
@@ -147,5 +147,5 @@ def _history(site: Site, dataset: str) -> History:
         mechanisms=tuple(spend.mechanism for _, spend, _ in charged),
         reserved=tuple(reserved for _, _, reserved in charged),
         budgets=tuple(budgets),
-        delta=float(budgets[-1].budget.delta) if budgets else charged[0][1].delta,
+        delta=min([float(each.budget.delta) for each in budgets] or [spend.delta for _, spend, _ in charged]),
     )

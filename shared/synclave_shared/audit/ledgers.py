@@ -6,6 +6,7 @@ A training has a ledger of its own, a budget spans all trainings of a data set. 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,6 +241,13 @@ def _strangers(sites: Sequence[Site]) -> Iterator[Found]:
         yield Found(ledger=0, finding=Finding(code="site-key-differs", severity="warning", explanation=explanation))
 
 
+def _held(history: History) -> Iterator[tuple[int, Budget]]:
+    """Budgets as they were stated, each at the smallest delta so far: a promise is not made cheaper later."""
+    deltas = itertools.accumulate((each.budget.delta for each in history.budgets), min)
+    for each, smallest in zip(history.budgets, deltas, strict=True):
+        yield each.before, each.budget.model_copy(update={"delta": smallest})
+
+
 def _over_all(history: History, readings: Sequence[Reading]) -> Iterator[Found]:
     """What is wrong with a data set over all ledgers that say something about it."""
     whose = f"{history.site}, {history.dataset}, over all ledgers"
@@ -253,7 +261,7 @@ def _over_all(history: History, readings: Sequence[Reading]) -> Iterator[Found]:
             f" clock is taken, that of entry {listed([history.budgets[-1].entry])}"
         )
         yield Found(ledger=0, finding=Finding(code="budgets-differ", severity="warning", explanation=explanation))
-    excess = first_excess(history.mechanisms, [(each.before, each.budget) for each in history.budgets])
+    excess = first_excess(history.mechanisms, list(_held(history)))
     if excess:
         place = history.entries[excess.place]
         own = next(reading.report.findings for reading in readings if reading.number == place.ledger)

@@ -108,7 +108,7 @@ class Account:
     Attributes:
         site, dataset: whose, and the site's name for it.
         ledgers: numbers of the ledgers that say anything about it.
-        delta: of the budget, or of the first reservation if there is no budget.
+        delta: the smallest of any budget that was stated; of any reservation if there is no budget.
         budgets: as the site stated them, in order, each with its entry; the last one holds.
         entries: all reservations.
         mechanisms: what each of them reserved.

@@ -26,12 +26,20 @@ class Actor:
         keys: public keys that counted as its own, base64, oldest first; the last one counts now.
         not_after: until when the present key may sign, by the actor's clock; empty if it has no end.
         newest: leaf hash, hex, of its newest entry.
+        signing: how many of the keys have signed an entry: a rotation is signed by the old key alone, so a key that has
+            signed nothing yet may be anybody's.
     """
 
     role: str
     keys: list[str]
     not_after: str
     newest: str
+    signing: int = 0
+
+    @property
+    def proven_keys(self) -> tuple[str, ...]:
+        """The keys that have signed an entry, oldest first: whoever holds the last one holds the name."""
+        return tuple(self.keys[: self.signing])
 
 
 class Actors:
@@ -107,6 +115,7 @@ class Actors:
                 explanation = f"follows an entry of {entry.actor} that does not stand before it: left out, or moved"
                 faults.append(("previous-missing", explanation))
         actor.newest = leaf
+        actor.signing = len(actor.keys)
         if actor.not_after and entry.time > actor.not_after:
             faults.append(("key-expired", f"dated {entry.time}; the key of {entry.actor} ended {actor.not_after}"))
         return faults

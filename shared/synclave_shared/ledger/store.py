@@ -253,7 +253,9 @@ class Ledger:
             raise
         for data in entries:
             self._note_keys(data)
-        with _explained(self._folder):
+        # Done, and nothing is taken back: what stays here because it cannot be removed counts no more.
+        with contextlib.suppress(OSError):
+            self._remove_superseded()
             self._remove_partials(old_size)
         return refused
 
@@ -280,8 +282,6 @@ class Ledger:
             replaced[self._folder / CHECKPOINT_PATH] = note.text.encode()
         commit({self._folder / path: data for path, data in files.items()}, replaced)
         self._note = note
-        for path in present - witnessed.keys():
-            path.unlink(missing_ok=True)
 
     def _witness_notes(self, key: SigningKey) -> dict[str, bytes]:
         """The co-signed checkpoints, each with the lines of the sites that co-signed none later, by their paths."""
@@ -377,6 +377,12 @@ class Ledger:
             yield
         finally:
             os.close(descriptor)
+
+    def _remove_superseded(self) -> None:
+        """Remove co-signed checkpoints whose every site has co-signed a later one."""
+        counting = {self._folder / witness_path(checkpoint.size) for checkpoint, _ in self._cosigned.values()}
+        for path in self._witness_files() - counting:
+            path.unlink(missing_ok=True)
 
     def _remove_partials(self, size: int) -> None:
         """Remove the partial tiles that only a checkpoint of ``size`` needed: its successor's tiles contain them."""

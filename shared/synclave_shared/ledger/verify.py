@@ -179,9 +179,13 @@ class Verification(Generic[Kept]):
         return named
 
     def site_key(self, site: str) -> str | None:
-        """The key that counts as the site's at the end of the ledger; None if no such site registered."""
+        """The site's key at the end of the ledger: the last one that signed an entry. None if no such site registered.
+
+        A rotation alone does not make a key the site's here, for the new key did not sign it: else whoever writes in a
+        site's name could end with a rotation to the key that an auditor knows.
+        """
         actor = self.replay.actors.by_name.get(site)
-        return actor.keys[-1] if actor and actor.role == "site" else None
+        return actor.proven_keys[-1] if actor and actor.role == "site" and actor.proven_keys else None
 
     def extends(self, checkpoint: Checkpoint) -> bool:
         """Whether the entries begin with those that a checkpoint covers."""
@@ -301,7 +305,7 @@ class Verification(Generic[Kept]):
         for site, key in expected.items():
             named = self.site_key(site)
             if named != key:
-                found = f"registered with key {named}" if named else "not registered"
+                found = f"here with key {named}, the last one that signed an entry" if named else "not registered"
                 self._files.find("site-key-unexpected", f"{site} is {found}; you named {key}")
 
     def _check_seen(self, seen: Sequence[Note], operator: str | None) -> None:
