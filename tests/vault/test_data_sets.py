@@ -142,6 +142,17 @@ def test_one_shared_patient_is_enough_and_nothing_is_written(tmp_path: Path) -> 
     journal.close()
 
 
+@pytest.mark.parametrize("other", ["0017", "17.0", " 17 ", "１７"])
+def test_another_export_writes_the_same_identifier_in_another_way(tmp_path: Path, other: str) -> None:
+    settings = make_settings(tmp_path)
+    bound(settings, "17", "Ab-3")
+    copy = make_settings(tmp_path, **COPY, data_folder=tmp_path / "copy")
+    for patient in (other, "AB-3 "):
+        with pytest.raises(ConfigurationError, match="1 who have the budget of north-patients"):
+            admit(copy, patient)
+    admit(copy, "170", "ab3", "-17", "1.7")
+
+
 def test_patients_who_come_later_share_the_budget_of_their_data_set(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
     other = make_settings(tmp_path, **COPY, data_folder=tmp_path / "copy")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hmac
 import sqlite3
+import unicodedata
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
@@ -77,7 +78,7 @@ class DataSets:
                 remedy="Put the file back from the backup of the state folder; it belongs to the journal.",
             )
         secret = kept_secret(secret_file)
-        return frozenset(hmac.digest(secret, patient.encode(), "sha256")[:MARK_BYTES] for patient in patient_ids)
+        return frozenset(hmac.digest(secret, _plain(name).encode(), "sha256")[:MARK_BYTES] for name in patient_ids)
 
     def admit(self, dataset: str, patients: Collection[bytes]) -> None:
         """Check who is in a data set that was just read; those who are new in one with a budget share that from now on.
@@ -116,6 +117,13 @@ class DataSets:
                 remedy=f"The same patients have one budget: use the name and the folder of {names}, or leave these"
                 " patients out. If two systems number different people alike, put a prefix before the identifiers.",
             )
+
+
+def _plain(identifier: str) -> str:
+    """What another export of the same records leaves of an identifier: no blanks around it, case, zeros or ``.0``."""
+    text = unicodedata.normalize("NFKC", identifier).strip().casefold()
+    number = text.removesuffix(".0")
+    return (number.lstrip("0") or "0") if number.isdecimal() else text
 
 
 def _add(database: sqlite3.Connection, dataset: str, patients: Collection[bytes]) -> None:
