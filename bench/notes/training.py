@@ -11,7 +11,6 @@ Writes bench/results/notes-training.json and notes-training.md, which docs/notes
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import os
@@ -31,11 +30,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bench.notes.corpora import read_jsonl
+from bench.notes.federated import train_rounds
 from bench.notes.parts import parts_of
-from synclave_client.performance import Performance
-from synclave_client.training.noise import SecretRandomness
-from synclave_client.training.notes import train_notes_round
-from synclave_server.aggregate import initial_state, server_step, weighted_mean
 from synclave_server.evaluation.notes.canaries import draw_canaries, exposure, exposure_of_strangers, with_canary
 from synclave_server.evaluation.notes.likelihood import nats_per_token
 from synclave_server.evaluation.notes.membership import Membership, calibrated, membership
@@ -44,7 +40,6 @@ from synclave_server.pretraining import fit
 from synclave_shared.data.notes.dataset import Note, NotesDataset
 from synclave_shared.data.notes.schema import NotesSchema
 from synclave_shared.diffusion.notes import draw_notes, normals_of, note_loss
-from synclave_shared.fixed_point import from_fixed
 from synclave_shared.model_spec import NotesSpec
 from synclave_shared.models.note_base import LoadedBase, build_note_lm, find_base, look_up_base
 from synclave_shared.models.parameters import load_parameter_vector, parameter_vector
@@ -267,19 +262,7 @@ def trained(
     sites = {"all": notes} if arm.pooled else _by_site(notes)
     chunks = {name: encode_notes(dataset_of(own), SCHEMA, base.tokenizer) for name, own in sites.items()}
     plan = plan_of(spec, epsilon, {name: len(own) for name, own in sites.items()})
-    model = parameter_vector(build_note_lm(spec, base))
-    state = initial_state(plan.federation, model.size)
-    for number in range(1, ROUNDS + 1):
-        updates = {}
-        for name, own in chunks.items():
-            key = hashlib.sha256(f"{seed} {name} {number}".encode()).digest()
-            # Small tiles: a step of thirty patients is not padded to a hundred.
-            found = train_notes_round(
-                plan, name, own, base, model, "cpu", SecretRandomness(key), Performance(patients_at_once=8)
-            )
-            updates[name] = from_fixed(found)
-        model, state = server_step(plan.federation, model, weighted_mean(updates, plan.weights()), state)
-    return model
+    return train_rounds(plan, chunks, base, parameter_vector(build_note_lm(spec, base)), seed)
 
 
 def _by_site(notes: list[MaskedNote]) -> dict[str, list[MaskedNote]]:

@@ -17,7 +17,6 @@ Each cell is kept in ``.peers/notes-writing`` (ignored by git). Writes bench/res
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import json
 import os
@@ -38,11 +37,8 @@ import torch
 from numpy.typing import NDArray
 
 from bench.notes.corpora import read_jsonl
+from bench.notes.federated import train_rounds
 from bench.notes.parts import parts_of
-from synclave_client.performance import Performance
-from synclave_client.training.noise import SecretRandomness
-from synclave_client.training.notes import train_notes_round
-from synclave_server.aggregate import initial_state, server_step, weighted_mean
 from synclave_server.evaluation.comparison import Table
 from synclave_server.evaluation.notes.classifiers import note_nearness
 from synclave_server.evaluation.notes.diversity import distinct_n, self_bleu
@@ -60,7 +56,6 @@ from synclave_shared.data.notes.dataset import Note, NotesDataset
 from synclave_shared.data.notes.schema import NotesSchema
 from synclave_shared.data.schema import Schema
 from synclave_shared.data.tables import load_patients
-from synclave_shared.fixed_point import from_fixed
 from synclave_shared.model_spec import NotesSpec
 from synclave_shared.models.note_base import build_note_lm, look_up_base
 from synclave_shared.models.parameters import parameter_vector
@@ -208,16 +203,7 @@ def trained(data: Data, epsilon: float, seed: int) -> NDArray[np.float32]:
     }
     keys = {name: "A" * 39 + f"{number:03d}E=" for number, name in enumerate(names)}
     plan = compile_plan(parse_plan_file(document), schema=schema(), coordinator_key="A" * 43 + "=", site_keys=keys)
-    state = initial_state(plan.federation, model.size)
-    for number in range(1, ROUNDS + 1):
-        updates = {}
-        for name, own in chunks.items():
-            key = hashlib.sha256(f"{seed} {name} {number}".encode()).digest()
-            update = train_notes_round(
-                plan, name, own, base, model, "cpu", SecretRandomness(key), Performance(patients_at_once=8)
-            )
-            updates[name] = from_fixed(update)
-        model, state = server_step(plan.federation, model, weighted_mean(updates, plan.weights()), state)
+    model = train_rounds(plan, chunks, base, model, seed)
     np.save(path, model)
     return model
 

@@ -8,7 +8,7 @@ import platform
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,12 @@ from synclave_server.evaluation.comparison import MAX_PATIENTS, Comparison
 from synclave_server.evaluation.disclosure import MEMBER_PATIENTS, NEIGHBOUR_PATIENTS
 from synclave_server.evaluation.measure import Measure
 from synclave_server.evaluation.ranking import BOOTSTRAPS
-from synclave_server.evaluation.run_record import RunRecord
+from synclave_server.evaluation.run_record import RunRecord, read_run
 from synclave_server.evaluation.sites import SiteResult, spread
 from synclave_shared.data.schema import PatientSchema
 from synclave_shared.errors import DataError
 
-__all__ = ["FORMAT", "Patients", "Progress", "check_labels", "check_origin", "document", "publish", "unfit"]
+__all__ = ["FORMAT", "Patients", "Progress", "begin", "check_labels", "check_origin", "document", "publish", "unfit"]
 
 FORMAT: Final = "synclave-evaluation/1"
 """Names the layout of ``metrics.json``."""
@@ -44,6 +44,43 @@ class Patients(Protocol):
 
     def __len__(self) -> int:
         """Number of patients N."""
+
+
+P = TypeVar("P", bound=Patients)
+
+
+def begin(
+    cohorts: tuple[P, P, P | None],
+    sites: Mapping[str, P],
+    check: Callable[[str, P, int], None],
+    run: Path | None,
+    sampling: Mapping[str, Any] | None,
+    told: Progress,
+) -> RunRecord | None:
+    """What comes before every evaluation: the data sets are checked, and the run is read.
+
+    Args:
+        cohorts: the real, synthetic and training patients.
+        sites: held-out real patients of single sites, by name.
+        check: raises if the patients of this name do not fit the schema, or are fewer than so many.
+        run: folder of the run that the model comes from.
+        sampling: how the synthetic patients were made; None if nobody knows.
+        told: is told what is being done.
+
+    Raises:
+        DataError: if a data set does not fit, or the synthetic patients were sampled from another run.
+        PlanError, LedgerError, SnapshotError: if ``run`` cannot be read.
+    """
+    expected = [*zip(("real", "synthetic", "train"), cohorts, (4, 2, 1), strict=True)]
+    for name, patients, least in [*expected, *((f"site {site}", own, 1) for site, own in sites.items())]:
+        if patients is not None:
+            check(name, patients, least)
+    if run is None:
+        return None
+    told("ledger")
+    record = read_run(run)
+    check_origin(sampling, record)
+    return record
 
 
 def check_labels(schema: PatientSchema, name: str, patients: Patients, least: int) -> None:

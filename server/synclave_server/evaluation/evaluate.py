@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,10 +13,9 @@ import numpy as np
 from synclave_server.evaluation import augmentation, disclosure, fidelity, plots, utility
 from synclave_server.evaluation.code_words import how_close, how_columns_are_told
 from synclave_server.evaluation.comparison import Table, compare, independent_floor
-from synclave_server.evaluation.document import Progress, check_labels, check_origin, document, publish, unfit
+from synclave_server.evaluation.document import Progress, begin, check_labels, document, publish, unfit
 from synclave_server.evaluation.drawings import drawings
 from synclave_server.evaluation.report import render_report
-from synclave_server.evaluation.run_record import read_run
 from synclave_server.evaluation.sites import code_rows, site_results, unseen, who
 from synclave_server.evaluation.targets import TARGET_PATIENTS, choose_targets, target_measures
 from synclave_server.evaluation.words import headline
@@ -78,15 +78,7 @@ def evaluate(
     """
     told = progress or (lambda _: None)
     sites = sites or {}
-    expected = [("real", real, 4), ("synthetic", synthetic, 2), ("train", train, 1)]
-    for name, dataset, least in [*expected, *((f"site {site}", patients, 1) for site, patients in sites.items())]:
-        if dataset is not None:
-            _check(schema, name, dataset, least)
-    record = None
-    if run is not None:
-        told("ledger")
-        record = read_run(run)
-        check_origin(sampling, record)
+    record = begin((real, synthetic, train), sites, partial(_check, schema), run, sampling, told)
     tables = [Table(features=d.features[:], labels=d.labels) for d in (real, synthetic)]
     train_table = Table(features=train.features[:], labels=train.labels) if train is not None else None
     comparison = compare(tables[0], tables[1], train_table, schema.groups, np.random.default_rng([seed, 0]))

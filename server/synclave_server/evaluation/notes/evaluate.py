@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from synclave_server.evaluation import augmentation, disclosure, fidelity
 from synclave_server.evaluation.comparison import Table, oppose
-from synclave_server.evaluation.document import Progress, check_labels, check_origin, document, publish
+from synclave_server.evaluation.document import Progress, begin, check_labels, document, publish
 from synclave_server.evaluation.downstream import label_tasks
 from synclave_server.evaluation.measure import defined, undefined
 from synclave_server.evaluation.notes import likeness
@@ -24,7 +25,6 @@ from synclave_server.evaluation.notes.overlap import COPIED_WORDS
 from synclave_server.evaluation.notes.words import FLOOR, how_close_notes, how_kinds_are_told, what_leaks
 from synclave_server.evaluation.notes.writings import every_note, first_notes, independent_words, texts_of
 from synclave_server.evaluation.report import render_report
-from synclave_server.evaluation.run_record import read_run
 from synclave_server.evaluation.sites import SiteRow, site_results, unseen
 from synclave_server.evaluation.utility import utility_measures
 from synclave_server.evaluation.words import headline
@@ -72,15 +72,7 @@ def evaluate_notes(
     """
     told = progress or (lambda _: None)
     sites = sites or {}
-    expected = [("real", real, 4), ("synthetic", synthetic, 2), ("train", train, 1)]
-    for name, dataset, least in [*expected, *((f"site {site}", patients, 1) for site, patients in sites.items())]:
-        if dataset is not None:
-            check_labels(schema, name, dataset, least)
-    record = None
-    if run is not None:
-        told("ledger")
-        record = read_run(run)
-        check_origin(sampling, record)
+    record = begin((real, synthetic, train), sites, partial(check_labels, schema), run, sampling, told)
     tables = [first_notes(real), first_notes(synthetic)]
     train_table = first_notes(train) if train is not None else None
     comparison = oppose(tables[0], tables[1], train_table, independent_words, np.random.default_rng([seed, 0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,9 +12,8 @@ import numpy as np
 
 from synclave_server.evaluation import augmentation, disclosure, fidelity
 from synclave_server.evaluation.comparison import Comparison, oppose
-from synclave_server.evaluation.document import Progress, check_labels, check_origin, document, publish, unfit
+from synclave_server.evaluation.document import Progress, begin, check_labels, document, publish, unfit
 from synclave_server.evaluation.report import render_report
-from synclave_server.evaluation.run_record import read_run
 from synclave_server.evaluation.series import likeness
 from synclave_server.evaluation.series.classifiers import QUICK_OF_SERIES, series_classifiers
 from synclave_server.evaluation.series.courses import courses, independent_courses, nearness
@@ -70,15 +70,7 @@ def evaluate_series(
     """
     told = progress or (lambda _: None)
     sites = sites or {}
-    expected = [("real", real, 4), ("synthetic", synthetic, 2), ("train", train, 1)]
-    for name, dataset, least in [*expected, *((f"site {site}", patients, 1) for site, patients in sites.items())]:
-        if dataset is not None:
-            _check(schema, name, dataset, least)
-    record = None
-    if run is not None:
-        told("ledger")
-        record = read_run(run)
-        check_origin(sampling, record)
+    record = begin((real, synthetic, train), sites, partial(_check, schema), run, sampling, told)
     tables = [courses(real), courses(synthetic)]
     train_table = courses(train) if train is not None else None
     floor = independent_courses(schema.groups)
