@@ -61,6 +61,8 @@ def degree(way: float | None, floor: str = COLUMNS) -> str:
         return f"most of the way from {floor} to real patients"
     if way >= 0.25:
         return f"part of the way from {floor} to real patients"
+    if way < 0:
+        return f"no better than {floor}"
     return f"hardly better than {floor}"
 
 
